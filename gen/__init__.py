@@ -1,0 +1,1 @@
+"""Drawing pictures: requests in, PNG files out. Knows no Discord, no database, no settings."""

@@ -1,0 +1,33 @@
+"""What can go wrong while drawing. The text of each error is safe to show to the person who asked.
+
+GenerationError            could not draw
+├─ InvalidRequest          outside what the model can draw
+├─ OutOfMemory             too large for this card
+├─ BadPicture              black, NaN or banded output, after a retry
+├─ WeightsMissing          names the file and what to do about it
+└─ GenerationCancelled     its owner, or the end of the process, stopped it
+"""
+
+
+class GenerationError(Exception):
+    """Could not draw; `str()` is one line that is safe to show."""
+
+
+class InvalidRequest(GenerationError):
+    """The request is outside what can be drawn; the text names the limit and the value."""
+
+
+class OutOfMemory(GenerationError):
+    """The picture needs more memory than the card has."""
+
+
+class BadPicture(GenerationError):
+    """The model's output is not a picture: NaN, Inf, or one flat colour."""
+
+
+class WeightsMissing(GenerationError):
+    """A file of the model is missing, damaged or not what its name says; the text names it."""
+
+
+class GenerationCancelled(GenerationError):
+    """The drawing was stopped before its end."""
