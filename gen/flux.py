@@ -1,0 +1,305 @@
+"""FLUX through DiffSynth-Studio: builds a model of any FLUX shape from its files, and draws with it.
+
+The only importer of diffsynth. One shape description serves FLUX.1-dev and the small demo model; the blocks,
+encoders, scheduler and pipeline are DiffSynth's. Everything here runs on the one GPU thread. Knows no queue, no
+Discord, no settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffsynth.models import flux_dit, flux_vae
+from diffsynth.models.flux_text_encoder_clip import CLIPEncoderLayer, FluxTextEncoderClip
+from diffsynth.models.flux_text_encoder_t5 import FluxTextEncoderT5
+from diffsynth.models.general_modules import TimestepEmbeddings
+from diffsynth.pipelines.flux_image import FluxImagePipeline
+from diffsynth.utils.state_dict_converters import flux_dit as dit_keys
+from diffsynth.utils.state_dict_converters import flux_text_encoder_clip as clip_keys
+from diffsynth.utils.state_dict_converters import flux_text_encoder_t5 as t5_keys
+from diffsynth.utils.state_dict_converters import flux_vae as vae_keys
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+
+from gen.demo.captions import unknown_words
+from gen.errors import BadPicture, OutOfMemory, WeightsMissing
+from gen.png import Recipe, encode_png
+from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
+from gen.weights import FluxShape, Weights, find_weights, sha256
+
+log = logging.getLogger(__name__)
+State = Mapping[str, Tensor]
+DEMO_HINT = "README.md tells how to connect the real one."
+
+
+class SizedDiT(flux_dit.FluxDiT):  # type: ignore[misc]
+    """FluxDiT of any shape: the same attribute names, so that DiffSynth's model function walks it."""
+
+    def __init__(self, shape: FluxShape) -> None:
+        nn.Module.__init__(self)
+        dim = shape.dim
+        self.input_dim = 64  # 16 latent channels x 2x2 patch
+        self.pos_embedder = flux_dit.RoPEEmbedding(dim, 10000, list(shape.rope_axes))
+        self.time_embedder = TimestepEmbeddings(256, dim)
+        self.guidance_embedder = TimestepEmbeddings(256, dim)
+        self.pooled_text_embedder = nn.Sequential(nn.Linear(shape.clip_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.context_embedder = nn.Linear(shape.t5_dim, dim)
+        self.x_embedder = nn.Linear(self.input_dim, dim)
+        self.blocks = nn.ModuleList(
+            flux_dit.FluxJointTransformerBlock(dim, shape.heads) for _ in range(shape.joint_blocks)
+        )
+        self.single_blocks = nn.ModuleList(
+            flux_dit.FluxSingleTransformerBlock(dim, shape.heads) for _ in range(shape.single_blocks)
+        )
+        self.final_norm_out = flux_dit.AdaLayerNormContinuous(dim)
+        self.final_proj_out = nn.Linear(dim, 64)
+
+
+class SizedClip(FluxTextEncoderClip):  # type: ignore[misc]
+    """FluxTextEncoderClip with its number of heads given: input ids (B, 77) → pooled (B, clip_dim)."""
+
+    def __init__(self, shape: FluxShape) -> None:
+        super().__init__(shape.clip_dim, shape.clip_vocabulary, 77, 0, shape.clip_hidden)
+        head_dim = shape.clip_dim // shape.clip_heads
+        self.encoders = nn.ModuleList(
+            CLIPEncoderLayer(shape.clip_dim, shape.clip_hidden, shape.clip_heads, head_dim)
+            for _ in range(shape.clip_layers)
+        )
+        with torch.device("cpu"):  # a plain tensor, not a buffer: it must be real even when the rest is built on meta
+            self.attn_mask = self.attention_mask(77)
+
+
+class SizedT5(FluxTextEncoderT5):  # type: ignore[misc]
+    """FluxTextEncoderT5 of any shape: input ids (B, N) → (B, N, t5_dim)."""
+
+    def __init__(self, shape: FluxShape) -> None:
+        config = T5Config(
+            vocab_size=shape.t5_vocabulary,
+            d_model=shape.t5_dim,
+            d_kv=shape.t5_head_dim,
+            d_ff=shape.t5_hidden,
+            num_layers=shape.t5_layers,
+            num_heads=shape.t5_heads,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+        )
+        T5EncoderModel.__init__(self, config)
+
+
+class SizedVAEDecoder(flux_vae.FluxVAEDecoder):  # type: ignore[misc]
+    """FluxVAEDecoder of any width: latents (B, 16, H/8, W/8) → pixels (B, 3, H, W) in [-1, 1]."""
+
+    def __init__(self, shape: FluxShape) -> None:
+        nn.Module.__init__(self)
+        full, half, quarter, eighth = shape.vae_channels
+        self.scaling_factor, self.shift_factor = 0.3611, 0.1159
+        self.conv_in = nn.Conv2d(16, eighth, kernel_size=3, padding=1)
+        blocks: list[nn.Module] = [*_middle(eighth)]
+        for level, (inner, outer) in enumerate(((eighth, eighth), (eighth, quarter), (quarter, half), (half, full))):
+            blocks += [
+                _resnet(inner, outer),
+                *(_resnet(outer, outer) for _ in range(2)),
+            ]
+            blocks += [flux_vae.UpSampler(outer)] if level < 3 else []
+        self.blocks = nn.ModuleList(blocks)
+        self.conv_norm_out = nn.GroupNorm(num_channels=full, num_groups=32, eps=1e-6)
+        self.conv_act = nn.SiLU()
+        self.conv_out = nn.Conv2d(full, 3, kernel_size=3, padding=1)
+
+
+class SizedVAEEncoder(flux_vae.FluxVAEEncoder):  # type: ignore[misc]
+    """FluxVAEEncoder of any width: pixels (B, 3, H, W) in [-1, 1] → latents (B, 16, H/8, W/8)."""
+
+    def __init__(self, shape: FluxShape) -> None:
+        nn.Module.__init__(self)
+        full, half, quarter, eighth = shape.vae_channels
+        self.scaling_factor, self.shift_factor = 0.3611, 0.1159
+        self.conv_in = nn.Conv2d(3, full, kernel_size=3, padding=1)
+        blocks: list[nn.Module] = []
+        for level, (inner, outer) in enumerate(((full, full), (full, half), (half, quarter), (quarter, eighth))):
+            blocks += [_resnet(inner, outer), _resnet(outer, outer)]
+            blocks += [flux_vae.DownSampler(outer, padding=0, extra_padding=True)] if level < 3 else []
+        self.blocks = nn.ModuleList([*blocks, *_middle(eighth)])
+        self.conv_norm_out = nn.GroupNorm(num_channels=eighth, num_groups=32, eps=1e-6)
+        self.conv_act = nn.SiLU()
+        self.conv_out = nn.Conv2d(eighth, 32, kernel_size=3, padding=1)
+
+
+def _middle(channels: int) -> tuple[nn.Module, ...]:
+    attention = flux_vae.VAEAttentionBlock(1, channels, channels, 1, eps=1e-6)
+    return _resnet(channels, channels), attention, _resnet(channels, channels)
+
+
+def _resnet(channels_in: int, channels_out: int) -> nn.Module:
+    block: nn.Module = flux_vae.ResnetBlock(channels_in, channels_out, eps=1e-6)
+    return block
+
+
+def build_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtype) -> FluxImagePipeline:
+    """DiffSynth's pipeline holding the model of `weights`; raise WeightsMissing when a file does not fit its shape."""
+    shape, pipe = weights.shape, FluxImagePipeline(device=device, torch_dtype=dtype)
+    parts: list[tuple[str, Callable[[FluxShape], nn.Module], Callable[[State], State], tuple[Path, ...]]] = [
+        ("text_encoder_1", SizedClip, clip_keys.FluxTextEncoderClipStateDictConverter, weights.clip),
+        ("text_encoder_2", SizedT5, t5_keys.FluxTextEncoderT5StateDictConverter, weights.t5),
+        ("dit", SizedDiT, dit_keys.FluxDiTStateDictConverter, (weights.dit,)),
+        ("vae_encoder", SizedVAEEncoder, vae_keys.FluxVAEEncoderStateDictConverter, (weights.vae,)),
+        ("vae_decoder", SizedVAEDecoder, vae_keys.FluxVAEDecoderStateDictConverter, (weights.vae,)),
+    ]
+    for name, build, convert, files in tqdm(parts, desc=f"Loading {weights.profile.name}", unit="part", leave=False):
+        state = {key: tensor.to(device, dtype) for key, tensor in convert(_read(files)).items()}
+        setattr(pipe, name, _fill(build, shape, state, files[0]))
+    pipe.tokenizer_1 = _tokenizer(CLIPTokenizer, weights.clip_tokenizer)
+    pipe.tokenizer_2 = _tokenizer(T5Tokenizer, weights.t5_tokenizer)
+    return pipe.eval().requires_grad_(False)
+
+
+def _read(files: tuple[Path, ...]) -> State:
+    state: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            state.update(load_file(path))
+        except Exception as error:
+            raise WeightsMissing(f"{path} cannot be loaded: {error}.") from error
+    return state
+
+
+def _fill(build: Callable[[FluxShape], nn.Module], shape: FluxShape, state: State, path: Path) -> nn.Module:
+    """Build a module without memory of its own and give it the tensors of `state`."""
+    with torch.device("meta"):
+        module = build(shape)
+    try:
+        module.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1:2] or [str(error)]
+        raise WeightsMissing(f"{path} does not fit the model's shape: {reason[0].strip()[:300]}") from error
+    return module
+
+
+def _tokenizer(kind: type[Any], folder: Path) -> Any:
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise WeightsMissing(f"{folder} does not hold a tokenizer: {str(error).splitlines()[0]}") from error
+
+
+class FluxGenerator:
+    """Draws with one loaded model. Built, used and closed on the GPU thread."""
+
+    def __init__(self, weights: Weights, pipe: FluxImagePipeline) -> None:
+        self._weights, self._pipe = weights, pipe
+        self._sha256 = sha256(weights.dit)
+        packages = {"kiln": "kiln-bot", "diffsynth": "diffsynth", "torch": "torch"}
+        self._versions = {name: importlib.metadata.version(package) for name, package in packages.items()}
+
+    @property
+    def profile(self) -> ModelProfile:
+        """The model's name, defaults and limits."""
+        return self._weights.profile
+
+    def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
+        """Draw one picture; call `on_step` after each step, and stop with whatever it raises.
+
+        Raise InvalidRequest outside the model's limits, OutOfMemory, or BadPicture.
+        """
+        self.profile.check(request)
+        started = time.perf_counter()
+        picture = self._denoise(request, _Steps(request.steps, started, on_step))
+        if picture.getcolors(maxcolors=1) is not None:
+            raise BadPicture("The model drew nothing but one flat colour; another seed may do better.")
+        png = encode_png(picture, self._recipe(request))
+        return ImageResult(
+            png=png,
+            sha256=hashlib.sha256(png).hexdigest(),
+            seconds=time.perf_counter() - started,
+            model=self.profile.name,
+            notice=self._notice(request.prompt),
+        )
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        del self._pipe
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _denoise(self, request: ImageRequest, steps: _Steps) -> Image.Image:
+        try:
+            picture = self._pipe(
+                prompt=request.prompt,
+                seed=request.seed,
+                width=request.width,
+                height=request.height,
+                num_inference_steps=request.steps,
+                embedded_guidance=request.guidance,
+                t5_sequence_length=self._weights.shape.t5_tokens,
+                progress_bar_cmd=steps,
+            )
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"{request.size} needs more memory than this card has free.") from error
+        assert isinstance(picture, Image.Image)
+        return picture
+
+    def _recipe(self, request: ImageRequest) -> Recipe:
+        return Recipe(
+            request=request,
+            model=self.profile.name,
+            weights_sha256=self._sha256,
+            dtype=str(self._pipe.torch_dtype).removeprefix("torch."),
+            versions=self._versions,
+        )
+
+    def _notice(self, prompt: str) -> str | None:
+        """One line for the person who asked, where the model could not follow the whole prompt."""
+        if self.profile.is_demo and (unknown := unknown_words(prompt)):
+            words = ", ".join(unknown[:3])
+            return f"The small demo model does not know: {words}. {DEMO_HINT}"
+        limit = self._weights.shape.t5_tokens
+        if len(self._pipe.tokenizer_2(prompt).input_ids) > limit:
+            return f"The prompt is longer than the {limit} tokens that the model reads; its end had no effect."
+        return None
+
+
+class _Steps:
+    """Stands where DiffSynth expects its progress bar: reports each finished step."""
+
+    def __init__(self, steps: int, started: float, on_step: Callable[[StepReport], None]) -> None:
+        self._steps, self._started, self._on_step = steps, started, on_step
+
+    def __call__(self, timesteps: Iterable[Tensor]) -> Iterator[Tensor]:
+        for step, timestep in enumerate(timesteps, start=1):
+            yield timestep
+            seconds = time.perf_counter() - self._started
+            self._on_step(StepReport(step=step, steps=self._steps, seconds=seconds))
+
+
+def load_generator(folder: Path, *, device: str | None = None) -> FluxGenerator:
+    """Load the model in `folder`; the device is "cuda", "mps" or "cpu", by default the best that is there.
+
+    Computes in bfloat16 on a card and in float32 on a CPU. Raise WeightsMissing naming the file that is at fault.
+    """
+    weights = find_weights(folder)
+    place = torch.device(device or best_device())
+    dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
+    with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
+        pipe = build_pipeline(weights, device=place, dtype=dtype)
+    log.info("Loaded %s on %s in %s", weights.profile.name, place, dtype)
+    return FluxGenerator(weights, pipe)
+
+
+def best_device() -> str:
+    """The fastest device that torch can use here."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,200 @@
+"""A model's folder: which files it must hold, what its shapes are, and whether each file is what it claims.
+
+The layout is FLUX.1-dev's own, with the DiT as one file in the folder's top, as fine-tunes such as majicflus are
+published:
+
+    majicflus_v134.safetensors      the DiT; keys may carry the prefix `model.diffusion_model.`
+    ae.safetensors                  the VAE, encoder and decoder
+    text_encoder/*.safetensors      CLIP       tokenizer/       its tokenizer
+    text_encoder_2/*.safetensors    T5         tokenizer_2/     its tokenizer
+    kiln.json                       only where the model is not FLUX.1-dev's size: its name, shape and defaults
+
+Reads the headers of safetensors files, never their tensors, so it needs no torch. Does not know how to draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from gen.errors import WeightsMissing
+from gen.request import ModelProfile
+
+DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights"
+PREFIX = "model.diffusion_model."
+_DIT_KEY = "double_blocks.0.img_attn.qkv.weight"
+_VAE_KEY = "decoder.conv_in.weight"
+_HEADER_MAX = 100_000_000  # bytes; the format's own limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FluxShape:
+    """The sizes of one FLUX model; the defaults are FLUX.1-dev's."""
+
+    dim: int = 3072  # width of the DiT
+    heads: int = 24
+    joint_blocks: int = 19
+    single_blocks: int = 38
+    rope_axes: tuple[int, int, int] = (16, 56, 56)  # sums to dim / heads
+    clip_dim: int = 768
+    clip_heads: int = 12
+    clip_layers: int = 12
+    clip_hidden: int = 3072
+    clip_vocabulary: int = 49408
+    t5_dim: int = 4096
+    t5_heads: int = 64
+    t5_head_dim: int = 64
+    t5_layers: int = 24
+    t5_hidden: int = 10240
+    t5_vocabulary: int = 32128
+    t5_tokens: int = 512  # a prompt's length
+    vae_channels: tuple[int, int, int, int] = (128, 256, 512, 512)  # full size to 1/8
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes that do not fit together."""
+        if self.dim % self.heads or sum(self.rope_axes) != self.dim // self.heads:
+            raise ValueError(f"rope_axes {self.rope_axes} must sum to dim / heads = {self.dim / self.heads}")
+        if self.vae_channels[2] != self.vae_channels[3]:
+            raise ValueError(f"the last two of vae_channels {self.vae_channels} must be equal, as in FLUX's VAE")
+
+
+FLUX_DEV = ModelProfile(
+    name="FLUX.1-dev",
+    width=1024,
+    height=1024,
+    steps=20,
+    guidance=3.5,
+    side_min=256,
+    side_max=1536,
+    pixels_max=1536 * 1536,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """The files of one model, checked to exist and to be whole."""
+
+    folder: Path
+    profile: ModelProfile
+    dit: Path
+    vae: Path
+    clip: tuple[Path, ...]
+    t5: tuple[Path, ...]
+    shape: FluxShape = field(default_factory=FluxShape)
+
+    @property
+    def clip_tokenizer(self) -> Path:
+        """Folder of CLIP's tokenizer."""
+        return self.folder / "tokenizer"
+
+    @property
+    def t5_tokenizer(self) -> Path:
+        """Folder of T5's tokenizer."""
+        return self.folder / "tokenizer_2"
+
+
+def read_profile(folder: Path) -> ModelProfile:
+    """Name, defaults and limits of the model in `folder`; raise WeightsMissing as `find_weights` does."""
+    return find_weights(folder).profile
+
+
+def find_weights(folder: Path) -> Weights:
+    """Find and check the model's files; raise WeightsMissing naming the first that is missing or damaged."""
+    if not folder.is_dir():
+        raise WeightsMissing(f"There is no weights folder at {folder}.")
+    top = {path: read_header(path) for path in sorted(folder.glob("*.safetensors"))}
+    dit = _only(folder, "the DiT (one *.safetensors file with FLUX.1's blocks)", [p for p in top if _is_dit(top[p])])
+    vae = _only(folder, "the VAE (ae.safetensors)", [p for p in top if _VAE_KEY in top[p]])
+    clip, t5 = _shards(folder / "text_encoder"), _shards(folder / "text_encoder_2")
+    for tokenizer in ("tokenizer", "tokenizer_2"):
+        if not any((folder / tokenizer).glob("*.json")):
+            raise WeightsMissing(f"The tokenizer folder {folder / tokenizer} is missing or empty.")
+    profile, shape = _read_description(folder, dit)
+    return Weights(folder=folder, profile=profile, shape=shape, dit=dit, vae=vae, clip=clip, t5=t5)
+
+
+def read_header(path: Path) -> Mapping[str, Any]:
+    """The tensors of a safetensors file: name -> {"dtype", "shape", "data_offsets"}.
+
+    Raise WeightsMissing when the file is missing, not safetensors, or shorter or longer than its header says.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= _HEADER_MAX:
+                raise WeightsMissing(f"{path} is not a safetensors file.")
+            header = json.loads(file.read(length))
+        size = path.stat().st_size
+    except OSError as error:
+        raise WeightsMissing(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise WeightsMissing(f"{path} is not a safetensors file, or its header is damaged.") from error
+    if not isinstance(header, dict):
+        raise WeightsMissing(f"{path} is not a safetensors file.")
+    header.pop("__metadata__", None)
+    expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if size != expected:
+        raise WeightsMissing(f"{path} is damaged: it has {size:,} bytes where its header says {expected:,}.")
+    return header
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes; raise WeightsMissing when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsMissing(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _is_dit(header: Mapping[str, Any]) -> bool:
+    return _DIT_KEY in header or PREFIX + _DIT_KEY in header
+
+
+def _only(folder: Path, what: str, found: list[Path]) -> Path:
+    if not found:
+        raise WeightsMissing(f"{folder} lacks {what}.")
+    if len(found) > 1:
+        raise WeightsMissing(f"{folder} has more than one file for {what}: {', '.join(p.name for p in found)}.")
+    return found[0]
+
+
+def _shards(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a text encoder, each checked to be whole, all that an index names present."""
+    found = tuple(sorted(folder.glob("*.safetensors")))
+    for path in found:
+        read_header(path)
+    for index in folder.glob("*.safetensors.index.json"):
+        missing = set(_read_json(index).get("weight_map", {}).values()) - {path.name for path in found}
+        if missing:
+            raise WeightsMissing(f"{folder / min(missing)} is missing; {index.name} names it.")
+    if not found:
+        raise WeightsMissing(f"{folder} has no *.safetensors file.")
+    return found
+
+
+def _read_description(folder: Path, dit: Path) -> tuple[ModelProfile, FluxShape]:
+    path = folder / "kiln.json"
+    if not path.exists():
+        known = {entry.name: getattr(FLUX_DEV, entry.name) for entry in fields(ModelProfile)}
+        return ModelProfile(**{**known, "name": dit.stem}), FluxShape()
+    description = _read_json(path)
+    try:
+        shape: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in description["shape"].items()}
+        return ModelProfile(**description["profile"]), FluxShape(**shape)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise WeightsMissing(f"{path} does not describe a model: {error}.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsMissing(f"{path} cannot be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise WeightsMissing(f"{path} does not hold a JSON object.")
+    return content
