@@ -1,0 +1,56 @@
+"""What the bot will not do, in words for people, and why it cannot start, in words for operators.
+
+Refusal                    will not do; str() is shown to the person as it is
+├─ QueueFull               too many of their jobs wait already
+├─ RateLimited             too many pictures in a short time; says when to come back
+├─ NotAllowed              somebody else's job, or none
+├─ PromptRefused           this prompt is not drawn here
+└─ QueueUnavailable        the database takes nothing right now; nothing was stored
+StartError                 start is impossible; str() is one line for the operator
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+class Refusal(Exception):
+    """Kiln will not do it; `str()` is shown as it is."""
+
+
+class QueueFull(Refusal):
+    """As many jobs of this person wait as may."""
+
+
+class RateLimited(Refusal):
+    """This person asks faster than allowed; they may come back at `retry_at`."""
+
+    def __init__(self, *, pictures_per_hour: int, retry_at: datetime) -> None:
+        """`retry_at` is aware UTC; the text shows it as a Discord timestamp."""
+        self.retry_at = retry_at
+        unix = -int(-retry_at.timestamp() // 1)  # rounded up: coming back then must work
+        super().__init__(
+            f"That is a lot of pictures: {pictures_per_hour} an hour are yours here. You can ask again <t:{unix}:R>."
+        )
+
+
+class NotAllowed(Refusal):
+    """The job is somebody else's, or there is none."""
+
+
+class PromptRefused(Refusal):
+    """This prompt is not drawn here."""
+
+
+class QueueUnavailable(Refusal):
+    """The database could not be read or written (locked for long, disk full); nothing was stored.
+
+    The operator finds the cause in the log.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("Kiln cannot reach its queue right now. Nothing was changed; please try again in a minute.")
+
+
+class StartError(Exception):
+    """Start is impossible; `str()` is one readable line that says what to do."""

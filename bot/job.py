@@ -1,0 +1,107 @@
+"""What a job is: the values that the queue takes and returns. Frozen, and free of Discord and of the database.
+
+A job's life, each arrow one committed transaction:
+
+    queued ──► running ──► drawn ──► delivered
+      │  ▲        │
+      │  └────────┤  requeued: by a drain (not counted), or at start after the process died
+      ▼           ▼
+    cancelled   cancelled, failed (with a reason), quarantined (its process died under it twice)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from gen.request import ImageRequest
+
+
+class JobStatus(StrEnum):
+    """Where a job stands; stored by value."""
+
+    QUEUED = "queued"  # waits for the GPU
+    RUNNING = "running"  # is being drawn, or its process died
+    DRAWN = "drawn"  # its picture is on disk, not yet posted
+    DELIVERED = "delivered"  # its picture was posted
+    CANCELLED = "cancelled"  # by its owner
+    FAILED = "failed"  # broken while running; `reason` says why
+    QUARANTINED = "quarantined"  # its process died under it twice; never tried again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A request as it comes from Discord. Ids are Discord snowflakes."""
+
+    interaction_id: int
+    user_id: int
+    guild_id: int
+    channel_id: int
+    request: ImageRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One row of the queue, as it was when it was read. Times are aware UTC."""
+
+    id: int
+    status: JobStatus
+    interaction_id: int
+    user_id: int
+    guild_id: int
+    channel_id: int
+    card_message_id: int | None
+    request: ImageRequest  # valid when it was accepted; the executor checks it again before drawing
+    attempts: int  # times taken from the queue, drains not counted
+    attempt_token: str | None  # of the running attempt; a result with another token is dropped
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    reason: str | None  # why it failed, in words for its owner
+    picture: str | None  # path relative to the data folder, with forward slashes
+    result_message_id: int | None
+    seconds: float | None  # on the GPU
+    notice: str | None  # from the generator, one line for the owner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one person may ask for."""
+
+    waiting_per_user: int = 5
+    pictures_per_hour: int = 30
+    burst: int = 10  # pictures at once after a pause
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a limit under one."""
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more; it is {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a job stands in the queue."""
+
+    position: int  # 0 is being drawn now, 1 is next
+    waiting: int  # all queued jobs
+    ready_at: datetime  # estimate, aware UTC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """The whole queue at a glance."""
+
+    waiting: int  # queued jobs
+    people: int  # who wait
+    running_job_id: int | None
+    ready_at: datetime | None  # of the last job, estimate, aware UTC; None when nothing waits or runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What became of the jobs that the last process left running."""
+
+    requeued: tuple[Job, ...]
+    quarantined: tuple[Job, ...]

@@ -1,0 +1,98 @@
+"""Fakes of our own protocols. `FakeGenerator` draws small real PNG files, blocking, on the GPU thread."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from PIL import Image
+
+from gen.errors import OutOfMemory
+from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
+
+FAKE_PROFILE = ModelProfile(
+    name="fake",
+    width=256,
+    height=256,
+    steps=4,
+    guidance=3.5,
+    side_min=128,
+    side_max=512,
+    pixels_max=512 * 512,
+    is_demo=True,
+)
+
+
+def image_request(prompt: str = "a red house", **changes: object) -> ImageRequest:
+    """A valid small request; name what should differ."""
+    values: dict[str, object] = {"seed": 42, "width": 128, "height": 128, "steps": 4, "guidance": 3.5}
+    return ImageRequest(prompt=prompt, **{**values, **changes})  # type: ignore[arg-type]
+
+
+class FakeGenerator:
+    """Draws one flat colour per seed. A word in the prompt makes it misbehave.
+
+    `broken` raises OutOfMemory at the second step, `bug` a KeyError, `exit` SystemExit, `stopiteration`
+    StopIteration; `endless` steps until it is stopped; `stuck` blocks between two steps, deaf to everything, until
+    `release` is set; `crash` ends the process at once, like a driver's fault.
+    """
+
+    def __init__(self, *, seconds_per_step: float = 0.0, profile: ModelProfile = FAKE_PROFILE) -> None:
+        self.profile = profile
+        self.seconds_per_step = seconds_per_step
+        self.release = threading.Event()
+        self.drawn: list[ImageRequest] = []  # finished, in order
+        self.begun: list[ImageRequest] = []
+        self.threads: list[str] = [threading.current_thread().name]  # where it was made, used, closed
+        self.closed = False
+
+    def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
+        """Take the steps, misbehave if the prompt says so, and return a PNG file of the asked size."""
+        self.threads.append(threading.current_thread().name)
+        self.begun.append(request)
+        began = time.perf_counter()
+        step = 0
+        while step < request.steps or "endless" in request.prompt:
+            step += 1
+            time.sleep(max(self.seconds_per_step, 0.001 if "endless" in request.prompt else 0.0))
+            on_step(StepReport(step=step, steps=request.steps, seconds=time.perf_counter() - began))
+            if step == 1:
+                self._misbehave(request)
+        self.drawn.append(request)
+        png = picture(request)
+        return ImageResult(
+            png=png,
+            sha256=hashlib.sha256(png).hexdigest(),
+            seconds=time.perf_counter() - began,
+            model=self.profile.name,
+            notice="drawn by a fake" if "notice" in request.prompt else None,
+        )
+
+    def close(self) -> None:
+        """Note that and where it happened."""
+        self.threads.append(threading.current_thread().name)
+        self.closed = True
+
+    def _misbehave(self, request: ImageRequest) -> None:
+        words = request.prompt.split()
+        if "crash" in words:
+            os._exit(139)
+        if "stuck" in words:
+            self.release.wait()
+        if "broken" in words:
+            raise OutOfMemory("The picture needs more memory than the card has.")
+        for word, error in (("bug", KeyError), ("exit", SystemExit), ("stopiteration", StopIteration)):
+            if word in words:
+                raise error("as asked")
+
+
+def picture(request: ImageRequest) -> bytes:
+    """The PNG file that FakeGenerator draws for `request`."""
+    file = io.BytesIO()
+    red, green, blue = request.seed % 256, request.seed // 256 % 256, request.steps
+    Image.new("RGB", (request.width, request.height), (red, green, blue)).save(file, format="PNG")
+    return file.getvalue()
