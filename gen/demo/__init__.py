@@ -1,0 +1,1 @@
+"""The demo world: procedurally drawn flat-design scenes and the captions that describe them."""
