@@ -43,7 +43,7 @@ BUILDS: dict[str, tuple[float, float, float]] = {  # height per nominal height, 
     "boat": (0.95, 0.98, 1.04),
     "lighthouse": (1.14, 0.42, 1.35),
     "castle": (0.88, 1.01, 1.12),
-    "cat": (0.96, 0.76, 1.08),
+    "cat": (0.96, 0.92, 0.90),
     "balloon": (1.08, 0.76, 0.98),
 }
 CENTRES = {"left": 0.25, "middle": 0.5, "right": 0.75}
@@ -166,7 +166,8 @@ def _light_at(layout: Layout, rng: random.Random, size: tuple[int, int], horizon
     room = max(0.2 * short, room_left if on_left else room_right)
     away = rng.uniform(0.38, 0.62) * room
     high = rng.uniform(0.30, 0.42) if sky in ("rainy", "snowy") else rng.uniform(0.19, 0.36)
-    return (away if on_left else width - away), high * horizon
+    high_enough = max(high * horizon, 0.20 * short) if sky in ("rainy", "snowy") else high * horizon
+    return (away if on_left else width - away), high_enough
 
 
 def _paint_island(stage: Stage, scene: Scene, layout: Layout) -> None:
