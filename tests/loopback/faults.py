@@ -27,7 +27,7 @@ class Fault:
     text: str = ""
     after_effect: bool = False  # the request does its work first, then the fault answers
     reset: bool = False  # a TCP reset instead of an answer
-    delay_seconds: float = 0.0
+    delay_seconds: float = 0.0  # before the answer; after the work if `after_effect`
     retry_after: float | None = None  # seconds
 
     def body(self) -> Json:
@@ -104,6 +104,10 @@ class FaultScript:
     ) -> None:
         """Let the next `times` requests of `route` that match `when` end in `fault`."""
         self._planned.append(_Planned(route=route, fault=fault, left=times, when=when))
+
+    def clear(self) -> None:
+        """Forget what was planned: from here on nothing goes wrong."""
+        self._planned.clear()
 
     def take(self, request: Request) -> Fault | None:
         for planned in self._planned:

@@ -109,7 +109,8 @@ def attachment(upload: Upload, message: Message, cdn: str) -> Json:
     }
 
 
-def message(message: Message, world: World, cdn: str) -> Json:
+def message(message: Message, world: World, cdn: str, *, nonce: bool = False) -> Json:
+    """`nonce`: only the answer to the post itself carries it, a message that is read later does not."""
     attachments = [attachment(upload, message, cdn) for upload in message.uploads]
     files = {f"attachment://{item['filename']}": item for item in attachments}
     return {
@@ -126,7 +127,7 @@ def message(message: Message, world: World, cdn: str) -> Json:
         "pinned": False,
         "type": 0,
         "flags": message.body.get("flags", 0),
-        "nonce": message.nonce,
+        **({"nonce": message.nonce} if nonce else {}),
         "embeds": _with_urls(message.body.get("embeds") or [], files),
         "components": _with_urls(message.body.get("components") or [], files),
         "attachments": attachments,

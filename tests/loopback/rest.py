@@ -73,16 +73,19 @@ class Rest:
 
     async def _answer(self, http: web.Request, request: Request, handler: Handler) -> web.StreamResponse:
         fault = self.faults.take(request)
-        if fault is not None and fault.delay_seconds:
-            await asyncio.sleep(fault.delay_seconds)
-        if fault is None or fault.after_effect:
+        if fault is None:
             response = await self._effect(request, handler)
-            if fault is None or not (fault.status or fault.reset):
-                request.status = response.status
-                return response
+            request.status = response.status
+            return response
+        done = await self._effect(request, handler) if fault.after_effect else None
+        await self._world.tell_change()
+        await asyncio.sleep(fault.delay_seconds)
         if fault.reset:
             request.status = RESET
             return _reset(http)
+        if done is not None and not fault.status:
+            request.status = done.status
+            return done
         request.status = fault.status
         return _json(fault.body(), status=fault.status, headers=fault.headers())
 
@@ -174,7 +177,8 @@ class Rest:
 
     async def _post_message(self, request: Request) -> Answer:
         channel = self._world.channel(request.number("channel_id"))
-        return self._shown(self._world.post(channel, request.payload, self._uploads(request, request.payload)))
+        message = self._world.post(channel, request.payload, self._uploads(request, request.payload))
+        return payloads.message(message, self._world, self.address, nonce=True)
 
     async def _get_message(self, request: Request) -> Answer:
         return self._shown(self._message(request))

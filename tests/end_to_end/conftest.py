@@ -1,0 +1,26 @@
+"""The loopback Discord and a Kiln beside it; whatever still runs at a test's end is killed, by its pid."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.kiln_process import KilnProcess
+from tests.loopback_discord import LoopbackDiscord
+
+
+@pytest.fixture
+async def loopback() -> AsyncIterator[LoopbackDiscord]:
+    async with LoopbackDiscord() as discord:
+        # Two cores shared with other work: only the tests about late answers hold Kiln to Discord's 3 s.
+        discord.world.answer_within_seconds = 20
+        yield discord
+
+
+@pytest.fixture
+async def kiln(loopback: LoopbackDiscord, tmp_path: Path) -> AsyncIterator[KilnProcess]:
+    process = KilnProcess(loopback, tmp_path)
+    yield process
+    await process.kill()

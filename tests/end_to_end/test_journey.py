@@ -1,0 +1,116 @@
+"""From the slash command to the picture, through a real `kiln run` and discord.py's real transport."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+
+import pytest
+from PIL import Image
+
+from tests.end_to_end.kiln_process import KilnProcess
+from tests.loopback import faults
+from tests.loopback_discord import LoopbackDiscord
+
+
+async def test_a_slash_command_becomes_a_card_then_progress_then_a_picture(
+    loopback: LoopbackDiscord, kiln: KilnProcess
+) -> None:
+    ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
+    kiln.step_seconds = 0.3
+    await kiln.start()
+    interaction = await loopback.slash(ana, room, "imagine", prompt="a red house", seed=42, steps=20)
+    assert interaction.message is not None
+    assert "a red house" in interaction.message.text
+    assert "42" in interaction.message.text
+    await loopback.world.until(lambda world: "step" in interaction_text(loopback, interaction.id))
+    [job] = await kiln.until_all("delivered")
+    [picture] = loopback.pictures(room)
+    assert (picture.nonce, picture.id) == (str(job.id), job.result_message_id)
+    assert loopback.unknown_routes() == []
+
+
+def interaction_text(loopback: LoopbackDiscord, interaction_id: int) -> str:
+    message = loopback.world.interactions[interaction_id].message
+    return message.text.split("\n")[1] if message is not None else ""
+
+
+async def test_a_picture_mentions_only_its_author_and_says_what_it_shows(
+    loopback: LoopbackDiscord, kiln: KilnProcess
+) -> None:
+    ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
+    await kiln.start()
+    await loopback.slash(ana, room, "imagine", prompt="@everyone a fox <@&1> `code`", seed=7)
+    [job] = await kiln.until_all("delivered")
+    [picture] = loopback.pictures(room)
+    assert f"<@{ana.id}>" in picture.content
+    assert picture.body["allowed_mentions"] == {"parse": [], "users": [ana.id], "replied_user": False}
+    description = picture.uploads[0].description or ""
+    assert "a fox" in description
+    assert "seed 7" in description
+    for request in loopback.requests:  # the card, too, may wake nobody
+        if request.payload.get("data", request.payload).get("components"):
+            sent = request.payload.get("data", request.payload)
+            assert sent["allowed_mentions"]["parse"] == []
+    assert job.picture is not None
+    assert (kiln.data / job.picture).read_bytes() == picture.uploads[0].content
+
+
+async def test_progress_edits_come_at_most_every_three_seconds(loopback: LoopbackDiscord, kiln: KilnProcess) -> None:
+    ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
+    kiln.step_seconds = 0.1
+    await kiln.start()
+    await loopback.slash(ana, room, "imagine", prompt="a red house", steps=50)
+    await kiln.until_all("delivered")
+    edits = [one for one in loopback.asked(faults.EDIT_MESSAGE) if " of 50" in json.dumps(one.body)]
+    gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(edits)]
+    assert edits
+    assert all(gap > 2.9 for gap in gaps)
+
+
+async def test_pictures_of_several_people_arrive_once_each_in_their_order(
+    loopback: LoopbackDiscord, kiln: KilnProcess
+) -> None:
+    rooms = [loopback.world.add_channel(name) for name in ("one", "two")]
+    people = [loopback.world.add_person(name) for name in ("Ana", "Ben", "Cleo")]
+    await kiln.start()
+    for number in range(9):
+        await loopback.slash(people[number % 3], rooms[number % 2], "imagine", prompt=f"picture {number}")
+    jobs = await kiln.until_all("delivered")
+    assert sorted(int(one.nonce or 0) for one in loopback.pictures()) == [job.id for job in jobs]
+    assert [len(loopback.pictures(room)) for room in rooms] == [5, 4]
+
+
+async def test_no_privileged_intent_is_asked_for_and_commands_sync_once(
+    loopback: LoopbackDiscord, kiln: KilnProcess
+) -> None:
+    sync = ("PUT", "/applications/{application_id}/commands")
+    await kiln.start()
+    await kiln.stop()
+    await kiln.start()
+    privileged = 1 << 1 | 1 << 8 | 1 << 15  # members, presences, message content
+    assert loopback.gateway.intents is not None
+    assert loopback.gateway.intents & privileged == 0
+    assert len(loopback.asked(sync)) == 1
+    assert {command["name"] for command in loopback.world.commands} >= {"imagine", "queue", "cancel"}
+
+
+@pytest.mark.slow
+async def test_the_real_model_draws_a_png_that_carries_its_recipe(loopback: LoopbackDiscord, kiln: KilnProcess) -> None:
+    ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
+    kiln.step_seconds = None
+    await kiln.start()
+    await loopback.slash(ana, room, "imagine", prompt="a red house at night", seed=42)
+    [job] = await kiln.until_all("delivered", seconds=60)
+    [picture] = loopback.pictures(room)
+    with Image.open(io.BytesIO(picture.uploads[0].content)) as image:
+        image.load()
+        texts = dict(image.text)  # type: ignore[attr-defined]
+    assert image.format == "PNG"
+    assert "a red house at night" in texts["parameters"]
+    assert json.loads(texts["kiln"])["seed"] == 42
+    assert job.picture is not None
+    on_disk = (kiln.data / job.picture).read_bytes()
+    assert hashlib.sha256(on_disk).digest() == hashlib.sha256(picture.uploads[0].content).digest()
