@@ -1,0 +1,251 @@
+"""The queue's durable verbs: submit, claim, record, cancel, requeue, recover, place.
+
+Each verb is one transaction, committed to the disk before it returns. Knows no Discord and no GPU; the state of
+record is the `jobs` table, never memory. A transition out of `running` checks the attempt's token, so a late result
+changes nothing. Any verb may raise QueueUnavailable: then nothing was changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Update, func, select, union_all, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bot import estimates
+from bot.database import Database
+from bot.errors import NotAllowed, QueueFull, RateLimited, Refusal
+from bot.job import Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
+from bot.limits import take
+from bot.tables import JobRow, UserRow, has_status, to_job, to_row
+from gen.request import ImageResult
+
+__all__ = ["Job", "JobQueue", "JobStatus", "Limits", "NewJob", "Overview", "Place", "Recovery"]
+
+CRASHES_MAX = 2  # a job whose process died under it this often is quarantined
+
+_log = logging.getLogger(__name__)
+
+
+class JobQueue:
+    """All verbs of the queue over one database; cheap to make, keeps nothing but its limits."""
+
+    def __init__(self, database: Database, *, limits: Limits, now: Callable[[], datetime]) -> None:
+        """`now` returns aware UTC."""
+        self._database = database
+        self._limits = limits
+        self._now = now
+
+    async def submit(self, new: NewJob) -> Job:
+        """Accept a job, or raise QueueFull or RateLimited and store nothing.
+
+        The same interaction again returns its first job and charges nothing.
+        """
+
+        async def accept(session: AsyncSession) -> Job:
+            first = await session.scalar(select(JobRow).where(JobRow.interaction_id == new.interaction_id))
+            if first is not None:
+                return to_job(first)
+            await self._check_waiting(session, new.user_id)
+            await self._charge(session, new.user_id)
+            row = to_row(new, created_at=self._now())
+            session.add(row)
+            await session.flush()
+            return to_job(row)
+
+        return await self._database.write(accept)
+
+    async def record_card(self, job_id: int, *, message_id: int) -> None:
+        """Remember which message shows the job."""
+        change = update(JobRow).where(JobRow.id == job_id).values(card_message_id=message_id)
+        await self._database.write(lambda session: session.execute(change))
+
+    async def claim(self) -> Job | None:
+        """Mark the oldest queued job as running and return it; None when nothing waits.
+
+        One UPDATE finds and takes the job, so two claims never return the same one.
+        """
+        oldest = select(func.min(JobRow.id)).where(has_status(JobStatus.QUEUED)).scalar_subquery()
+        return await self._change(
+            update(JobRow).where(JobRow.id == oldest),
+            status=JobStatus.RUNNING,
+            attempts=JobRow.attempts + 1,
+            attempt_token=uuid.uuid4().hex,
+            started_at=self._now(),
+        )
+
+    async def record_drawn(self, job: Job, *, picture: str, result: ImageResult) -> bool:
+        """Note the picture's path, relative to the data folder. False: a late result, dropped."""
+        return await self._finish(job, JobStatus.DRAWN, picture=picture, seconds=result.seconds, notice=result.notice)
+
+    async def record_delivered(self, job_id: int, *, message_id: int) -> bool:
+        """Note the message that brought the picture. False: the job was not waiting for delivery."""
+        drawn = update(JobRow).where(JobRow.id == job_id, has_status(JobStatus.DRAWN))
+        return await self._change(drawn, status=JobStatus.DELIVERED, result_message_id=message_id) is not None
+
+    async def record_failed(self, job: Job, *, reason: str) -> bool:
+        """Note in words for its owner why the job failed. False: late, dropped."""
+        return await self._finish(job, JobStatus.FAILED, reason=reason)
+
+    async def record_cancelled(self, job: Job) -> bool:
+        """Note that the running job was stopped for its owner. False: late, dropped."""
+        return await self._finish(job, JobStatus.CANCELLED)
+
+    async def requeue(self, job: Job) -> bool:
+        """Put a running job back to its old place; the attempt is not counted. False: late, dropped."""
+        back = await self._change(
+            _running(job), status=JobStatus.QUEUED, attempts=JobRow.attempts - 1, attempt_token=None, started_at=None
+        )
+        return back is not None
+
+    async def cancel(self, job_id: int, *, user_id: int) -> Job:
+        """Cancel a queued job at once. A running one is returned still running: the dispatcher must stop it.
+
+        Raise NotAllowed for an unknown job or somebody else's, Refusal for one that is over.
+        """
+
+        async def decide(session: AsyncSession) -> Job:
+            row = await session.get(JobRow, job_id)
+            if row is None or row.user_id != user_id:
+                raise NotAllowed(f"You have no job {job_id}.")
+            if row.status is JobStatus.QUEUED:
+                row.status, row.finished_at = JobStatus.CANCELLED, self._now()
+            elif row.status is not JobStatus.RUNNING:
+                raise Refusal(f"Job {job_id} is over already: it is {row.status}.")
+            return to_job(row)
+
+        job = await self._database.write(decide)
+        if job.status is JobStatus.CANCELLED:
+            _log_end(job)
+        return job
+
+    async def recover(self) -> Recovery:
+        """At start, before any claim: every running job is an orphan of a process that died.
+
+        Requeue it at its old place, or quarantine it after its second crash.
+        """
+
+        async def sort_out(session: AsyncSession) -> Recovery:
+            orphans = await session.scalars(select(JobRow).where(has_status(JobStatus.RUNNING)).order_by(JobRow.id))
+            requeued, quarantined = [], []
+            for row in orphans:
+                row.attempt_token = None
+                if row.attempts >= CRASHES_MAX:
+                    row.status, row.finished_at = JobStatus.QUARANTINED, self._now()
+                    row.reason = (
+                        f"Kiln went down {row.attempts} times while drawing this, so it will not be tried again."
+                    )
+                    quarantined.append(to_job(row))
+                else:
+                    row.status, row.started_at = JobStatus.QUEUED, None
+                    requeued.append(to_job(row))
+            return Recovery(requeued=tuple(requeued), quarantined=tuple(quarantined))
+
+        recovery = await self._database.write(sort_out)
+        for job in recovery.quarantined:
+            _log_end(job)
+        return recovery
+
+    async def undelivered(self) -> tuple[Job, ...]:
+        """Jobs whose picture is on disk and not yet posted, oldest first."""
+        return await self._jobs(has_status(JobStatus.DRAWN))
+
+    async def job(self, job_id: int) -> Job | None:
+        """Read one job."""
+        found = await self._jobs(JobRow.id == job_id)
+        return found[0] if found else None
+
+    async def active_jobs(self, user_id: int) -> tuple[Job, ...]:
+        """This person's running and queued jobs, oldest first."""
+        mine = select(JobRow.id).where(JobRow.user_id == user_id)
+        running, queued = mine.where(has_status(JobStatus.RUNNING)), mine.where(has_status(JobStatus.QUEUED))
+        return await self._jobs(JobRow.id.in_(union_all(running, queued)))  # with OR, SQLite would scan the table
+
+    async def place(self, job_id: int) -> Place | None:
+        """Where a queued or running job stands, and when it should be ready; None for any other."""
+        now = self._now()
+        return await self._database.read(lambda session: estimates.place(session, job_id, now=now))
+
+    async def overview(self) -> Overview:
+        """How many wait, who is being drawn, and when the last should be ready."""
+        now = self._now()
+        return await self._database.read(lambda session: estimates.overview(session, now=now))
+
+    async def _check_waiting(self, session: AsyncSession, user_id: int) -> None:
+        count = select(func.count()).select_from(JobRow).where(has_status(JobStatus.QUEUED), JobRow.user_id == user_id)
+        waiting = await session.scalar(count) or 0
+        if waiting >= self._limits.waiting_per_user:
+            raise QueueFull(
+                f"{waiting} of your jobs wait already, and {self._limits.waiting_per_user} may. "
+                "Wait for one, or cancel one with /cancel."
+            )
+
+    async def _charge(self, session: AsyncSession, user_id: int) -> None:
+        """Take one picture from the person's rate, or raise RateLimited."""
+        user = await session.get(UserRow, user_id)
+        verdict = take(
+            user.theoretical_arrival if user else None,
+            now=self._now(),
+            every=timedelta(hours=1) / self._limits.pictures_per_hour,
+            burst=self._limits.burst,
+        )
+        if verdict.retry_at is not None:
+            raise RateLimited(pictures_per_hour=self._limits.pictures_per_hour, retry_at=verdict.retry_at)
+        values = {"theoretical_arrival": verdict.arrival}
+        charge = insert(UserRow).values(id=user_id, **values)
+        await session.execute(charge.on_conflict_do_update(index_elements=[UserRow.id], set_=values))
+
+    async def _finish(self, job: Job, status: JobStatus, **values: Any) -> bool:
+        done = await self._change(_running(job), status=status, finished_at=self._now(), **values)
+        if done is None:
+            _log.warning("job %d: a late result (%s) was dropped", job.id, status)
+            return False
+        _log_end(done)
+        return True
+
+    async def _change(self, change: Update, **values: Any) -> Job | None:
+        """Apply one UPDATE to at most one row; return the job as it is then, None if no row matched."""
+        statement = change.values(**values).returning(JobRow)
+
+        async def apply(session: AsyncSession) -> Job | None:
+            row = await session.scalar(statement)
+            return None if row is None else to_job(row)
+
+        return await self._database.write(apply)
+
+    async def _jobs(self, *conditions: ColumnElement[bool]) -> tuple[Job, ...]:
+        statement = select(JobRow).where(*conditions).order_by(JobRow.id)
+
+        async def fetch(session: AsyncSession) -> tuple[Job, ...]:
+            return tuple(to_job(row) for row in await session.scalars(statement))
+
+        return await self._database.read(fetch)
+
+
+def _running(job: Job) -> Update:
+    """The row of this very attempt; of no other, and of none that is over."""
+    return update(JobRow).where(
+        JobRow.id == job.id, has_status(JobStatus.RUNNING), JobRow.attempt_token == job.attempt_token
+    )
+
+
+def _log_end(job: Job) -> None:
+    """One line per job at its end; never the prompt."""
+    began, ended = job.started_at or job.finished_at, job.finished_at
+    assert began is not None
+    assert ended is not None
+    _log.info(
+        "job %d %s: seconds=%.1f wait=%.1f size=%s steps=%d attempts=%d",
+        job.id,
+        job.status,
+        (ended - began).total_seconds() if job.seconds is None else job.seconds,
+        (began - job.created_at).total_seconds(),
+        job.request.size,
+        job.request.steps,
+        job.attempts,
+    )

@@ -1,0 +1,156 @@
+"""The tables: jobs and the people who ask, and how a row becomes a Job. Knows no verbs.
+
+`migrations/` must say the same as this (`kiln db check --models`).
+
+Indexes are partial where only a few of many rows matter: a claim among 100,000 finished jobs reads one entry. A
+partial index serves a query only if the query has the same literal condition, so use `has_status()`, never a bound
+parameter, for the statuses below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    literal_column,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from bot.job import Job, JobStatus, NewJob
+from gen.request import ImageRequest
+
+_REQUEST_FIELDS = tuple(field.name for field in fields(ImageRequest))
+_JOB_COLUMNS = tuple(field.name for field in fields(Job) if field.name != "request")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in Python, naive UTC text in SQLite, which knows no time zones."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a naive time: it could be any zone's."""
+        if value is None:
+            return None
+        assert value.tzinfo is not None, f"a time without a zone: {value}"
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the zone back."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that a later migration can drop it."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pk",
+            "uq": "%(table_name)s_%(column_0_name)s_unique",
+            "fk": "%(table_name)s_%(column_0_name)s_to_%(referred_table_name)s",
+        }
+    )
+
+
+class UserRow(Base):
+    """One person, made by their first job."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    theoretical_arrival: Mapped[datetime] = mapped_column(UtcDateTime)  # GCRA's only memory, see limits.py
+
+
+class JobRow(Base):
+    """One job; see job.py for the meaning of the columns."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("jobs_queued", "id", sqlite_where=text("status = 'queued'")),
+        Index("jobs_queued_by_user", "user_id", "id", sqlite_where=text("status = 'queued'")),
+        Index("jobs_running", "id", sqlite_where=text("status = 'running'")),
+        Index("jobs_drawn", "id", sqlite_where=text("status = 'drawn'")),
+        Index("jobs_timed", "finished_at", sqlite_where=text("seconds IS NOT NULL")),
+        Index(
+            "jobs_timed_by_shape", "width", "height", "steps", "finished_at", sqlite_where=text("seconds IS NOT NULL")
+        ),
+        {"sqlite_autoincrement": True},  # an id is never used again: it names a picture and a nonce
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)  # the order of acceptance
+    status: Mapped[JobStatus] = mapped_column(
+        Enum(JobStatus, native_enum=False, length=16, values_callable=lambda kinds: [kind.value for kind in kinds])
+    )
+    interaction_id: Mapped[int] = mapped_column(BigInteger, unique=True)
+    user_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id"))
+    guild_id: Mapped[int] = mapped_column(BigInteger)
+    channel_id: Mapped[int] = mapped_column(BigInteger)
+    card_message_id: Mapped[int | None] = mapped_column(BigInteger)
+    prompt: Mapped[str] = mapped_column(Text)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    steps: Mapped[int] = mapped_column(Integer)
+    guidance: Mapped[float]
+    attempts: Mapped[int] = mapped_column(Integer)
+    attempt_token: Mapped[str | None] = mapped_column(String(32))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    reason: Mapped[str | None] = mapped_column(Text)
+    picture: Mapped[str | None] = mapped_column(Text)
+    result_message_id: Mapped[int | None] = mapped_column(BigInteger)
+    seconds: Mapped[float | None]
+    notice: Mapped[str | None] = mapped_column(Text)
+
+
+def has_status(status: JobStatus) -> ColumnElement[bool]:
+    """`status = '…'` as a literal, which lets SQLite use the partial index of that status."""
+    return JobRow.status == literal_column(f"'{status.value}'")
+
+
+def to_row(new: NewJob, *, created_at: datetime) -> JobRow:
+    """A queued row for a new job; the database gives it its id."""
+    return JobRow(
+        status=JobStatus.QUEUED,
+        interaction_id=new.interaction_id,
+        user_id=new.user_id,
+        guild_id=new.guild_id,
+        channel_id=new.channel_id,
+        attempts=0,
+        created_at=created_at,
+        **{name: getattr(new.request, name) for name in _REQUEST_FIELDS},
+    )
+
+
+def to_job(row: JobRow) -> Job:
+    """The frozen value of a row."""
+    values = {name: getattr(row, name) for name in _JOB_COLUMNS}
+    return Job(request=_stored_request(row), **values)
+
+
+def _stored_request(row: JobRow) -> ImageRequest:
+    """The request as it was accepted, not validated again.
+
+    It was valid then. If the limits have changed since, the executor refuses it with words for its owner; refusing
+    here would make the row unreadable for every verb.
+    """
+    request = object.__new__(ImageRequest)
+    for name in _REQUEST_FIELDS:
+        object.__setattr__(request, name, getattr(row, name))
+    return request
