@@ -82,6 +82,8 @@ def paint_stars(stage: Stage) -> None:
         for column in range(math.ceil(stage.width / step)):
             x = (column + rng.uniform(0.15, 0.85)) * step
             y = (row + rng.uniform(0.15, 0.85)) * step
+            if math.dist((x, y), stage.light_at) < stage.short * 0.13:
+                continue
             tone = rng.choice(((255, 255, 255), (255, 244, 196), (206, 222, 255)))
             if rng.random() < 0.42:
                 long, thin = rng.uniform(3.6, 5.6) * stage.grain, 1.2 * stage.grain

@@ -71,7 +71,7 @@ def _desert(stage: Stage) -> None:
         x, wide, high = (
             stage.width * rng.uniform(0.1, 0.9),
             short * rng.uniform(0.34, 0.5),
-            short * rng.uniform(0.06, 0.1),
+            short * rng.uniform(0.045, 0.075),
         )
         low, top = stage.horizon + short * 0.06, stage.horizon - high
         crest = (x + wide * 0.12, top + high * 0.5)

@@ -80,7 +80,8 @@ def _tree(coat: Coat, rng: random.Random) -> list[Shape]:
     if rng.random() < 0.4:
         shapes.append(oval(coat.dark, -0.33, 0.24, 0.33, 1.0))
         shapes.append(oval(coat.base, -0.33, 0.27, 0.27, 1.0, rim=False))
-        shapes.append(oval(coat.light, -0.22, 0.60, 0.02, 0.90, rim=False))
+        for x, y, r in ((-0.12, 0.80, 0.08), (0.06, 0.66, 0.055), (-0.16, 0.55, 0.06)):
+            shapes.append(oval(coat.light, x - r, y - r * 0.8, x + r, y + r * 0.8, rim=False))
         return shapes
     lobes = [(-0.2, 0.47, 0.19), (0.2, 0.47, 0.19), (0.0, 0.43, 0.2), (-0.15, 0.68, 0.2), (0.16, 0.69, 0.19)]
     lobes.append((lean, 0.79, 0.21))
