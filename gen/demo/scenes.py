@@ -165,9 +165,10 @@ def _light_at(layout: Layout, rng: random.Random, size: tuple[int, int], horizon
     on_left = rng.random() < 0.5 if abs(room_left - room_right) < 0.1 * short else room_left > room_right
     room = max(0.2 * short, room_left if on_left else room_right)
     away = rng.uniform(0.38, 0.62) * room
-    high = rng.uniform(0.30, 0.42) if sky in ("rainy", "snowy") else rng.uniform(0.19, 0.36)
-    high_enough = max(high * horizon, 0.20 * short) if sky in ("rainy", "snowy") else high * horizon
-    return (away if on_left else width - away), high_enough
+    high = rng.uniform(0.19, 0.36) * horizon
+    if sky in ("rainy", "snowy"):  # below the bank of clouds
+        high = max(high, short * rng.uniform(0.235, 0.285))
+    return (away if on_left else width - away), high
 
 
 def _paint_island(stage: Stage, scene: Scene, layout: Layout) -> None:
