@@ -40,7 +40,7 @@ __all__ = [
 READERS = 2
 
 _T = TypeVar("_T")
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Database:
@@ -140,7 +140,7 @@ async def _transact(engine: AsyncEngine, work: Callable[[AsyncSession], Awaitabl
     except (DatabaseError, sqlite3.OperationalError, PoolTimeoutError) as error:
         if isinstance(error, DatabaseError) and type(error) not in (DatabaseError, OperationalError):
             raise  # a broken constraint or a wrong statement is a bug of ours
-        _log.exception("the database did not take a transaction")
+        log.exception("the database did not take a transaction")
         raise QueueUnavailable from error
 
 

@@ -29,7 +29,7 @@ __all__ = ["Job", "JobQueue", "JobStatus", "Limits", "NewJob", "Overview", "Plac
 
 CRASHES_MAX = 2  # a job whose process died under it this often is quarantined
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class JobQueue:
@@ -203,7 +203,7 @@ class JobQueue:
     async def _finish(self, job: Job, status: JobStatus, **values: Any) -> bool:
         done = await self._change(_running(job), status=status, finished_at=self._now(), **values)
         if done is None:
-            _log.warning("job %d: a late result (%s) was dropped", job.id, status)
+            log.warning("job %d: a late result (%s) was dropped", job.id, status)
             return False
         _log_end(done)
         return True
@@ -239,7 +239,7 @@ def _log_end(job: Job) -> None:
     began, ended = job.started_at or job.finished_at, job.finished_at
     assert began is not None
     assert ended is not None
-    _log.info(
+    log.info(
         "job %d %s: seconds=%.1f wait=%.1f size=%s steps=%d attempts=%d",
         job.id,
         job.status,

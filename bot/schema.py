@@ -43,7 +43,7 @@ _CAUSES = {  # SQLite's primary result code to what the operator should know
     sqlite3.SQLITE_IOERR: "cannot be read or written, the disk failed or is full",
 }
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def upgrade(path: Path, *, now: datetime, script: Path = MIGRATIONS) -> UpgradeR
     if before is not None:
         copy = path.with_name(f"{path.stem}-{before}-{now:%Y%m%dT%H%M%SZ}{path.suffix}")
         backup(path, copy)
-        _log.info("upgrading %s from schema %s to %s; a copy of the old one is %s", path, before, head, copy)
+        log.info("upgrading %s from schema %s to %s; a copy of the old one is %s", path, before, head, copy)
     with _as_start_error(path), _migrating(URL.create("sqlite", database=str(path))) as engine_connection:
         config.attributes["connection"] = engine_connection
         command.upgrade(config, "head")

@@ -21,7 +21,7 @@ from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
 
 CLOSE_SECONDS = 1.0  # how long leaving waits for a busy GPU thread before it is given up
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Generator(Protocol):
@@ -84,7 +84,7 @@ class GpuExecutor:
             closing.result()
         else:
             closing.cancel()
-            _log.warning("the GPU thread is still busy after %g s and is given up", CLOSE_SECONDS)
+            log.warning("the GPU thread is still busy after %g s and is given up", CLOSE_SECONDS)
             self._given_up.set()
 
     async def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
