@@ -1,0 +1,180 @@
+"""The command line: `kiln run | demo | draw | commands | doctor | db`. The only module of `bot` that may reach torch.
+
+Exit codes: 0 it worked, 1 it failed, 2 it was called wrongly. Errors are readable lines on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import discord
+
+from bot import database, doctor
+from bot.app import run_until_stopped
+from bot.client import create_bot
+from bot.errors import StartError
+from bot.invite import how_to_connect
+from bot.settings import Settings, load_settings
+from gen.__main__ import add_draw_arguments, draw
+from gen.errors import GenerationError
+from gen.executor import Generator
+
+OK, FAILED, MISUSED = 0, 1, 2
+DEMO_PORT = 8765
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        return command(parsed)
+    except (StartError, GenerationError) as error:
+        _complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+
+
+def _complain(text: str) -> None:
+    first, *rest = text.splitlines() or [""]
+    print("\n".join([f"kiln: {first}", *rest]), file=sys.stderr)
+
+
+def _run(_: argparse.Namespace) -> int:
+    settings = load_settings()
+    _log_to_stderr(settings.log_level)
+    token = settings.discord_token.get_secret_value().strip() if settings.discord_token else ""
+    if not token:
+        raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
+    try:
+        asyncio.run(run_until_stopped(settings, load=_loader(settings), token=token))
+    except discord.LoginFailure:
+        raise StartError(how_to_connect("Discord does not accept DISCORD_TOKEN.", token=token)) from None
+    except (discord.DiscordException, OSError) as error:
+        logging.getLogger(__name__).debug("the start failed", exc_info=True)
+        raise StartError(f"Discord cannot be reached or refuses the bot: {error}") from error
+    return OK
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from bot.demo import run_demo  # needs simcord, which only the demo installs
+
+    _log_to_stderr("WARNING")
+    load = _loader(load_settings())
+    return run_demo(load=load, port=parsed.port, data=parsed.data, open_browser=not parsed.no_browser)
+
+
+def _commands(parsed: argparse.Namespace) -> int:
+    payloads = create_bot().payloads()
+    if parsed.json:
+        print(json.dumps(payloads, indent=2, ensure_ascii=False))
+        return OK
+    for payload in payloads:
+        options = [option["name"] for option in payload.get("options", ()) if option.get("required")]
+        options += [f"[{option['name']}]" for option in payload.get("options", ()) if not option.get("required")]
+        print(f"/{' '.join([payload['name'], *options])}: {payload['description']}")
+    return OK
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    findings = doctor.examine()
+    for line in doctor.report(findings, as_json=parsed.json):
+        print(line)
+    return FAILED if any(finding.status is doctor.Status.FAIL for finding in findings) else OK
+
+
+def _db_upgrade(_: argparse.Namespace) -> int:
+    path = load_settings().database
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = database.upgrade(path, now=datetime.now(UTC))
+    copied = f"; the file as it was is {done.backup}" if done.backup else ""
+    print(f"{path}: schema {done.before or 'none'} -> {done.after}{copied}")
+    return OK
+
+
+def _db_check(parsed: argparse.Namespace) -> int:
+    if parsed.models:
+        differences = database.model_differences()
+        for difference in differences:
+            _complain(f"models and migrations differ: {difference}")
+        if not differences:
+            print("models and migrations agree")
+        return FAILED if differences else OK
+    path = load_settings().database
+    found = database.check(path)
+    print(f"{path}: sound, {found.jobs} jobs, schema {found.revision}, this Kiln has {found.head}")
+    return OK
+
+
+def _db_backup(parsed: argparse.Namespace) -> int:
+    database.backup(load_settings().database, parsed.to)
+    print(parsed.to)
+    return OK
+
+
+def _loader(settings: Settings) -> Callable[[], Generator]:
+    """What loads the model; called on the GPU thread, where torch is imported."""
+
+    def load() -> Generator:
+        from gen.flux import load_generator
+
+        return load_generator(settings.weights, device=None if settings.device == "auto" else settings.device)
+
+    return load
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kiln", description="A Discord bot that lets a community share one GPU.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
+    demo = add("demo", _demo, "Show Kiln on a local page that looks like Discord; needs no token.")
+    demo.add_argument("--port", type=_port, default=DEMO_PORT, help="of the page; 0 takes any (default: %(default)s)")
+    demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")
+    demo.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    add_draw_arguments(add("draw", draw, "Draw pictures to files, without Discord and without the queue."))
+    listed = add("commands", _commands, "List the slash commands.")
+    listed.add_argument("--json", action="store_true", help="the payloads that Discord receives")
+    check = add("doctor", _doctor, "Check settings, database, weights and device, and say what will happen here.")
+    check.add_argument("--json", action="store_true", help="the findings as JSON")
+    _add_database(commands.add_parser("db", help="Look after the database.", description="Look after the database."))
+    return parser
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    upgrade = commands.add_parser("upgrade", help="bring it to this Kiln's schema, after a copy beside it")
+    upgrade.set_defaults(command=_db_upgrade)
+    check = commands.add_parser("check", help="read all of it and say whether it is sound")
+    check.add_argument("--models", action="store_true", help="check that the code's tables and the migrations agree")
+    check.set_defaults(command=_db_check)
+    backup = commands.add_parser("backup", help="copy it to a file, also while Kiln runs")
+    backup.add_argument("to", type=Path, help="the copy, a file that does not exist yet")
+    backup.set_defaults(command=_db_backup)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535; it is {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

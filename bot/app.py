@@ -1,0 +1,150 @@
+"""The composition root: opens every part of Kiln in order, hands out the bot, and closes them in reverse.
+
+database and its lock, the model on the GPU thread, recovery, delivery, dispatcher, client; nothing talks to Discord
+before the model is loaded. Brings no model code: the caller passes `load`. Used by `kiln run`, the demo and the tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from bot.client import Kiln, KilnBot, create_bot
+from bot.database import open_database
+from bot.delivery import Delivery
+from bot.dispatcher import Dispatcher
+from bot.errors import StartError
+from bot.job_queue import JobQueue
+from bot.settings import Settings
+from gen.executor import Generator, GpuExecutor
+from gen.request import SEED_MAX
+
+STOP_SECONDS = 4.5  # from the first signal to the end of the process, whatever still hangs
+CLOSE_SECONDS = 1.0  # for Discord's connection to close
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def open_kiln(
+    settings: Settings,
+    *,
+    load: Callable[[], Generator],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    choose_seed: Callable[[], int] = lambda: secrets.randbelow(SEED_MAX + 1),
+    make_delivery: Callable[..., Delivery] = Delivery,
+    remember_sync: bool = True,
+) -> AsyncIterator[KilnBot]:
+    """Open Kiln and yield its client, not yet connected. Raise StartError, or what `load` raises.
+
+    `now` is aware UTC; `make_delivery` is called with `queue` and `data`. Without `remember_sync` the commands are
+    sent to Discord at every start.
+    """
+    _make_folder(settings)
+    async with (
+        open_database(settings.database, now=now) as database,
+        GpuExecutor(load) as executor,
+    ):
+        queue = JobQueue(database, limits=settings.limits, now=now)
+        delivery = make_delivery(queue=queue, data=settings.data)
+        recovery = await queue.recover()
+        for job in recovery.requeued:
+            delivery.requeued(job)
+        for job in recovery.quarantined:
+            delivery.failed(job)
+        async with (
+            contextlib.aclosing(delivery),
+            Dispatcher(queue=queue, executor=executor, outcomes=delivery, pictures=settings.data) as dispatcher,
+        ):
+            kiln = Kiln(
+                profile=executor.profile,
+                queue=queue,
+                dispatcher=dispatcher,
+                delivery=delivery,
+                now=now,
+                choose_seed=choose_seed,
+            )
+            yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
+
+
+def _make_folder(settings: Settings) -> None:
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"the data folder {settings.data} cannot be made: {error.strerror}") from error
+
+
+async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator], token: str) -> None:
+    """Serve Discord until SIGTERM or SIGINT. Raise StartError, LoginFailure, or what `load` raises.
+
+    On a signal nothing new is claimed, the running job goes back uncounted, and the process ends in five seconds.
+    """
+    stop = asyncio.Event()
+    with _signals(stop):
+        async with _unless(stop), open_kiln(settings, load=load) as bot:
+            _log.info("the model is %s; connecting to Discord", bot.kiln.profile.name)
+            await _serve(bot, token=token)
+
+
+async def _serve(bot: KilnBot, *, token: str) -> None:
+    """Stay connected until cancelled; then let go of the queue first, while cards can still be edited."""
+    try:
+        await bot.start(token)
+    finally:
+        await bot.kiln.dispatcher.aclose()
+        await bot.kiln.delivery.aclose()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await bot.close()
+
+
+@asynccontextmanager
+async def _unless(stop: asyncio.Event) -> AsyncIterator[None]:
+    """Cancel the body when `stop` is set; that cancellation ends here, any other passes through."""
+    body = asyncio.current_task()
+    assert body is not None
+
+    async def watch() -> None:
+        await stop.wait()
+        body.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not stop.is_set() or body.uncancel() > 0:
+            raise
+    finally:
+        watcher.cancel()
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """Set `stop` on SIGTERM and SIGINT, and make sure that the process really ends."""
+    loop = asyncio.get_running_loop()
+
+    def begin_to_stop() -> None:
+        if not stop.is_set():
+            _log.info("stopping: the running job goes back to the queue")
+            # Every row is committed, so a thread that is stuck in the driver may be cut off.
+            deadline = threading.Timer(STOP_SECONDS, os._exit, (0,))
+            deadline.daemon = True
+            deadline.start()
+        stop.set()
+
+    names = (signal.SIGTERM, signal.SIGINT)
+    for name in names:
+        loop.add_signal_handler(name, begin_to_stop)
+    try:
+        yield
+    finally:
+        for name in names:
+            loop.remove_signal_handler(name)

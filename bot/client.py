@@ -1,0 +1,148 @@
+"""The Discord client: its rights, its commands, and the one place that words what goes wrong in them.
+
+Guild install only, no privileged intent, no mention by default. Knows the parts of an open kiln as values to hand to
+the commands; how they are opened is `bot.app`'s business. Never reaches torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.cogs.imagine import Imagine
+from bot.cogs.queue import Queue
+from bot.delivery import Delivery
+from bot.dispatcher import Dispatcher
+from bot.errors import Refusal
+from bot.job_queue import JobQueue
+from gen.errors import InvalidRequest
+from gen.request import ModelProfile
+
+ALREADY_ANSWERED = 40060  # Discord: the interaction was acknowledged before
+EXPIRED = frozenset({10062, 10015, 50027})  # Discord: unknown interaction, unknown webhook, invalid webhook token
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kiln:
+    """The parts that commands work with, all of them open."""
+
+    profile: ModelProfile
+    queue: JobQueue
+    dispatcher: Dispatcher
+    delivery: Delivery
+    now: Callable[[], datetime]  # aware UTC
+    choose_seed: Callable[[], int]  # 0 to SEED_MAX
+
+
+class KilnTree(app_commands.CommandTree["KilnBot"]):
+    """The slash commands; every error of theirs is worded here."""
+
+    async def interaction_check(self, interaction: discord.Interaction[KilnBot], /) -> bool:
+        """Let commands pass in servers only: elsewhere the bot could not post the picture later."""
+        if interaction.guild_id is not None:
+            return True
+        if interaction.type is discord.InteractionType.application_command:
+            await tell(interaction, "Kiln works in servers only: please ask in a channel of a server I am in.")
+        return False
+
+    async def on_error(self, interaction: discord.Interaction[KilnBot], error: app_commands.AppCommandError, /) -> None:
+        """Show our own refusals as they are; anything else is a bug: traceback to the log, one sentence to them."""
+        cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
+        if isinstance(cause, Refusal | InvalidRequest):
+            await tell(interaction, str(cause))
+            return
+        if isinstance(cause, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
+            _log.warning("a command of an older Kiln was used: %s", cause)
+            await tell(interaction, "This command has changed. Please reload Discord (Ctrl+R) and try again.")
+            return
+        incident = secrets.token_hex(4)
+        name = interaction.command.qualified_name if interaction.command else "?"
+        _log.error("incident %s in /%s: %s", incident, name, cause, exc_info=cause)
+        await tell(interaction, f"That did not work, and it is not your fault. The operator finds it as `{incident}`.")
+
+
+class KilnBot(commands.Bot):
+    """Kiln's Discord client. Holds no state of its own but the open parts."""
+
+    def __init__(self, kiln: Kiln | None, *, synced: Path | None) -> None:
+        """`synced` remembers the commands that Discord knows; without it they are sent at every start."""
+        intents = discord.Intents.none()
+        intents.guilds = True
+        super().__init__(
+            command_prefix=commands.when_mentioned,
+            help_command=None,
+            tree_cls=KilnTree,
+            intents=intents,
+            allowed_mentions=discord.AllowedMentions.none(),
+            allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
+            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False),
+            member_cache_flags=discord.MemberCacheFlags.none(),
+            chunk_guilds_at_startup=False,
+            max_messages=None,
+        )
+        self._kiln = kiln
+        self._synced = synced
+        for cog in (Imagine(self), Queue(self)):
+            for command in cog.get_app_commands():
+                self.tree.add_command(command)
+
+    @property
+    def kiln(self) -> Kiln:
+        """The open parts; only a bot that was made to list its commands has none."""
+        assert self._kiln is not None, "this bot only lists its commands"
+        return self._kiln
+
+    async def setup_hook(self) -> None:
+        """Logged in: tell Discord the commands if they changed, then let deliveries and the queue begin."""
+        await self._sync()
+        self.kiln.delivery.connect(self)
+        self.kiln.dispatcher.wake()
+
+    async def _sync(self) -> None:
+        """Send the commands when they differ from what this application was sent last (200 a day are allowed)."""
+        wanted = hashlib.sha256(f"{self.application_id}{json.dumps(self.payloads(), sort_keys=True)}".encode())
+        digest = wanted.hexdigest()
+        if self._synced is not None and self._synced.exists() and self._synced.read_text().strip() == digest:
+            return
+        await self.tree.sync()
+        _log.info("told Discord about %d commands", len(self.payloads()))
+        if self._synced is not None:
+            self._synced.write_text(digest + "\n")
+
+    def payloads(self) -> list[dict[str, Any]]:
+        """The commands as Discord receives them, in the order of their names."""
+        listed = (command.to_dict(self.tree) for command in self.tree.get_commands())
+        return sorted(listed, key=lambda payload: str(payload["name"]))
+
+
+def create_bot(kiln: Kiln | None = None, *, synced: Path | None = None) -> KilnBot:
+    """Make the client. Without `kiln` it can only list its commands."""
+    return KilnBot(kiln, synced=synced)
+
+
+async def tell(interaction: discord.Interaction[KilnBot], text: str) -> None:
+    """Say something to the person alone, if Discord still listens; never raises for an expired interaction."""
+    try:
+        if interaction.response.is_done():
+            await interaction.followup.send(text, ephemeral=True)
+        else:
+            await interaction.response.send_message(text, ephemeral=True)
+    except discord.HTTPException as error:
+        if error.code == ALREADY_ANSWERED:
+            return  # a repeated request of the library's: the person has an answer
+        if error.status != 401 and error.code not in EXPIRED:
+            raise
+        _log.warning("interaction %d expired before the answer: %s", interaction.id, error)

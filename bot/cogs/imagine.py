@@ -1,0 +1,170 @@
+"""/imagine: words and options in, one durable job and its card out.
+
+The edge: here a seed is chosen, a trailing `seed:N` is understood, and the channel is checked. Limits are
+`gen.request`'s; caps and rates are the queue's. Knows nothing of drawing.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.cards import card
+from bot.errors import Refusal
+from bot.job import Job, NewJob
+from gen.errors import InvalidRequest
+from gen.request import (
+    GUIDANCE_MAX,
+    GUIDANCE_MIN,
+    PROMPT_MAX_CHARACTERS,
+    SEED_MAX,
+    STEPS_MAX,
+    STEPS_MIN,
+    check_prompt,
+    parse_size,
+)
+
+if TYPE_CHECKING:
+    from bot.client import KilnBot
+
+CHOICES_MAX = 25  # Discord's limit for autocomplete
+SIZE_MAX_CHARACTERS = 20
+
+_TRAILING_SEED = re.compile(r"(?:^|\s)seed\s*[:：]\s*(?P<value>\S+)\s*$", re.IGNORECASE)
+_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
+_log = logging.getLogger(__name__)
+
+
+class Imagine(commands.Cog):
+    """The command that draws."""
+
+    def __init__(self, bot: KilnBot) -> None:
+        self._bot = bot
+
+    @app_commands.command(description="Draw a picture from your words")
+    @app_commands.describe(
+        prompt="What to draw. You may end it with seed:42",
+        seed="The same seed and settings draw the same picture. Left out: chosen for you, and shown",
+        size="Width x height in pixels, like 768x512",
+        steps="Denoising steps: more is slower, and finer",
+        guidance="How closely to follow your words",
+    )
+    async def imagine(
+        self,
+        interaction: discord.Interaction[KilnBot],
+        prompt: app_commands.Range[str, 1, PROMPT_MAX_CHARACTERS],
+        seed: app_commands.Range[int, 0, SEED_MAX] | None = None,
+        size: app_commands.Range[str, 1, SIZE_MAX_CHARACTERS] | None = None,
+        steps: app_commands.Range[int, STEPS_MIN, STEPS_MAX] | None = None,
+        guidance: app_commands.Range[float, GUIDANCE_MIN, GUIDANCE_MAX] | None = None,
+    ) -> None:
+        """Accept one picture: check, store, answer, wake; in this order."""
+        check_channel(interaction)
+        kiln = self._bot.kiln
+        words, typed = split_seed(prompt)
+        if typed is not None and seed is not None:
+            raise InvalidRequest(
+                f"The seed is there twice: {typed} in the prompt and {seed} as the option. Please keep one of them."
+            )
+        chosen = seed if seed is not None else typed
+        request = kiln.profile.request(
+            words,
+            seed=kiln.choose_seed() if chosen is None else chosen,
+            size=size,
+            steps=steps,
+            guidance=guidance,
+        )
+        assert interaction.guild_id is not None
+        assert interaction.channel_id is not None
+        new = NewJob(
+            interaction_id=interaction.id,
+            user_id=interaction.user.id,
+            guild_id=interaction.guild_id,
+            channel_id=interaction.channel_id,
+            request=request,
+        )
+        job = await kiln.queue.submit(new)
+        try:
+            await self._show_card(interaction, job)
+        finally:
+            kiln.dispatcher.wake()
+
+    @imagine.autocomplete("size")
+    async def sizes(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
+        """Offer this model's sizes, and what was typed when it is a size."""
+        offered = [app_commands.Choice(name=size_label(size), value=size) for size in self._bot.kiln.profile.sizes()]
+        typed = current.strip().lower()
+        found = [choice for choice in offered if typed in choice.name.lower()]
+        return (found or offered)[:CHOICES_MAX]
+
+    async def _show_card(self, interaction: discord.Interaction[KilnBot], job: Job) -> None:
+        """Answer with the card and remember its message. The job is stored: nothing here may lose it."""
+        kiln = self._bot.kiln
+        try:
+            message_id = await self._answer(interaction, job)
+        except (discord.HTTPException, OSError) as error:
+            _log.warning("job %d has no card: %s", job.id, error)
+            return
+        if message_id is not None:
+            await kiln.queue.record_card(job.id, message_id=message_id)
+            kiln.delivery.card_shown(job.id, message_id=message_id)
+
+    async def _answer(self, interaction: discord.Interaction[KilnBot], job: Job) -> int | None:
+        """Send the card as the answer, or by channel when Discord no longer takes an answer; return its message."""
+        view = card(job, place=await self._bot.kiln.queue.place(job.id))
+        try:
+            shown = await interaction.response.send_message(view=view)
+        except discord.InteractionResponded:
+            return None
+        except discord.HTTPException as error:
+            if error.code == 40060:  # answered: a retry inside the library hit its own success
+                return (await interaction.original_response()).id
+            _log.warning("job %d: the interaction takes no answer (%s); its card goes by channel", job.id, error)
+            channel = self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+            return (await channel.send(view=view)).id
+        return shown.message_id
+
+
+def check_channel(interaction: discord.Interaction[KilnBot]) -> None:
+    """Raise Refusal, naming what is missing, unless the bot may post a picture in this channel later."""
+    allowed = interaction.app_permissions
+    in_thread = isinstance(interaction.channel, discord.Thread)
+    needed = {
+        "View Channel": allowed.view_channel,
+        "Send Messages in Threads": allowed.send_messages_in_threads or not in_thread,
+        "Send Messages": allowed.send_messages or in_thread,
+        "Attach Files": allowed.attach_files,
+    }
+    missing = [name for name, given in needed.items() if not given]
+    if missing and not allowed.administrator:
+        raise Refusal(
+            f"I may not post pictures here: I lack the permission {' and '.join(missing)} in this channel. "
+            "Please ask a moderator, or try another channel."
+        )
+
+
+def split_seed(prompt: str) -> tuple[str, int | None]:
+    """Take a trailing `seed:N` off a prompt; raise InvalidRequest, naming the limit, when N is no seed."""
+    found = _TRAILING_SEED.search(prompt)
+    if found is None:
+        return prompt, None
+    value = found["value"]
+    if not _WHOLE_NUMBER.fullmatch(value) or not 0 <= int(value) <= SEED_MAX:
+        shown = value if len(value) <= 40 else value[:40] + "…"
+        raise InvalidRequest(f"The seed must be a whole number from 0 to {SEED_MAX:,}; it is {shown!r}.")
+    words = prompt[: found.start()].rstrip()
+    check_prompt(words)
+    return words, int(value)
+
+
+def size_label(size: str) -> str:
+    """Name a size for the list: `768x512 · wide`."""
+    width, height = parse_size(size)
+    if width == height:
+        return f"{size} · square"
+    return f"{size} · {'wide' if width > height else 'tall'}"

@@ -1,0 +1,92 @@
+"""/queue and /cancel: where my jobs stand, and taking one back. Nobody sees another person's prompt here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.cards import ago, fold, place_words, quoted
+from bot.job import Job, JobStatus, Overview
+
+if TYPE_CHECKING:
+    from bot.client import KilnBot
+
+CHOICES_MAX = 25  # Discord's limit for autocomplete
+CHOICE_CHARACTERS = 100  # Discord's limit for a choice's name
+JOBS_SHOWN = 15
+PROMPT_CHARACTERS = 60
+JOB_ID_MAX = 2**53 - 1  # Discord's largest integer
+
+
+class Queue(commands.Cog):
+    """The commands about jobs that are waiting or being drawn."""
+
+    def __init__(self, bot: KilnBot) -> None:
+        self._bot = bot
+
+    @app_commands.command(description="See where your pictures stand, and how long the queue is")
+    async def queue(self, interaction: discord.Interaction[KilnBot]) -> None:
+        """Show the person their jobs with place and time, and everyone's number."""
+        queue = self._bot.kiln.queue
+        jobs = await queue.active_jobs(interaction.user.id)
+        lines = [await self._line(job) for job in jobs[:JOBS_SHOWN]]
+        if len(jobs) > JOBS_SHOWN:
+            lines.append(f"… and {len(jobs) - JOBS_SHOWN} more")
+        mine = "\n".join(["**Your pictures**", *lines]) if lines else "You have no picture waiting."
+        everyone = overview_words(await queue.overview())
+        await interaction.response.send_message(f"{mine}\n{everyone}", ephemeral=True)
+
+    @app_commands.command(description="Take back one of your pictures that waits or is being drawn")
+    @app_commands.describe(job="Choose from the list, or type the job's number")
+    async def cancel(
+        self, interaction: discord.Interaction[KilnBot], job: app_commands.Range[int, 1, JOB_ID_MAX]
+    ) -> None:
+        """Cancel a waiting job at once, a running one within a step."""
+        kiln = self._bot.kiln
+        cancelled = await kiln.queue.cancel(job, user_id=interaction.user.id)
+        name = f"job {cancelled.id}, **{_prompt(cancelled)}**"
+        if cancelled.status is not JobStatus.RUNNING:
+            kiln.delivery.cancelled(cancelled)
+            words = f"Cancelled {name}."
+        elif kiln.dispatcher.cancel(cancelled.id):
+            words = f"Stopping {name}."
+        else:
+            words = f"Too late for {name}: it has just been drawn."
+        await interaction.response.send_message(words, ephemeral=True)
+
+    @cancel.autocomplete("job")
+    async def my_jobs(
+        self, interaction: discord.Interaction[KilnBot], current: int | str
+    ) -> list[app_commands.Choice[int]]:
+        """Offer the person's own waiting and running jobs that match what was typed."""
+        jobs = await self._bot.kiln.queue.active_jobs(interaction.user.id)
+        labels = {job.id: await self._label(job) for job in jobs}
+        typed = str(current).strip().casefold()
+        found = [number for number, label in labels.items() if typed in label.casefold()]
+        return [app_commands.Choice(name=labels[number], value=number) for number in found[:CHOICES_MAX]]
+
+    async def _line(self, job: Job) -> str:
+        place = await self._bot.kiln.queue.place(job.id)
+        where = place_words(place) if place else "just drawn"
+        return f"`{job.id}` {where}: {_prompt(job)}"
+
+    async def _label(self, job: Job) -> str:
+        place = await self._bot.kiln.queue.place(job.id)
+        where = "drawing now" if place is None or place.position == 0 else f"place {place.position}"
+        return fold(f"{job.id} · {where} · {job.request.prompt}", characters=CHOICE_CHARACTERS)
+
+
+def overview_words(overview: Overview) -> str:
+    """Everyone's queue in one line: how many pictures, how many people, when the last is ready."""
+    if overview.waiting == 0 or overview.ready_at is None:
+        return "Nothing else waits." if overview.running_job_id is None else "One picture is being drawn, none waits."
+    pictures = "1 picture waits" if overview.waiting == 1 else f"{overview.waiting} pictures wait"
+    people = "1 person" if overview.people == 1 else f"{overview.people} people"
+    return f"{pictures}, from {people}; the last is ready {ago(overview.ready_at)}."
+
+
+def _prompt(job: Job) -> str:
+    return quoted(job.request.prompt, characters=PROMPT_CHARACTERS)

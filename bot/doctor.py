@@ -1,0 +1,179 @@
+"""`kiln doctor`: what would happen if Kiln started here, without starting it.
+
+Each check is one finding with a cure. torch is asked in a process of its own, because loading it takes seconds and
+the bot's side stays free of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from bot.client import create_bot
+from bot.database import check
+from bot.errors import StartError
+from bot.settings import Settings, load_settings
+from gen.errors import WeightsMissing
+from gen.weights import read_profile
+
+ASK_SECONDS = 120  # for torch to load on a slow disk
+_ASK_TORCH = """
+import json, torch
+cards = [torch.cuda.get_device_name(card) for card in range(torch.cuda.device_count())]
+print(json.dumps({"version": torch.__version__, "cards": cards, "mps": torch.backends.mps.is_available()}))
+"""
+
+
+class Status(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARN = "warn"  # works, but perhaps not as meant
+    FAIL = "fail"  # Kiln cannot run like this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found, and what cures it."""
+
+    name: str
+    status: Status
+    detail: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Torch:
+    """What torch sees on this machine."""
+
+    version: str
+    cards: list[str]
+    mps: bool
+
+
+def examine() -> list[Finding]:
+    """Run all checks, in the order in which a start would need them."""
+    try:
+        settings = load_settings()
+    except StartError as error:
+        return [
+            Finding(name="settings", status=Status.FAIL, detail=line, cure="Correct it in .env or the environment.")
+            for line in str(error).splitlines()
+        ]
+    findings = [_settings(settings), _token(settings), _database(settings), *_model(settings)]
+    findings.append(_commands())
+    return findings
+
+
+def report(findings: list[Finding], *, as_json: bool) -> Iterator[str]:
+    """The findings as lines for a person, or as one JSON text."""
+    if as_json:
+        yield json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False)
+        return
+    for finding in findings:
+        yield f"{finding.status:<4}  {finding.name}: {finding.detail}"
+        if finding.cure:
+            yield f"      {finding.cure}"
+
+
+def _settings(settings: Settings) -> Finding:
+    limits = settings.limits
+    detail = (
+        f"{limits.waiting_per_user} waiting jobs and {limits.pictures_per_hour} pictures an hour for one person, "
+        f"{limits.burst} in a row; log level {settings.log_level}"
+    )
+    return Finding(name="settings", status=Status.OK, detail=detail)
+
+
+def _token(settings: Settings) -> Finding:
+    if settings.discord_token is None:
+        cure = "Only `kiln run` needs one; run it and it says where to get the token."
+        return Finding(name="token", status=Status.WARN, detail="DISCORD_TOKEN is not set", cure=cure)
+    return Finding(name="token", status=Status.OK, detail="DISCORD_TOKEN is set")
+
+
+def _database(settings: Settings) -> Finding:
+    path = settings.database
+    if not path.exists():
+        return _new_database(path)
+    try:
+        found = check(path)
+    except StartError as error:
+        return Finding(name="database", status=Status.FAIL, detail=str(error), cure="See the line above.")
+    detail = f"{path}: {found.jobs} jobs, schema {found.revision}"
+    if found.revision != found.head:
+        detail += f"; the next start upgrades it to {found.head}, after a copy"
+    return Finding(name="database", status=Status.OK, detail=detail)
+
+
+def _new_database(path: Path) -> Finding:
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        cure = "Choose a folder that can be written, with KILN_DATA."
+        return Finding(name="database", status=Status.FAIL, detail=f"{folder} cannot be written", cure=cure)
+    return Finding(name="database", status=Status.OK, detail=f"{path} will be made at the first start")
+
+
+def _model(settings: Settings) -> list[Finding]:
+    """Weights and device, and in one sentence what will draw here."""
+    try:
+        profile = read_profile(settings.weights)
+    except WeightsMissing as error:
+        cure = "Set KILN_WEIGHTS to a complete folder, or leave it out for the demo model."
+        return [Finding(name="weights", status=Status.FAIL, detail=str(error), cure=cure), _device(settings)[0]]
+    device, place = _device(settings)
+    kind = "the small demo model" if profile.is_demo else profile.name
+    detail = f"{profile.name} in {settings.weights}, {profile.width}x{profile.height}, {profile.steps} steps"
+    weights = Finding(name="weights", status=Status.OK, detail=detail)
+    if device.status is Status.FAIL:
+        return [weights, device]
+    return [weights, device, Finding(name="here", status=Status.OK, detail=f"draws on {place} with {kind}")]
+
+
+def _device(settings: Settings, *, ask: Callable[[], Torch] | None = None) -> tuple[Finding, str]:
+    """The finding, and the words for where Kiln draws."""
+    try:
+        torch = (ask or ask_torch)()
+    except StartError as error:
+        cure = "Install Kiln's dependencies again: make demo, or pip install -e ."
+        return Finding(name="device", status=Status.FAIL, detail=str(error), cure=cure), ""
+    wanted, cards = settings.device, torch.cards
+    number = int(wanted.partition(":")[2] or 0) if wanted.startswith("cuda") else 0
+    if wanted.startswith("cuda") and number >= len(cards):
+        seen = f"torch {torch.version} sees {len(cards)} cards"
+        cure = "Set KILN_DEVICE=auto, or install the card's driver and a torch that is built for it."
+        return Finding(name="device", status=Status.FAIL, detail=f"KILN_DEVICE is {wanted}, but {seen}", cure=cure), ""
+    if cards and wanted != "cpu":
+        return Finding(name="device", status=Status.OK, detail=f"{cards[number]}, torch {torch.version}"), cards[number]
+    place = "the Mac's graphics chip" if torch.mps and wanted == "auto" else "the CPU"
+    return Finding(name="device", status=Status.OK, detail=f"{place}, torch {torch.version}"), place
+
+
+def ask_torch() -> Torch:
+    """Ask torch, in a process of its own, what it sees; StartError if it cannot be loaded."""
+    if importlib.util.find_spec("torch") is None:
+        raise StartError("torch is not installed")
+    command = [sys.executable, "-c", _ASK_TORCH]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=True)
+        return Torch(**json.loads(asked.stdout))
+    except subprocess.TimeoutExpired as error:
+        raise StartError(f"torch did not load within {ASK_SECONDS} s") from error
+    except subprocess.CalledProcessError as error:
+        last = (str(error.stderr).strip().splitlines() or ["no message"])[-1]
+        raise StartError(f"torch cannot be loaded: {last}") from error
+
+
+def _commands() -> Finding:
+    payloads = create_bot().payloads()
+    names = ", ".join(f"/{payload['name']}" for payload in payloads)
+    return Finding(name="commands", status=Status.OK, detail=names)

@@ -1,0 +1,113 @@
+"""Every knob of Kiln, typed, with its unit; read once at start from the environment and `.env`.
+
+An unknown `KILN_` name stops the start and names the nearest real one, because a typing error that is silently
+ignored is found weeks later. Knows no Discord, no database and no model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bot.errors import StartError
+from bot.job import Limits
+from gen.weights import DEMO_WEIGHTS
+
+PREFIX = "KILN_"
+ENV_FILE = Path(".env")
+
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
+
+
+class Settings(BaseSettings):
+    """What the operator may choose. Each field is the variable `KILN_<FIELD>`, but for DISCORD_TOKEN."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",  # names of other programs in a shared .env; ours are checked by `unknown_names`
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    discord_token: SecretStr | None = Field(
+        default=None, validation_alias="DISCORD_TOKEN", description="The bot's token; only `kiln run` needs it."
+    )
+    weights: Path = Field(default=DEMO_WEIGHTS, description="Folder of the model's weights.")
+    data: Path = Field(default=Path("data"), description="Folder of the database and the pictures.")
+    max_waiting_per_user: int = Field(default=5, ge=1, le=100, description="Jobs one person may have waiting.")
+    pictures_per_hour: int = Field(default=30, ge=1, le=3600, description="Pictures an hour for one person.")
+    burst: int = Field(default=10, ge=1, le=1000, description="Pictures in a row before the hourly rate applies.")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, or cuda:N for card N."
+    )
+    log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.data / "kiln.sqlite3"
+
+    @property
+    def limits(self) -> Limits:
+        """What the queue allows one person."""
+        return Limits(
+            waiting_per_user=self.max_waiting_per_user, pictures_per_hour=self.pictures_per_hour, burst=self.burst
+        )
+
+
+def variable(field: str) -> str:
+    """Name the environment variable of a field of `Settings`."""
+    return Settings.model_fields[field].validation_alias or PREFIX + field.upper()  # type: ignore[return-value]
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the settings; `given` overrules them. Raise StartError with one readable line for each mistake."""
+    try:
+        in_file = dotenv_values(ENV_FILE, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"{ENV_FILE} cannot be read as UTF-8 text: {error}") from error
+    mistakes = unknown_names(os.environ, in_file=in_file)
+    if mistakes:
+        raise StartError("\n".join(mistakes))
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise StartError("\n".join(_worded(mistake) for mistake in error.errors())) from None
+
+
+def unknown_names(environment: Iterable[str], *, in_file: Iterable[str] = ()) -> list[str]:
+    """Word each name that looks like one of ours and is none, with the nearest real name."""
+    known = [variable(field) for field in Settings.model_fields]
+    names = {name.upper() for name in (*environment, *in_file) if name.upper().startswith(PREFIX)}
+    names |= {name.upper() for name in in_file if difflib.get_close_matches(name.upper(), known, cutoff=0.85)}
+    return [_nearest(name, known) for name in sorted(names.difference(known))]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(known)}."
+    return f"{name} is not a setting; {hint}"
+
+
+def _worded(mistake: Any) -> str:
+    """One line for one mistake of pydantic's; the value is shown unless it is the token."""
+    field = str(mistake["loc"][0])
+    name = field if field.isupper() else variable(field)
+    said = str(mistake["msg"])
+    if field == "device":
+        said = "should be auto, cpu, cuda or cuda:N"
+    shown = "" if name == "DISCORD_TOKEN" else f" (it is {str(mistake['input'])!r})"
+    return f"{name}: {said[:1].lower()}{said[1:]}{shown}."

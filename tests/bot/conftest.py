@@ -1,0 +1,135 @@
+"""A stage for the bot: the real client on simcord, a real queue on a real SQLite file, a real GPU thread with a fake
+generator. What a command starts has ended when the command returns, unless the stage is told to `detach`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import io
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import discord
+import pytest
+from simcord import ChannelHandle, GuildHandle, InteractionResult, MemberActor
+from simcord.env import Env
+
+from bot.app import open_kiln
+from bot.client import Kiln, KilnBot
+from bot.delivery import Delivery
+from bot.posting import Poster
+from bot.settings import Settings
+from tests.fakes import FakeGenerator
+
+CHOSEN_SEED = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Everything a test of the bot looks at."""
+
+    env: Env
+    bot: KilnBot
+    guild: GuildHandle
+    channel: ChannelHandle
+    alice: MemberActor
+    generator: FakeGenerator
+    settings: Settings
+
+    @property
+    def kiln(self) -> Kiln:
+        """The open parts."""
+        return self.bot.kiln
+
+    async def imagine(
+        self, prompt: str = "a red house", *, by: MemberActor | None = None, **options: Any
+    ) -> InteractionResult:
+        """Use /imagine as a person does."""
+        return await (by or self.alice).slash(self.channel, "imagine", prompt=prompt, **options)
+
+    def messages(self, channel: ChannelHandle | None = None) -> list[discord.Message]:
+        """What stands in the channel, oldest first."""
+        return [m for m in (channel or self.channel).history() if not m.flags.ephemeral]
+
+    def pictures(self, channel: ChannelHandle | None = None) -> list[discord.Message]:
+        """The messages with a file."""
+        return [message for message in self.messages(channel) if message.attachments]
+
+    def detach(self) -> None:
+        """Let drawing go on after the command has returned; for states in between."""
+        outside = contextvars.Context()
+        for part, name in ((self.kiln.dispatcher, "wake"), (self.kiln.delivery, "cancelled")):
+            setattr(part, name, functools.partial(outside.copy().run, getattr(part, name)))
+
+
+def text_of(message: Any) -> str:
+    """All the words of a message, whatever its style."""
+    words: list[str] = [message.content]
+
+    def collect(components: list[dict[str, Any]]) -> None:
+        for component in components:
+            words.append(str(component.get("content", "")))
+            collect(component.get("components", []))
+
+    raw = message.components
+    collect([part if isinstance(part, dict) else part.to_dict() for part in raw])
+    return "\n".join(filter(None, words))
+
+
+def said(result: InteractionResult) -> str:
+    """What the bot answered to the person alone; fails if others see it too."""
+    shown = result.response or result.followups[0]
+    assert shown.ephemeral, "others can see this answer"
+    return text_of(shown)
+
+
+async def eventually(condition: Callable[[], Any], *, seconds: float = 10) -> Any:
+    """Let the loop run until `condition` holds, and return what it returned."""
+    async with asyncio.timeout(seconds):
+        while not (found := condition()):
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 - looks at a state that announces nothing
+    return found
+
+
+@asynccontextmanager
+async def open_stage(data: Path, *, generator: FakeGenerator | None = None, **settings: Any) -> AsyncIterator[Stage]:
+    """Open the bot on a simulated Discord, with the database in `data`."""
+    chosen = Settings(_env_file=None, data=data, **settings)  # type: ignore[call-arg]
+    fake = generator or FakeGenerator()
+    quick = functools.partial(
+        Delivery,
+        edit_every=timedelta(milliseconds=20),
+        make_poster=functools.partial(Poster, pauses=lambda: iter([0.01] * 20)),
+    )
+    async with open_kiln(
+        chosen, load=lambda: fake, choose_seed=lambda: CHOSEN_SEED, make_delivery=quick, remember_sync=False
+    ) as bot:
+        env = Env(bot, check_errors=False)
+        await env.start()
+        try:
+            guild = env.create_guild()
+            channel = guild.create_text_channel("pictures")
+            alice = guild.add_member(env.create_user("alice"))
+            yield Stage(env=env, bot=bot, guild=guild, channel=channel, alice=alice, generator=fake, settings=chosen)
+        finally:
+            await env.shutdown()
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """A fresh bot with a fresh database."""
+    async with open_stage(tmp_path / "data") as opened:
+        yield opened
+
+
+def opened_png(data: bytes) -> tuple[int, int]:
+    """The size of a picture in pixels."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as picture:
+        return picture.size
