@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -22,7 +23,6 @@ from bot.client import create_bot
 from bot.errors import StartError
 from bot.invite import how_to_connect
 from bot.settings import Settings, load_settings
-from gen.__main__ import add_draw_arguments, draw
 from gen.errors import GenerationError
 from gen.executor import Generator
 
@@ -149,7 +149,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=_port, default=DEMO_PORT, help="of the page; 0 takes any (default: %(default)s)")
     demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")
     demo.add_argument("--no-browser", action="store_true", help="do not open a browser")
-    add_draw_arguments(add("draw", draw, "Draw pictures to files, without Discord and without the queue."))
+    with contextlib.suppress(ImportError):
+        from gen.__main__ import add_draw_arguments, draw
+
+        add_draw_arguments(add("draw", draw, "Draw pictures to files, without Discord and without the queue."))
     listed = add("commands", _commands, "List the slash commands.")
     listed.add_argument("--json", action="store_true", help="the payloads that Discord receives")
     check = add("doctor", _doctor, "Check settings, database, weights and device, and say what will happen here.")
