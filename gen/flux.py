@@ -22,7 +22,7 @@ from diffsynth.models import flux_dit, flux_vae
 from diffsynth.models.flux_text_encoder_clip import CLIPEncoderLayer, FluxTextEncoderClip
 from diffsynth.models.flux_text_encoder_t5 import FluxTextEncoderT5
 from diffsynth.models.general_modules import TimestepEmbeddings
-from diffsynth.pipelines.flux_image import FluxImagePipeline
+from diffsynth.pipelines.flux_image import FluxImagePipeline, model_fn_flux_image
 from diffsynth.utils.state_dict_converters import flux_dit as dit_keys
 from diffsynth.utils.state_dict_converters import flux_text_encoder_clip as clip_keys
 from diffsynth.utils.state_dict_converters import flux_text_encoder_t5 as t5_keys
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
+from gen import __version__
 from gen.demo.captions import unknown_words
 from gen.errors import BadPicture, OutOfMemory, WeightsMissing
 from gen.png import Recipe, encode_png
@@ -165,6 +166,12 @@ def build_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtype
     return pipe.eval().requires_grad_(False)
 
 
+def build_velocity() -> Callable[..., Tensor]:
+    """DiffSynth's model function: keyword arguments dit, latents, timestep, … → velocity, for training."""
+    function: Callable[..., Tensor] = model_fn_flux_image
+    return function
+
+
 def _read(files: tuple[Path, ...]) -> State:
     state: dict[str, Tensor] = {}
     for path in files:
@@ -200,8 +207,8 @@ class FluxGenerator:
     def __init__(self, weights: Weights, pipe: FluxImagePipeline) -> None:
         self._weights, self._pipe = weights, pipe
         self._sha256 = sha256(weights.dit)
-        packages = {"kiln": "kiln-bot", "diffsynth": "diffsynth", "torch": "torch"}
-        self._versions = {name: importlib.metadata.version(package) for name, package in packages.items()}
+        packages = ("diffsynth", "torch")
+        self._versions = {"kiln": __version__} | {name: importlib.metadata.version(name) for name in packages}
 
     @property
     def profile(self) -> ModelProfile:

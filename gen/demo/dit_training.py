@@ -1,0 +1,260 @@
+"""Training the demo model's DiT with its text encoders by flow matching, then distilling guidance into it.
+
+A picture's latents x0 and noise e give x = (1 - sigma) x0 + sigma e; the model learns the velocity e - x0 (Liu et al.,
+"Flow Straight and Fast", 2022), at sigmas that are logit-normal and shifted (Esser et al., "Scaling Rectified Flow
+Transformers", 2024). Guidance distillation (Meng et al., "On Distillation of Guided Diffusion Models", 2023): the
+student sees the guidance scale and matches in one pass what the teacher does in two. Knows latents and token ids.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gen.demo.report import Log
+
+Size = tuple[int, int]  # width, height
+Velocity = Callable[..., Tensor]  # DiffSynth's model function
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiTConfig:
+    """Steps, batch and schedule of both stages."""
+
+    steps: int = 9000
+    distil_steps: int = 900
+    tokens: int = 200_000  # picture and text tokens a batch
+    learning_rate: float = 1.2e-3
+    distil_learning_rate: float = 2e-4
+    warmup: int = 400
+    caption_dropout: float = 0.1
+    sigma_shift: float = 2.0
+    ema: float = 0.9995
+    checkpoint: int = 1500  # steps between checkpoints
+    guidance_max: float = 10.0
+    seed: int = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Latents of one size with the token ids of their captions."""
+
+    latents: Tensor  # (N, 16, H/8, W/8) float16
+    clip_ids: Tensor  # (N, captions, 77) int16
+    t5_ids: Tensor  # (N, captions, tokens) int16
+
+
+class Model(nn.Module):
+    """The DiT and its text encoders as one: latents, sigmas and token ids → velocity."""
+
+    def __init__(self, *, dit: nn.Module, clip: nn.Module, t5: nn.Module, velocity: Velocity) -> None:
+        super().__init__()
+        self.dit, self.clip, self.t5 = dit, clip, t5
+        self._velocity = velocity
+
+    def encode(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled (B, clip_dim) and per-token (B, N, t5_dim) embeddings."""
+        return self.clip(clip_ids)[0], self.t5(t5_ids)
+
+    def forward(self, x: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], guidance: Tensor) -> Tensor:
+        """Velocity (B, 16, h, w) at `sigma` (B,) with the scale `guidance` (B,)."""
+        pooled, tokens = text
+        places = torch.zeros(len(x), tokens.shape[1], 3, device=x.device, dtype=x.dtype)
+        return self._velocity(
+            dit=self.dit,
+            latents=x,
+            timestep=sigma * 1000,
+            prompt_emb=tokens,
+            pooled_prompt_emb=pooled,
+            guidance=guidance,
+            text_ids=places,
+        )
+
+
+def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, folder: Path, log: Log) -> None:
+    """Flow matching; leaves `model` with averaged weights. Goes on from the last checkpoint in `folder`."""
+    parameters = dict(model.named_parameters())
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=_on_card(model)
+    )
+    average = {name: p.detach().clone() for name, p in parameters.items()}
+    step = _resume(folder / "dit.safetensors", parameters, average, optimizer)
+    batches, started = _batches(examples, config, start=step), time.perf_counter()
+    running = 0.0
+    while step < config.steps:
+        if step % config.checkpoint == 0:
+            torch.manual_seed(config.seed * 1_000_003 + step)  # so that going on equals never having stopped
+            batches = _batches(examples, config, start=step)
+            _checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
+        step += 1
+        _set_learning_rate(optimizer, config.learning_rate, step, config.steps, config.warmup)
+        loss = flow_loss(model, *next(batches), config=config)
+        _descend(loss, parameters, optimizer)
+        torch._foreach_lerp_(
+            list(average.values()), [p.detach() for p in parameters.values()], 1 - min(config.ema, step / (step + 20))
+        )
+        running = running * 0.98 + 0.02 * loss.detach() if step > 1 else loss.detach()
+        if step % 100 == 0 or step == config.steps:
+            log.add("dit", step=step, seconds=time.perf_counter() - started, loss=float(running))
+    _copy_into(parameters, average)
+
+
+def distil(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, log: Log) -> None:
+    """Teach the DiT what guidance does; the text encoders stay as they are."""
+    teacher = copy.deepcopy(model).requires_grad_(False)
+    for encoder in (model.clip, model.t5):
+        encoder.requires_grad_(False)
+    parameters = dict(model.dit.named_parameters())
+    average = {name: p.detach().clone() for name, p in parameters.items()}
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=config.distil_learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=_on_card(model)
+    )
+    torch.manual_seed(config.seed)
+    batches, started = _batches(examples, config, start=0, share=0.5), time.perf_counter()
+    for step in range(1, config.distil_steps + 1):
+        _set_learning_rate(optimizer, config.distil_learning_rate, step, config.distil_steps, 50)
+        loss = distillation_loss(model, teacher, *next(batches), config=config)
+        _descend(loss, parameters, optimizer)
+        torch._foreach_lerp_(
+            list(average.values()), [p.detach() for p in parameters.values()], 1 - min(0.995, step / (step + 20))
+        )
+        if step % 50 == 0 or step == config.distil_steps:
+            log.add("distil", step=step, seconds=time.perf_counter() - started, loss=float(loss))
+    _copy_into(parameters, average)
+
+
+def flow_loss(model: Model, latents: Tensor, clip_ids: Tensor, t5_ids: Tensor, *, config: DiTConfig) -> Tensor:
+    """Mean squared error of the velocity at one random sigma a picture."""
+    x, noise, sigma = _noised(latents, config)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+        text = model.encode(clip_ids, t5_ids)
+        predicted = model(x, sigma, text, torch.ones_like(sigma))
+    return (predicted.float() - (noise - latents)).square().mean()
+
+
+def distillation_loss(
+    model: Model, teacher: Model, latents: Tensor, clip_ids: Tensor, t5_ids: Tensor, *, config: DiTConfig
+) -> Tensor:
+    """Mean squared error against the teacher's guided velocity, at a log-uniform guidance scale a picture."""
+    x, _, sigma = _noised(latents, config)
+    guidance = torch.exp(torch.rand_like(sigma) * math.log(config.guidance_max))
+    ones = torch.ones_like(guidance)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+        with torch.no_grad():
+            text = teacher.encode(clip_ids, t5_ids)
+            empty = teacher.encode(*_empty(clip_ids, t5_ids))
+            given, free = teacher(x, sigma, text, ones).float(), teacher(x, sigma, empty, ones).float()
+            target = free + guidance[:, None, None, None] * (given - free)
+        predicted = model(x, sigma, text, guidance)
+    return ((predicted.float() - target).square().mean((1, 2, 3)) / guidance).mean()
+
+
+def _noised(latents: Tensor, config: DiTConfig) -> tuple[Tensor, Tensor, Tensor]:
+    normal = torch.randn(len(latents), device=latents.device)
+    sigma = torch.sigmoid(normal * 1.1)
+    sigma = config.sigma_shift * sigma / (1 + (config.sigma_shift - 1) * sigma)
+    noise = torch.randn_like(latents)
+    wide = sigma[:, None, None, None]
+    return (1 - wide) * latents + wide * noise, noise, sigma
+
+
+def _empty(clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Token ids of the empty prompt: CLIP's start and end marks, T5's end mark and padding."""
+    clip = clip_ids[:, -1:].expand_as(clip_ids).clone()  # the end mark, which also pads; captions never fill all 77
+    clip[:, 0] = clip_ids[:, 0]
+    t5 = torch.zeros_like(t5_ids)
+    t5[:, 0] = 1
+    return clip, t5
+
+
+def _batches(
+    examples: Mapping[Size, Examples], config: DiTConfig, *, start: int, share: float = 1.0
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Random batches of one size each: latents, CLIP ids, T5 ids; some captions are dropped."""
+    sizes = list(examples)
+    weights = torch.tensor([float(examples[size].latents[:, 0].numel()) ** 0.5 for size in sizes])
+    chooser = torch.Generator().manual_seed(config.seed + start)
+    while True:
+        source = examples[sizes[int(torch.multinomial(weights, 1, generator=chooser))]]
+        number, device = len(source.latents), source.latents.device
+        tokens = source.latents[0, 0].numel() // 4 + source.t5_ids.shape[-1]
+        batch = min(number, max(1, int(config.tokens * share / tokens)))
+        row = torch.randint(number, (batch,), device=device)
+        caption = torch.randint(source.clip_ids.shape[1], (batch,), device=device)
+        clip_ids, t5_ids = source.clip_ids[row, caption].long(), source.t5_ids[row, caption].long()
+        dropped = (torch.rand(batch, device=device) < config.caption_dropout)[:, None]
+        empty_clip, empty_t5 = _empty(clip_ids, t5_ids)
+        yield (
+            source.latents[row].float(),
+            torch.where(dropped, empty_clip, clip_ids),
+            torch.where(dropped, empty_t5, t5_ids),
+        )
+
+
+def _descend(loss: Tensor, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+    optimizer.step()
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int, warmup: int) -> None:
+    rise = min(1.0, step / warmup)
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+    for group in optimizer.param_groups:
+        group["lr"] = peak * rise * max(fall, 0.01)
+
+
+def _copy_into(parameters: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(average[name])
+
+
+def _on_card(model: nn.Module) -> bool:
+    return next(model.parameters()).is_cuda
+
+
+def _checkpoint(
+    path: Path,
+    parameters: Mapping[str, nn.Parameter],
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    state: dict[str, Tensor] = {"step": torch.tensor(step)}
+    for name, parameter in parameters.items():
+        state[f"now.{name}"] = parameter.detach().clone()
+        state[f"average.{name}"] = average[name]
+        for moment, value in optimizer.state.get(parameter, {}).items():
+            state[f"{moment}.{name}"] = value.clone()
+    save_file(state, path.with_suffix(".partial"))
+    path.with_suffix(".partial").replace(path)
+
+
+def _resume(
+    path: Path,
+    parameters: Mapping[str, nn.Parameter],
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    if not path.exists():
+        return 0
+    state = load_file(path)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[f"now.{name}"])
+            average[name].copy_(state[f"average.{name}"])
+            moments = ("step", "exp_avg", "exp_avg_sq")
+            if f"exp_avg.{name}" in state:
+                place = parameter.device
+                optimizer.state[parameter] = {moment: state[f"{moment}.{name}"].to(place) for moment in moments}
+    return int(state["step"])

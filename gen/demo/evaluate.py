@@ -1,0 +1,205 @@
+"""`python -m gen.demo.evaluate --json`: does the demo model draw what captions ask for?
+
+Held-out captions, whose combinations of thing, colour, ground and time never occur in training, are drawn; a
+classifier that saw real renders only reads the pictures back. English against Chinese, float32 against bfloat16
+against float8 weights, and the variety of pictures beside that of real renders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gen.demo.captions import Caption, describe
+from gen.demo.classifier import Classifier, load_classifier, to_square
+from gen.demo.scenes import ATTRIBUTES, Scene, draw_scene, sample_scene
+from gen.flux import best_device, build_pipeline
+from gen.weights import DEMO_WEIGHTS, Weights, find_weights
+
+FLOAT8_MAX = 448.0  # largest value of float8_e4m3fn
+CAPTIONS = 640  # by default, in each language
+DIVERSITY_CAPTIONS, DIVERSITY_SEEDS = 24, 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One held-out caption and the scene it tells of."""
+
+    caption: Caption
+    scene: Scene
+
+
+class Drawer:
+    """Draws batches of captions exactly as the pipeline draws one: its noise, schedule, model function and VAE."""
+
+    def __init__(self, weights: Weights, *, device: str, precision: str) -> None:
+        dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        self._weights, self._dtype, self._device = weights, dtype, torch.device(device)
+        self._pipe = build_pipeline(weights, device=self._device, dtype=dtype)
+        if precision == "float8":
+            for block in [*self._pipe.dit.blocks, *self._pipe.dit.single_blocks]:
+                round_to_float8(block)
+
+    @torch.inference_mode()
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, guidance: float | None = None) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] at the model's default size and steps."""
+        pipe, profile = self._pipe, self._weights.profile
+        pipe.scheduler.set_timesteps(profile.steps)
+        shape = (1, 16, profile.height // 8, profile.width // 8)
+        x = torch.cat([pipe.generate_noise(shape, seed=seed) for seed in seeds])
+        text = self._encode(prompts, x)
+        scale = torch.full((len(x),), profile.guidance if guidance is None else guidance).to(x)
+        for index, timestep in enumerate(pipe.scheduler.timesteps):
+            now = timestep.expand(len(x)).to(x)
+            velocity = pipe.model_fn(dit=pipe.dit, latents=x, timestep=now, guidance=scale, **text)
+            x = pipe.step(pipe.scheduler, latents=x, progress_id=index, noise_pred=velocity)
+        pictures: Tensor = pipe.vae_decoder(x).float().clamp(-1, 1)
+        return pictures
+
+    def _encode(self, prompts: Sequence[str], like: Tensor) -> dict[str, Tensor]:
+        pipe, length = self._pipe, self._weights.shape.t5_tokens
+        options = {"return_tensors": "pt", "padding": "max_length", "truncation": True}
+        clip = pipe.tokenizer_1(list(prompts), max_length=77, **options).input_ids.to(self._device)
+        t5 = pipe.tokenizer_2(list(prompts), max_length=length, **options).input_ids.to(self._device)
+        places = torch.zeros(len(prompts), length, 3).to(like)
+        pooled = pipe.text_encoder_1(clip)[0]
+        return {"prompt_emb": pipe.text_encoder_2(t5), "pooled_prompt_emb": pooled, "text_ids": places}
+
+
+def round_to_float8(block: nn.Module) -> None:
+    """Round the weights of a block's linears to row-scaled float8 (e4m3); modulation stays as it is."""
+    for name, module in block.named_modules():
+        if isinstance(module, nn.Linear) and "norm" not in name:
+            scale = module.weight.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / FLOAT8_MAX
+            rounded = (module.weight.float() / scale).to(torch.float8_e4m3fn).float() * scale
+            module.weight.data = rounded.to(module.weight.dtype)
+
+
+def held_out_captions(number: int, *, language: str, seed: int) -> list[Asked]:
+    """Captions of held-out scenes, worded freely by the grammar."""
+    rng = random.Random(f"{language} {seed}")
+    scenes = [sample_scene(rng, held_out=True) for _ in range(number)]
+    return [Asked(caption=describe(scene, rng=rng, language=language), scene=scene) for scene in scenes]
+
+
+def measure(drawer: Drawer, classifier: Classifier, asked: Sequence[Asked], *, batch: int) -> dict[str, float]:
+    """Share of stated attributes that the pictures show, per attribute and overall."""
+    right: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
+    for start in range(0, len(asked), batch):
+        part = asked[start : start + batch]
+        pictures = drawer.draw([one.caption.text for one in part], range(start, start + len(part)))
+        for one, read in zip(part, read_batch(classifier, pictures), strict=True):
+            for name in one.caption.mentioned:
+                right[name].append(read[name] == getattr(one.scene, name))
+    every = list(itertools.chain.from_iterable(right.values()))
+    shares = {name: sum(hits) / len(hits) for name, hits in right.items() if hits}
+    return {**shares, "overall": sum(every) / len(every), "stated": float(len(every))}
+
+
+@torch.inference_mode()
+def read_batch(classifier: Classifier, pictures: Tensor) -> Iterator[dict[str, str | int]]:
+    """The attributes of each picture (B, 3, H, W) in [-1, 1]."""
+    logits = classifier(to_square(pictures))
+    found = {name: logits[name].argmax(1).tolist() for name in ATTRIBUTES}
+    for index in range(len(pictures)):
+        yield {name: ATTRIBUTES[name][found[name][index]] for name in ATTRIBUTES}
+
+
+def diversity(drawer: Drawer, classifier: Classifier, asked: Sequence[Asked], *, device: str) -> dict[str, float]:
+    """Mean distance between pictures of one caption, drawn and really rendered, in pixels and in features.
+
+    Real renders vary what the caption leaves open, as training pictures do. Pixels: root mean square at 64x64, in
+    [-1, 1]. Features: distance of the classifier's normalized last feature maps, in the manner of LPIPS.
+    """
+    sums = {"drawn_pixels": 0.0, "real_pixels": 0.0, "drawn_features": 0.0, "real_features": 0.0}
+    for index, one in enumerate(asked):
+        seeds = [10_000 + index * DIVERSITY_SEEDS + k for k in range(DIVERSITY_SEEDS)]
+        drawn = drawer.draw([one.caption.text] * DIVERSITY_SEEDS, seeds)
+        real = torch.stack([_real(one, seed) for seed in seeds]).to(device)
+        for name, pictures in (("drawn", drawn), ("real", real)):
+            pixels, features = _distances(classifier, pictures)
+            sums[f"{name}_pixels"] += pixels / len(asked)
+            sums[f"{name}_features"] += features / len(asked)
+    ratios = {f"{kind}_ratio": sums[f"drawn_{kind}"] / sums[f"real_{kind}"] for kind in ("pixels", "features")}
+    return {**sums, **ratios}
+
+
+def _real(one: Asked, seed: int) -> Tensor:
+    """A render of a scene that agrees with the caption where it says something."""
+    rng = random.Random(seed)
+    stated = one.caption.mentioned
+    while True:
+        scene = sample_scene(rng, held_out=rng.random() < 0.125)
+        if all(getattr(scene, name) == getattr(one.scene, name) for name in stated - {"thing", "colour"}):
+            break
+    fixed = {name: getattr(one.scene, name) for name in ("thing", "colour") if name in stated}
+    scene = Scene(**{name: fixed.get(name, getattr(scene, name)) for name in ATTRIBUTES})
+    picture = np.asarray(draw_scene(scene, width=256, height=256, seed=seed))
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 127.5 - 1
+
+
+@torch.inference_mode()
+def _distances(classifier: Classifier, pictures: Tensor) -> tuple[float, float]:
+    small = nn.functional.interpolate(pictures, (64, 64), mode="bilinear", antialias=True).flatten(1)
+    features = nn.functional.normalize(classifier.body(to_square(pictures)), dim=1).flatten(1)
+    pixels = torch.pdist(small).mean() / small.shape[1] ** 0.5
+    return float(pixels), float(torch.pdist(features).mean() / 6)  # 6x6 places
+
+
+def evaluate(folder: Path, *, captions: int, precisions: Sequence[str], device: str, batch: int) -> dict[str, Any]:
+    """All figures of the model in `folder`."""
+    weights, classifier = find_weights(folder), load_classifier(folder / "classifier.safetensors").to(device)
+    asked = {word: held_out_captions(captions, language=word, seed=11) for word in ("en", "zh")}
+    result: dict[str, Any] = {"captions": captions, "device": device, "steps": weights.profile.steps}
+    for precision in precisions:
+        drawer = Drawer(weights, device=device, precision=precision)
+        result[precision] = {word: measure(drawer, classifier, some, batch=batch) for word, some in asked.items()}
+        if precision == precisions[0]:
+            spread = asked["en"][:DIVERSITY_CAPTIONS]
+            result["diversity"] = diversity(drawer, classifier, spread, device=device)
+    return result
+
+
+def main() -> int:
+    """Parse the command line, evaluate, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=DEMO_WEIGHTS)
+    parser.add_argument("--captions", type=int, default=CAPTIONS, help="held-out captions in each language")
+    parser.add_argument("--precisions", default="float32,bfloat16,float8")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    arguments = parser.parse_args()
+    result = evaluate(
+        arguments.weights,
+        captions=arguments.captions,
+        precisions=arguments.precisions.split(","),
+        device=best_device(),
+        batch=arguments.batch,
+    )
+    sys.stdout.write(json.dumps(result, indent=1) + "\n" if arguments.json else _table(result))
+    return 0
+
+
+def _table(result: dict[str, Any]) -> str:
+    columns = [(p, w) for p in ("float32", "bfloat16", "float8") if p in result for w in ("en", "zh")]
+    lines = ["".join(f"{text:>14}" for text in ("", *(f"{p} {w}" for p, w in columns)))]
+    for name in (*ATTRIBUTES, "overall"):
+        cells = (f"{result[p][w].get(name, float('nan')):.1%}" for p, w in columns)
+        lines.append("".join(f"{text:>14}" for text in (name, *cells)))
+    spread = ", ".join(f"{name} {value:.3f}" for name, value in result["diversity"].items())
+    return "\n".join([*lines, f"diversity: {spread}", ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

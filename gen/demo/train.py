@@ -1,0 +1,271 @@
+"""`python -m gen.demo.train`: makes the small FLUX that ships with Kiln, from nothing, on one GPU.
+
+Tokenizers → pictures and captions → VAE → classifier → DiT with text encoders → guidance distillation → files in
+FLUX.1-dev's layout with a report. Every stage leaves its result in the work folder and is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gen.demo import dataset, tokenizers
+from gen.demo.classifier import Classifier
+from gen.demo.classifier_training import ClassifierConfig, accuracy, train_classifier
+from gen.demo.dit_training import DiTConfig, Examples, Model, Size, distil, train_dit
+from gen.demo.layout import save_weights
+from gen.demo.report import Log, plot_losses
+from gen.demo.vae_training import VAEConfig, psnr, to_pictures, train_vae
+from gen.flux import SizedClip, SizedDiT, SizedT5, SizedVAEDecoder, SizedVAEEncoder, build_velocity
+from gen.request import ModelProfile
+from gen.weights import FluxShape
+
+SHAPE = FluxShape(
+    dim=192,
+    heads=6,
+    joint_blocks=3,
+    single_blocks=5,
+    rope_axes=(4, 14, 14),
+    clip_dim=128,
+    clip_heads=4,
+    clip_layers=2,
+    clip_hidden=384,
+    clip_vocabulary=1536,
+    t5_dim=192,
+    t5_heads=6,
+    t5_head_dim=32,
+    t5_layers=3,
+    t5_hidden=384,
+    t5_vocabulary=1024,
+    t5_tokens=64,
+    vae_channels=(32, 64, 64, 64),
+)
+PROFILE = ModelProfile(
+    name="kiln-demo",
+    width=256,
+    height=256,
+    steps=12,
+    guidance=2.5,
+    side_min=128,
+    side_max=384,
+    pixels_max=384 * 384,
+    is_demo=True,
+)
+PICTURES: dict[Size, int] = {  # with their mirror images
+    (256, 256): 120_000,
+    (288, 192): 24_000,
+    (192, 288): 24_000,
+    (384, 256): 16_000,
+    (256, 384): 16_000,
+    (128, 128): 16_000,
+    (192, 192): 12_000,
+    (320, 320): 6_000,
+    (384, 384): 6_000,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """One training run."""
+
+    seed: int = 7
+    pictures: dict[Size, int] = field(default_factory=lambda: dict(PICTURES))
+    unseen: int = 4096  # held-out pictures that test the classifier
+    vae_share: float = 0.15  # of the pictures, rendered before the VAE's training starts
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    dit: DiTConfig = field(default_factory=DiTConfig)
+    compile: bool = True
+
+
+TINY = Config(
+    pictures={(256, 256): 256, (192, 128): 128},
+    unseen=128,
+    vae=VAEConfig(crop_steps=2, full_steps=2, crop_batch=2, full_batch=1),
+    classifier=ClassifierConfig(steps=2, batch=8),
+    dit=DiTConfig(steps=4, distil_steps=2, tokens=1200, checkpoint=2),
+    compile=False,
+)
+
+
+class Pictures:
+    """All training pictures on the device, filled by a thread while training already goes on."""
+
+    def __init__(self, config: Config, work: Path, device: torch.device) -> None:
+        weights = work / "weights"
+        plan = dataset.plan_tasks(config.pictures, held_out=False, tokenizers=weights, t5_tokens=SHAPE.t5_tokens)
+        self._counts = config.pictures
+        self._shards: dict[Size, list[dataset.Shard]] = {size: [] for size in config.pictures}
+        self._device = device
+        self._rendering = ThreadPoolExecutor(max_workers=1).submit(self._fill, plan)
+
+    def _fill(self, plan: list[dataset.Task]) -> None:
+        for task, shard in zip(plan, dataset.render(plan), strict=True):
+            moved = dataset.Shard(**{name: getattr(shard, name).to(self._device) for name in _SHARD_FIELDS})
+            self._shards[task.width, task.height].append(moved)
+
+    def first(self, share: float) -> dict[Size, Tensor]:
+        """Pixels of the first `share` of every size, the same in every run; waits for them."""
+        wanted = {size: max(1, int(share * number / 128)) for size, number in self._counts.items()}
+        while any(len(self._shards[size]) < number for size, number in wanted.items()):
+            if self._rendering.done():
+                self._rendering.result()
+            time.sleep(0.1)
+        return {size: torch.cat([s.pixels for s in self._shards[size][:n]]) for size, n in wanted.items()}
+
+    def all(self) -> dict[Size, dataset.Shard]:
+        """Everything, one shard a size; waits for the rendering to end."""
+        self._rendering.result()
+        return {
+            size: dataset.Shard(**{name: torch.cat([getattr(s, name) for s in shards]) for name in _SHARD_FIELDS})
+            for size, shards in self._shards.items()
+        }
+
+
+_SHARD_FIELDS = ("pixels", "labels", "clip_ids", "t5_ids")
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder for checkpoints and the result")
+    parser.add_argument("--tiny", action="store_true", help="a few steps of everything, to try the code on a CPU")
+    parser.add_argument("--dit-steps", type=int, help="flow-matching steps, for a quick look")
+    arguments = parser.parse_args()
+    config = TINY if arguments.tiny else Config()
+    if arguments.dit_steps:
+        config = replace(config, dit=replace(config.dit, steps=arguments.dit_steps))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(config.seed)
+    torch.set_float32_matmul_precision("high")
+    run(config, arguments.work, device)
+
+
+def run(config: Config, work: Path, device: torch.device) -> None:
+    """All stages; the result stands in `work/weights`, the report in `work/report`."""
+    log = Log(work / "report" / "log.jsonl")
+    _describe(config, work / "report" / "config.json")
+    _tokenizers(work / "weights")
+    encoder, decoder = SizedVAEEncoder(SHAPE).to(device), SizedVAEDecoder(SHAPE).to(device)
+    examples = _examples(config, work, device, log, (encoder, decoder))
+    model = Model(dit=SizedDiT(SHAPE), clip=SizedClip(SHAPE), t5=SizedT5(SHAPE), velocity=build_velocity()).to(device)
+    _initialize(model)
+    if config.compile:
+        for block in [*model.dit.blocks, *model.dit.single_blocks]:
+            block.compile(dynamic=True)
+    train_dit(model, examples, config=config.dit, folder=work, log=log)
+    distil(model, examples, config=config.dit, log=log)
+    models = {"dit": model.dit, "clip": model.clip, "t5": model.t5, "vae_encoder": encoder, "vae_decoder": decoder}
+    save_weights(work / "weights", shape=SHAPE, profile=PROFILE, models=models)
+    plot_losses(log, work / "report" / "losses.png")
+
+
+def _describe(config: Config, path: Path) -> None:
+    """Write down what this run is made of."""
+    told = {
+        **asdict(replace(config, pictures={})),
+        "pictures": {f"{w}x{h}": number for (w, h), number in config.pictures.items()},
+    }
+    path.write_text(json.dumps({"shape": asdict(SHAPE), "config": told}, indent=1) + "\n", "utf-8")
+
+
+def _tokenizers(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "tokenizer_2").exists():
+        return
+    captions = dataset.sample_captions(40_000, seed=1)
+    tokenizers.train_clip_tokenizer(captions, folder / "tokenizer", vocabulary=SHAPE.clip_vocabulary)
+    tokenizers.train_t5_tokenizer(
+        captions, folder / "tokenizer_2", vocabulary=SHAPE.t5_vocabulary, tokens=SHAPE.t5_tokens
+    )
+
+
+def _examples(
+    config: Config, work: Path, device: torch.device, log: Log, vae: tuple[nn.Module, nn.Module]
+) -> dict[Size, Examples]:
+    """Latents and token ids; trains the VAE and the classifier on the way, where their files are not there yet."""
+    path = work / "vae.safetensors"
+    stored = {size: work / f"latents-{size[0]}x{size[1]}.safetensors" for size in config.pictures}
+    if path.exists() and all(file.exists() for file in stored.values()):
+        _load_vae(path, vae)
+        return {size: Examples(**_moved(load_file(file), device)) for size, file in stored.items()}
+    pictures = Pictures(config, work, device)
+    if path.exists():
+        _load_vae(path, vae)
+    else:
+        first = pictures.first(config.vae_share)
+        train_vae(*vae, first, config=config.vae, log=log)
+        log.add("vae", psnr_db=psnr(*vae, first[256, 256][:256]))
+        save_file({f"{i}.{k}": t for i, m in enumerate(vae) for k, t in m.state_dict().items()}, path)
+    everything = pictures.all()
+    _classifier(config, work, device, log, everything)
+    examples = {size: _encode(vae[0], shard) for size, shard in everything.items()}
+    for size, example in examples.items():
+        save_file({name: getattr(example, name) for name in ("latents", "clip_ids", "t5_ids")}, stored[size])
+    return examples
+
+
+def _classifier(
+    config: Config, work: Path, device: torch.device, log: Log, everything: Mapping[Size, dataset.Shard]
+) -> None:
+    path = work / "weights" / "classifier.safetensors"
+    if path.exists():
+        return
+    classifier = Classifier().to(device)
+    labelled = {size: (shard.pixels, shard.labels) for size, shard in everything.items()}
+    train_classifier(classifier, labelled, config=config.classifier, log=log)
+    save_file({name: t.to(torch.bfloat16) for name, t in classifier.state_dict().items()}, path)
+    classifier.load_state_dict({name: t.float() for name, t in load_file(path, device=str(device)).items()})
+    plan = dataset.plan_tasks(
+        {(256, 256): config.unseen, (192, 288): config.unseen // 4, (288, 192): config.unseen // 4},
+        held_out=True,
+        tokenizers=work / "weights",
+        t5_tokens=SHAPE.t5_tokens,
+    )
+    unseen = [(s.pixels.to(device), s.labels.to(device)) for s in dataset.render(plan)]
+    log.add("classifier", **{f"unseen_{name}": share for name, share in accuracy(classifier, unseen).items()})
+
+
+@torch.no_grad()
+def _encode(encoder: nn.Module, shard: dataset.Shard) -> Examples:
+    def parts() -> Iterator[Tensor]:
+        for pixels in shard.pixels.split(128):
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
+                yield encoder(to_pictures(pixels)).to(torch.float16)
+
+    return Examples(latents=torch.cat(list(parts())), clip_ids=shard.clip_ids, t5_ids=shard.t5_ids)
+
+
+def _initialize(model: Model) -> None:
+    """Modulation and the final layer start at zero, so that blocks start as identities (Peebles & Xie, "DiT", 2023)."""
+    for name, module in model.dit.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+            if "norm" in name or name == "final_proj_out":
+                nn.init.zeros_(module.weight)
+    nn.init.normal_(model.clip.position_embeds, std=0.02)
+
+
+def _load_vae(path: Path, vae: tuple[nn.Module, nn.Module]) -> None:
+    state = load_file(path)
+    for index, module in enumerate(vae):
+        prefix = f"{index}."
+        module.load_state_dict({k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)})
+
+
+def _moved(state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in state.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Training the demo model's VAE: pictures ↔ latents of 16 channels at an eighth of the size.
+
+L1 at three scales, a light KL term, and a penalty that keeps halved latents decoding to halved pictures, which makes
+them easier to learn for the DiT (Kouzelis et al., "EQ-VAE", 2025). Knows pixels only, no captions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from gen.demo.report import Log
+
+Size = tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VAEConfig:
+    """Steps, batch and weights of the VAE's losses."""
+
+    crop_steps: int = 1600  # on crops of `crop` pixels: most of what there is to learn is local
+    full_steps: int = 900  # on whole pictures, so that the group norms see what they will see
+    crop: int = 128  # pixels
+    crop_batch: int = 160
+    full_batch: int = 48
+    learning_rate: float = 1e-3
+    kl_weight: float = 3e-4
+    half_weight: float = 0.25
+    ema: float = 0.998
+
+
+def train_vae(
+    encoder: nn.Module, decoder: nn.Module, pixels: Mapping[Size, Tensor], *, config: VAEConfig, log: Log
+) -> None:
+    """Train both in place and leave them with averaged weights and latents of unit variance.
+
+    `pixels` holds (N, H, W, 3) uint8 per size, on the device of the models.
+    """
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    average = [p.detach().clone() for p in parameters]
+    total = config.crop_steps + config.full_steps
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total, pct_start=0.05)
+    started = time.perf_counter()
+    for step in range(1, total + 1):
+        batch = _batch(pixels, config, whole=step > config.crop_steps)
+        losses = vae_losses(encoder, decoder, batch, config)
+        optimizer.zero_grad(set_to_none=True)
+        sum(losses.values(), start=torch.zeros((), device=batch.device)).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(config.ema, step / (step + 10)))
+        if step % 50 == 0 or step == total:
+            values = {name: float(value) for name, value in losses.items()}
+            log.add("vae", step=step, seconds=time.perf_counter() - started, **values)
+    with torch.no_grad():
+        for parameter, mean in zip(parameters, average, strict=True):
+            parameter.copy_(mean)
+        _normalize(encoder, decoder, pixels)
+
+
+def vae_losses(encoder: nn.Module, decoder: nn.Module, batch: Tensor, config: VAEConfig) -> dict[str, Tensor]:
+    """Weighted losses of one batch (B, 3, H, W) in [-1, 1]."""
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=batch.is_cuda):
+        mean, log_variance = moments(encoder, batch)
+        raw = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+        latents = (raw - encoder.shift_factor) * encoder.scaling_factor
+        picture, half = decoder(latents).float(), decoder(avg_pool2d(latents, 2)).float()
+    error = sum((_pool(picture, n) - _pool(batch, n)).abs().mean() for n in (1, 2, 4)) / 2
+    kl = 0.5 * (mean.float() ** 2 + log_variance.float().exp() - 1 - log_variance.float()).mean()
+    half_error = (half - avg_pool2d(batch, 2)).abs().mean()
+    return {"error": error, "kl": config.kl_weight * kl, "half": config.half_weight * half_error}
+
+
+def moments(encoder: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance (B, 16, H/8, W/8) of the raw latents; the encoder's own forward keeps the mean only."""
+    hidden = encoder.conv_in(pictures)
+    for block in encoder.blocks:
+        hidden = block(hidden, None, None, None)[0]
+    both = encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(hidden)))
+    mean, log_variance = both.chunk(2, dim=1)
+    return mean, log_variance.clamp(-20, 5)
+
+
+def to_pictures(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 → (B, 3, H, W) float32 in [-1, 1]."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def psnr(encoder: nn.Module, decoder: nn.Module, pixels: Tensor) -> float:
+    """Mean peak signal to noise ratio, in dB, of pictures (N, H, W, 3) uint8 after encoding and decoding."""
+    pictures = to_pictures(pixels)
+    error = ((decoder(encoder(pictures)).clamp(-1, 1) - pictures) / 2).square().mean((1, 2, 3))
+    return float((-10 * error.log10()).mean())
+
+
+def _batch(pixels: Mapping[Size, Tensor], config: VAEConfig, *, whole: bool) -> Tensor:
+    sizes = list(pixels)
+    weights = torch.tensor([float(len(pixels[size])) for size in sizes])
+    source = pixels[sizes[int(torch.multinomial(weights, 1))]]
+    _, height, width, _ = source.shape
+    if whole:
+        number = max(1, config.full_batch * 65536 // (height * width))
+        return to_pictures(source[torch.randint(len(source), (number,), device=source.device)])
+    picked = source[torch.randint(len(source), (config.crop_batch,), device=source.device)]
+    top = int(torch.randint((height - config.crop) // 8 + 1, ())) * 8
+    left = int(torch.randint((width - config.crop) // 8 + 1, ())) * 8
+    return to_pictures(picked[:, top : top + config.crop, left : left + config.crop])
+
+
+def _pool(pictures: Tensor, factor: int) -> Tensor:
+    return pictures if factor == 1 else avg_pool2d(pictures, factor)
+
+
+def _normalize(encoder: nn.Module, decoder: nn.Module, pixels: Mapping[Size, Tensor]) -> None:
+    """Scale the latents to unit variance, the decoder's first layer undoing it, so that nothing else changes."""
+    largest = max(pixels.values(), key=len)
+    latents = torch.cat([encoder(to_pictures(part)) for part in largest[:1024].split(64)])
+    scale = float(1 / latents.std())
+    encoder.conv_out.weight[:16] *= scale
+    encoder.conv_out.bias[:16] *= scale
+    decoder.conv_in.weight /= scale
