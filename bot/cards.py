@@ -17,7 +17,7 @@ from bot.job import Job, JobStatus, Place
 from gen.request import ImageRequest, StepReport
 
 CARD_PROMPT_CHARACTERS = 300  # of the prompt on a card, before escaping
-PICTURE_PROMPT_CHARACTERS = 700  # of the prompt above a picture; escaped it still fits Discord's 2,000
+PICTURE_PROMPT_CHARACTERS = 500  # of the prompt above a picture, and of a reason; escaped, a message holds 2,000
 ALT_TEXT_CHARACTERS = 1024  # Discord's limit for a file's description
 BAR_WIDTH = 10  # characters
 

@@ -90,14 +90,21 @@ def said(result: InteractionResult) -> str:
 
 async def eventually(condition: Callable[[], Any], *, seconds: float = 10) -> Any:
     """Let the loop run until `condition` holds, and return what it returned."""
-    async with asyncio.timeout(seconds):
-        while not (found := condition()):
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - looks at a state that announces nothing
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not (found := condition()):
+        assert asyncio.get_running_loop().time() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)
     return found
 
 
 @asynccontextmanager
-async def open_stage(data: Path, *, generator: FakeGenerator | None = None, **settings: Any) -> AsyncIterator[Stage]:
+async def open_stage(
+    data: Path,
+    *,
+    generator: FakeGenerator | None = None,
+    choose_seed: Callable[[], int] = lambda: CHOSEN_SEED,
+    **settings: Any,
+) -> AsyncIterator[Stage]:
     """Open the bot on a simulated Discord, with the database in `data`."""
     chosen = Settings(_env_file=None, data=data, **settings)  # type: ignore[call-arg]
     fake = generator or FakeGenerator()
@@ -107,7 +114,7 @@ async def open_stage(data: Path, *, generator: FakeGenerator | None = None, **se
         make_poster=functools.partial(Poster, pauses=lambda: iter([0.01] * 20)),
     )
     async with open_kiln(
-        chosen, load=lambda: fake, choose_seed=lambda: CHOSEN_SEED, make_delivery=quick, remember_sync=False
+        chosen, load=lambda: fake, choose_seed=choose_seed, make_delivery=quick, remember_sync=False
     ) as bot:
         env = Env(bot, check_errors=False)
         await env.start()

@@ -1,0 +1,47 @@
+"""/queue: my places and everyone's number, and nobody else's words."""
+
+from __future__ import annotations
+
+from tests.bot.conftest import Stage, eventually, said
+
+
+async def test_an_empty_queue_says_so(stage: Stage) -> None:
+    words = said(await stage.alice.slash(stage.channel, "queue"))
+    assert "no picture waiting" in words
+
+
+async def test_it_shows_my_jobs_with_place_and_time(stage: Stage) -> None:
+    stage.detach()
+    await stage.imagine("endless rain")
+    await eventually(lambda: stage.generator.begun)
+    await stage.imagine("a **second** picture")
+    words = said(await stage.alice.slash(stage.channel, "queue"))
+    assert "`1` being drawn now, ready <t:" in words
+    assert "`2` place 1 of 1, ready <t:" in words
+    assert "1 picture waits, from 1 person" in words
+    assert "\\*\\*second\\*\\*" in words
+
+
+async def test_it_shows_the_number_of_others_but_not_their_prompts(stage: Stage) -> None:
+    stage.detach()
+    bob = stage.guild.add_member(stage.env.create_user("bob"))
+    await stage.imagine("endless rain")
+    await eventually(lambda: stage.generator.begun)
+    await stage.imagine("a secret garden")
+    await stage.imagine("a second garden", by=bob)
+    words = said(await bob.slash(stage.channel, "queue"))
+    assert "2 pictures wait, from 2 people" in words
+    assert "place 2 of 2" in words
+    assert "secret" not in words
+    assert "endless" not in words
+
+
+async def test_many_jobs_fit_into_one_answer(stage: Stage) -> None:
+    stage.detach()
+    await stage.imagine("endless rain")
+    await eventually(lambda: stage.generator.begun)
+    for number in range(5):
+        await stage.imagine(f"{number} " + "@" * 990)
+    words = said(await stage.alice.slash(stage.channel, "queue"))
+    assert "place 5 of 5" in words
+    assert len(words) < 2000
