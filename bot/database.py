@@ -31,6 +31,7 @@ __all__ = [
     "UpgradeReport",
     "backup",
     "check",
+    "connect",
     "lock",
     "model_differences",
     "open_database",
@@ -84,14 +85,19 @@ async def open_database(
     """Lock, check, upgrade and open the database; StartError says in one line why that is impossible."""
     with lock(path):
         await asyncio.to_thread(schema.upgrade, path, now=now())
-        database = Database(
-            _engine(path, busy_seconds=busy_seconds, begin="BEGIN IMMEDIATE", pool_size=1),
-            _engine(path, busy_seconds=busy_seconds, begin="BEGIN", pool_size=READERS, query_only=True),
-        )
+        database = connect(path, busy_seconds=busy_seconds)
         try:
             yield database
         finally:
             await database.aclose()
+
+
+def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> Database:
+    """The engines alone, for a file that is locked and upgraded already; the caller closes them."""
+    return Database(
+        _engine(path, busy_seconds=busy_seconds, begin="BEGIN IMMEDIATE", pool_size=1),
+        _engine(path, busy_seconds=busy_seconds, begin="BEGIN", pool_size=READERS, query_only=True),
+    )
 
 
 def upgrade(path: Path, *, now: datetime) -> UpgradeReport:

@@ -147,7 +147,7 @@ def check_folder(path: Path) -> None:
     if path.is_dir():
         raise StartError(f"{path} is a folder, not a database")
     for place in (folder, path):
-        if place.exists() and not os.access(place, os.W_OK, effective_ids=True):
+        if place.exists() and not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             raise StartError(f"{place} cannot be written: check its permissions")
 
 

@@ -156,5 +156,4 @@ class GpuExecutor:
 
 def _forget(drawing: asyncio.Future[ImageResult]) -> None:
     """Take the outcome of a stopped drawing, so that asyncio does not report it as unseen."""
-    if not drawing.cancelled():
-        drawing.exception()
+    drawing.exception()

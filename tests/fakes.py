@@ -1,4 +1,4 @@
-"""Fakes of our own protocols. `FakeGenerator` draws small real PNG files, blocking, on the GPU thread."""
+"""Fakes of our own protocols: `FakeGenerator` draws small real PNG files, blocking, on the GPU thread."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from PIL import Image
 
+from bot.job import NewJob
 from gen.errors import OutOfMemory
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
 
@@ -31,6 +33,31 @@ def image_request(prompt: str = "a red house", **changes: object) -> ImageReques
     """A valid small request; name what should differ."""
     values: dict[str, object] = {"seed": 42, "width": 128, "height": 128, "steps": 4, "guidance": 3.5}
     return ImageRequest(prompt=prompt, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def new_job(interaction_id: int, *, user_id: int = 1, request: ImageRequest | None = None) -> NewJob:
+    """A job as the command makes it, all ids but these the same."""
+    return NewJob(
+        interaction_id=interaction_id,
+        user_id=user_id,
+        guild_id=10,
+        channel_id=20,
+        request=request or image_request(),
+    )
+
+
+class Clock:
+    """A clock that stands until it is moved; call it for the time."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def move(self, seconds: float) -> None:
+        """Forward, or back."""
+        self.time += timedelta(seconds=seconds)
 
 
 class FakeGenerator:
