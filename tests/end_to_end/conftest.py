@@ -24,3 +24,4 @@ async def kiln(loopback: LoopbackDiscord, tmp_path: Path) -> AsyncIterator[KilnP
     process = KilnProcess(loopback, tmp_path)
     yield process
     await process.kill()
+    assert loopback.unknown_routes() == []

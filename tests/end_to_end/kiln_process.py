@@ -109,6 +109,8 @@ class KilnProcess:
     def jobs(self) -> list[JobRow]:
         """Every job, the oldest first, read past Kiln from the file."""
         path = self.data / "kiln.sqlite3"
+        if not path.exists():
+            return []
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as connection:
             columns = ", ".join(JobRow.__slots__)
             rows = connection.execute(f"SELECT {columns} FROM jobs ORDER BY id").fetchall()

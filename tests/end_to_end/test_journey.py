@@ -46,7 +46,7 @@ async def test_a_picture_mentions_only_its_author_and_says_what_it_shows(
     [job] = await kiln.until_all("delivered")
     [picture] = loopback.pictures(room)
     assert f"<@{ana.id}>" in picture.content
-    assert picture.body["allowed_mentions"] == {"parse": [], "users": [ana.id], "replied_user": False}
+    assert picture.body["allowed_mentions"] == {"parse": [], "users": [ana.id]}
     description = picture.uploads[0].description or ""
     assert "a fox" in description
     assert "seed 7" in description

@@ -19,18 +19,30 @@ async def test_a_signal_in_mid_drawing_puts_the_job_back_uncounted_and_ends_in_f
     ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
     kiln.step_seconds = 0.2
     await kiln.start()
-    interaction = await loopback.slash(ana, room, "imagine", prompt="a red house", steps=50)
+    await loopback.slash(ana, room, "imagine", prompt="a red house", steps=50)
     await kiln.until(lambda: kiln.statuses() == ["running"])
     assert await kiln.stop(number, seconds=5) == 0
     [job] = kiln.jobs()
     assert (job.status, job.attempts) == ("queued", 0)
-    assert interaction.message is not None
-    assert "Waiting" in interaction.message.text
     kiln.step_seconds = 0.001
     await kiln.start()
     [job] = await kiln.until_all("delivered")
     assert job.attempts == 1
     assert "Traceback" not in kiln.log()
+
+
+async def test_a_job_that_went_back_to_the_queue_at_the_end_says_so_on_its_card(
+    loopback: LoopbackDiscord, kiln: KilnProcess
+) -> None:
+    ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
+    kiln.step_seconds = 0.2
+    await kiln.start()
+    interaction = await loopback.slash(ana, room, "imagine", prompt="a red house", steps=50)
+    card = interaction.message
+    assert card is not None
+    await loopback.world.until(lambda world: "Drawing" in card.text)
+    await kiln.stop()
+    assert "Waiting" in card.text
 
 
 async def test_a_signal_while_discord_hangs_ends_in_five_seconds_and_the_picture_comes_once(
