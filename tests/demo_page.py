@@ -1,0 +1,141 @@
+"""Drive `kiln demo` as a newcomer would: start the command, open its page in Chromium, use /imagine.
+
+Used by the browser test and by docs/screenshot.py. Knows the markup of simcord's Preview (pinned) and no Kiln code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+START_SECONDS = 60.0  # to load the model on two busy cores
+STOP_SECONDS = 10.0
+FLAGS = (
+    "--no-sandbox",  # root, as in a container
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_URL = re.compile(r"http://127\.0\.0\.1:\d+/\S*")
+
+
+def find_chromium() -> str | None:
+    """The browser on this machine, if there is one."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Demo:
+    """A running `kiln demo`. Its log is in `folder / "demo.log"`."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        """Start the demo on any free port; raise AssertionError with its log if no URL comes."""
+        self.log = folder / "demo.log"
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(("KILN_", "DISCORD_"))}
+        command = [sys.executable, "-m", "bot", "demo", "--no-browser", "--port", "0", *arguments]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=plain, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self.url = self._read_url()
+
+    def _read_url(self) -> str:
+        assert self.process.stdout is not None
+        guard = threading.Timer(START_SECONDS, self.process.kill)
+        guard.start()
+        try:
+            for line in self.process.stdout:
+                if found := _URL.search(line):
+                    return found[0]
+        finally:
+            guard.cancel()
+        self.stop()
+        raise AssertionError(f"the demo printed no URL; its log:\n{self.log.read_text()}")
+
+    def stop(self) -> int:
+        """Press Ctrl-C; return the exit code. Raise TimeoutExpired if it does not end in seconds."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(timeout=STOP_SECONDS)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+
+
+class DemoPage:
+    """The demo's page in a browser, in the words of somebody who uses it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []  # errors in the browser's console
+        page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def open(self, url: str) -> None:
+        """Load the page and wait until it can be used."""
+        self.page.goto(url)
+        self._box().wait_for()
+
+    def imagine(self, prompt: str) -> None:
+        """Pick /imagine from the list, type the prompt, send; return once the command was taken."""
+        self.command("imagine", prompt)
+
+    def command(self, name: str, words: str | None = None, *, choice: str | None = None) -> None:
+        """Pick a command from the list, fill in its first option, by `choice` from what it offers, and send."""
+        self._box().click()
+        self._box().press_sequentially(f"/{name}")
+        self.page.get_by_role("option", name=f"/{name}").first.click()
+        if words is not None:
+            self.page.keyboard.type(words)
+        if choice is not None:
+            self.page.get_by_role("option", name=choice).click()
+            expect(self.page.locator(".command-chip")).to_be_focused()
+        self.page.keyboard.press("Enter")
+        self._box().wait_for()  # while a command is written, a form stands in the box's place
+
+    def cards(self, text: str | re.Pattern[str]) -> Locator:
+        """The cards that say `text`."""
+        return self.page.locator("article.channel-message", has=self.page.locator(".component-container")).filter(
+            has_text=text
+        )
+
+    def pictures(self, alt: str = "AI-generated") -> Locator:
+        """The pictures whose description has `alt`."""
+        return self.page.locator(f'article.channel-message img.attachment-image[alt*="{alt}"]')
+
+    def private_replies(self) -> Locator:
+        """What only this person sees."""
+        return self.page.locator("article.channel-message", has=self.page.locator(".message-ephemeral-note"))
+
+    def times(self) -> list[str]:
+        """The relative times on the page, as they read now."""
+        return self.page.locator(".component-container time.discord-timestamp").all_inner_texts()
+
+    def _box(self) -> Locator:
+        return self.page.locator("#channel-composer-input")
+
+
+@contextlib.contextmanager
+def open_browser(chromium: str, *, width: int = 1280, height: int = 900, scale: float = 1.0) -> Iterator[Page]:
+    """A fresh headless page; `scale` device pixels a CSS pixel."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        try:
+            yield browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
+        finally:
+            browser.close()
