@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import discord
 
 from bot import database, doctor
@@ -58,7 +59,7 @@ def _run(_: argparse.Namespace) -> int:
         asyncio.run(run_until_stopped(settings, load=_loader(settings), token=token))
     except discord.LoginFailure:
         raise StartError(how_to_connect("Discord does not accept DISCORD_TOKEN.", token=token)) from None
-    except (discord.DiscordException, OSError) as error:
+    except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
         logging.getLogger(__name__).debug("the start failed", exc_info=True)
         raise StartError(f"Discord cannot be reached or refuses the bot: {error}") from error
     return OK

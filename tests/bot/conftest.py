@@ -117,11 +117,13 @@ async def open_stage(
         chosen, load=lambda: fake, choose_seed=choose_seed, make_delivery=quick, remember_sync=False
     ) as bot:
         env = Env(bot, check_errors=False)
+        # The world stands before the bot comes, and has the same ids each time: a second stage on the same data is a
+        # restart in the same channel (its old messages are gone).
+        guild = env.create_guild()
+        channel = guild.create_text_channel("pictures")
+        alice = guild.add_member(env.create_user("alice"))
         await env.start()
         try:
-            guild = env.create_guild()
-            channel = guild.create_text_channel("pictures")
-            alice = guild.add_member(env.create_user("alice"))
             yield Stage(env=env, bot=bot, guild=guild, channel=channel, alice=alice, generator=fake, settings=chosen)
         finally:
             await env.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import discord
 import pytest
@@ -141,7 +142,7 @@ async def test_a_prompt_without_visible_words_is_refused_to_the_person_alone(
 
 
 @pytest.mark.parametrize("options", [{"prompt": ""}, {"prompt": "x" * 1001}])
-async def test_discord_itself_refuses_prompts_of_a_wrong_length(stage: Stage, options: dict[str, str]) -> None:
+async def test_discord_itself_refuses_prompts_of_a_wrong_length(stage: Stage, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         await stage.imagine(**options)
 
@@ -162,7 +163,7 @@ async def test_discord_itself_refuses_prompts_of_a_wrong_length(stage: Stage, op
         {"size": ""},
     ],
 )
-async def test_discord_itself_refuses_options_outside_their_limits(stage: Stage, options: dict[str, object]) -> None:
+async def test_discord_itself_refuses_options_outside_their_limits(stage: Stage, options: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
         await stage.imagine(**options)
 

@@ -1,0 +1,234 @@
+"""Pictures arrive once, whatever Discord answers; what cannot arrive is kept."""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import discord
+import pytest
+from PIL import Image
+
+from bot.job import Job, JobStatus
+from bot.posting import NONCE_LASTS, Poster, backoff
+from bot.upload import largest_fitting
+from tests.bot.conftest import Stage, eventually, open_stage, text_of
+
+SEND = ("POST", "/channels/*/messages")
+
+
+async def only_job(stage: Stage) -> Job:
+    job = await stage.kiln.queue.job(1)
+    assert job is not None
+    return job
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, 0), (502, 0), (503, 0), (429, 0)])
+async def test_a_passing_failure_is_tried_again(stage: Stage, status: int, code: int) -> None:
+    stage.env.inject_error(*SEND, status=status, code=code, times=2)
+    await stage.imagine()
+    assert len(stage.pictures()) == 1
+    assert (await only_job(stage)).status is JobStatus.DELIVERED
+
+
+async def test_each_try_carries_the_jobs_id_as_nonce(stage: Stage) -> None:
+    stage.env.inject_error(*SEND, status=500, times=1)
+    await stage.imagine()
+    posts = [entry.json for entry in stage.env.http_requests if entry.method == "POST"]
+    sent = [body["nonce"] for body in posts if body and "nonce" in body]
+    assert sent == ["1", "1"]
+
+
+@pytest.mark.parametrize("status", [401, 400])
+async def test_what_a_repeat_cannot_cure_is_not_repeated(stage: Stage, status: int) -> None:
+    stage.env.inject_error(*SEND, status=status, times=None)
+    await stage.imagine()
+    tries = [entry for entry in stage.env.http_requests if entry.method == "POST" and entry.path.endswith("/messages")]
+    assert len(tries) == 1
+    assert (await only_job(stage)).status is JobStatus.DRAWN
+
+
+async def test_a_channel_that_is_closed_sends_the_picture_to_its_author(stage: Stage) -> None:
+    stage.env.inject_error("POST", f"/channels/{stage.channel.id}/messages", status=403, code=50013, times=None)
+    await stage.imagine()
+    assert not stage.pictures()
+    (direct,) = stage.pictures(stage.alice.user.dm_channel)
+    assert f"may not post in <#{stage.channel.id}>" in direct.content
+    job = await only_job(stage)
+    assert job.status is JobStatus.DELIVERED
+    assert job.result_message_id == direct.id
+
+
+async def test_a_picture_that_nobody_can_get_is_kept_and_the_log_says_why(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.env.inject_error(*SEND, status=403, code=50001, times=None)
+    await stage.imagine()
+    job = await only_job(stage)
+    assert job.status is JobStatus.DRAWN
+    assert job.picture is not None
+    assert (stage.settings.data / job.picture).exists()
+    assert "neither in" in text_of(stage.messages()[0])
+    assert "job 1 stays undelivered" in caplog.text
+
+
+async def test_the_next_start_posts_what_was_drawn_without_drawing_again(tmp_path: Path) -> None:
+    async with open_stage(tmp_path) as first:
+        first.env.inject_error(*SEND, status=403, code=50001, times=None)
+        await first.imagine()
+    async with open_stage(tmp_path) as second:
+        await second.env.settle()
+        assert len(second.pictures()) == 1
+        assert not second.generator.begun
+        assert (await only_job(second)).status is JobStatus.DELIVERED
+
+
+async def test_a_picture_that_was_posted_but_not_recorded_is_not_posted_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*args: Any, **kwargs: Any) -> bool:
+        raise RuntimeError("the process dies here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.kiln.queue, "record_delivered", die)
+        await stage.imagine()
+    assert (await only_job(stage)).status is JobStatus.DRAWN
+    stage.kiln.delivery.connect(stage.bot)
+    await eventually(lambda: "Done in" in text_of(stage.messages()[0]))
+    (picture,) = stage.pictures()
+    assert (await only_job(stage)).result_message_id == picture.id
+
+
+async def test_after_the_nonces_time_the_history_is_read_before_a_resend(stage: Stage) -> None:
+    """The first try reached Discord, but its answer was lost; the next try comes too late for the nonce."""
+    await stage.imagine()
+    job = await only_job(stage)
+    clock = iter([0.0, NONCE_LASTS.total_seconds() + 1])
+    poster = Poster(stage.bot, pauses=lambda: iter([0.0] * 3), clock=lambda: next(clock))
+    stage.env.inject_error(*SEND, status=500, times=1)
+    posted = await poster.post(job, png=b"not needed", look_first=False)
+    assert len(stage.pictures()) == 1
+    assert posted.message_id == stage.pictures()[0].id
+
+
+async def test_without_the_history_nothing_is_sent_blindly(tmp_path: Path) -> None:
+    async with open_stage(tmp_path) as stage:
+        assert stage.bot.user is not None
+        unreadable = discord.PermissionOverwrite(read_message_history=False)
+        channel = stage.guild.create_text_channel("short memory", overwrites={stage.bot.user: unreadable})
+        await stage.alice.slash(channel, "imagine", prompt="a fox")
+        job = await only_job(stage)
+        poster = Poster(stage.bot)
+        with pytest.raises(Exception, match="Read Message History"):
+            await poster.post(job, png=b"not needed", look_first=True)
+        assert len(stage.pictures(channel)) == 1
+
+
+async def test_another_jobs_picture_is_not_taken_for_this_one(stage: Stage) -> None:
+    for _ in range(11):
+        await stage.imagine()
+    assert len(stage.pictures()) == 10  # the eleventh is over the burst
+    job = await only_job(stage)
+    poster = Poster(stage.bot)
+    found = await poster.post(replace(job, id=100), png=noise(16), look_first=True)
+    assert found.message_id not in {picture.id for picture in stage.pictures()[:10]}
+
+
+@pytest.mark.parametrize(("status", "code"), [(413, 0), (400, 40005)])
+async def test_a_file_that_is_too_large_is_sent_smaller(stage: Stage, status: int, code: int) -> None:
+    stage.env.inject_error(*SEND, status=status, code=code, times=1)
+    await stage.imagine(size="512x512")
+    (picture,) = stage.pictures()
+    assert picture.attachments[0].filename == "kiln-1.webp"
+    assert (await only_job(stage)).status is JobStatus.DELIVERED
+
+
+async def test_the_alt_text_says_prompt_seed_and_settings(stage: Stage) -> None:
+    await stage.imagine("a red house", seed=42)
+    described = stage.pictures()[0].attachments[0].description
+    assert described == "AI-generated picture: a red house (seed 42, 256x256, 4 steps, guidance 3.5)"
+
+
+async def test_a_card_that_was_deleted_costs_nothing(stage: Stage) -> None:
+    stage.env.inject_error("PATCH", "/channels/*/messages/*", status=404, code=10008, times=None)
+    await stage.imagine()
+    assert len(stage.pictures()) == 1
+
+
+async def test_a_failure_is_told_by_message_when_the_card_is_gone(stage: Stage) -> None:
+    stage.env.inject_error("PATCH", "/channels/*/messages/*", status=404, code=10008, times=None)
+    await stage.imagine("a broken house")
+    told = stage.messages()[-1]
+    assert "more memory" in told.content
+    assert [user.id for user in told.mentions] == [stage.alice.id]
+
+
+async def test_the_last_edit_of_a_card_is_tried_again(stage: Stage) -> None:
+    stage.detach()
+    stage.env.inject_error("PATCH", "/channels/*/messages/*", status=500, times=2)
+    await stage.imagine()
+    await eventually(lambda: "Done in" in text_of(stage.messages()[0]))
+
+
+async def test_a_picture_file_that_is_gone_is_said(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    stage.env.inject_error(*SEND, status=400, times=1)
+    await stage.imagine()
+    job = await only_job(stage)
+    assert job.picture is not None
+    (stage.settings.data / job.picture).unlink()
+    with caplog.at_level(logging.ERROR):
+        stage.kiln.delivery.connect(stage.bot)
+        await eventually(lambda: "cannot be read" in text_of(stage.messages()[0]))
+    assert "job 1 stays undelivered" in caplog.text
+
+
+async def test_a_restart_shows_on_the_card_that_the_job_waits_again(tmp_path: Path) -> None:
+    async with open_stage(tmp_path) as first:
+        first.detach()
+        await first.imagine("endless rain")
+        await eventually(lambda: first.generator.begun)
+        await first.kiln.dispatcher.aclose()
+        await eventually(lambda: "Waiting" in text_of(first.messages()[0]))
+        assert (await only_job(first)).status is JobStatus.QUEUED
+
+
+def test_pauses_grow_to_two_minutes_and_differ() -> None:
+    pauses = backoff()
+    taken = [next(pauses) for _ in range(12)]
+    assert 1.0 <= taken[0] <= 1.5
+    assert all(120 <= pause <= 180 for pause in taken[8:])
+    assert len(set(taken)) == 12
+    assert timedelta(seconds=taken[0] + taken[1]) < NONCE_LASTS
+
+
+def noise(side: int) -> bytes:
+    """A PNG that hardly compresses."""
+    file = io.BytesIO()
+    Image.frombytes("RGB", (side, side), Random(1).randbytes(side * side * 3)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def test_each_smaller_limit_gets_the_best_encoding_that_fits() -> None:
+    png = noise(128)
+    found = {}
+    for limit in range(len(png) + 1, 0, -500):
+        upload = largest_fitting(png, stem="kiln-1", limit=limit)
+        if upload is None:
+            break
+        assert len(upload.data) <= limit
+        with Image.open(io.BytesIO(upload.data)) as picture:
+            assert picture.size == (128, 128)
+        found[upload.name] = len(upload.data)
+    assert list(found) == ["kiln-1.png", "kiln-1.webp", "kiln-1.jpg"]
+
+
+def test_a_picture_that_fits_is_not_touched() -> None:
+    png = noise(16)
+    upload = largest_fitting(png, stem="kiln-1", limit=len(png))
+    assert upload is not None
+    assert (upload.name, upload.data) == ("kiln-1.png", png)

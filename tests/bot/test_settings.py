@@ -1,0 +1,130 @@
+"""Settings: what is left out has a default, what is wrong stops the start with its name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bot.errors import StartError
+from bot.settings import Settings, load_settings, unknown_names, variable
+from gen.weights import DEMO_WEIGHTS
+
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable and no .env of this machine."""
+    monkeypatch.chdir(tmp_path)
+    for field in Settings.model_fields:
+        monkeypatch.delenv(variable(field), raising=False)
+
+
+def test_everything_has_a_default() -> None:
+    settings = load_settings()
+    assert settings.weights == DEMO_WEIGHTS
+    assert settings.database == Path("data/kiln.sqlite3")
+    assert settings.discord_token is None
+    assert settings.limits.waiting_per_user == 5
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("KILN_BURST=3\nKILN_PICTURES_PER_HOUR=7\n")
+    monkeypatch.setenv("KILN_BURST", "4")
+    settings = load_settings()
+    assert (settings.burst, settings.pictures_per_hour) == (4, 7)
+
+
+def test_an_empty_value_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILN_BURST", "")
+    assert load_settings().burst == 10
+
+
+def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISCORD_TOKEN", "top-secret")
+    settings = load_settings()
+    assert "top-secret" not in f"{settings!r} {settings} {settings.model_dump()}"
+    assert settings.discord_token is not None
+    assert settings.discord_token.get_secret_value() == "top-secret"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("KILN_WIEGHTS", "KILN_WEIGHTS"), ("KILN_DAT", "KILN_DATA"), ("kiln_bursts", "KILN_BURST")],
+)
+def test_a_typing_error_names_the_nearest_setting(wrong: str, right: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(wrong, "x")
+    with pytest.raises(StartError, match=f"^{wrong.upper()} is not a setting; did you mean {right}\\?$"):
+        load_settings()
+
+
+@pytest.mark.parametrize("wrong", ["KILN_WIEGHTS", "DISCORD_TOKN", "KILN_XYZ"])
+def test_a_typing_error_in_the_file_is_found_too(wrong: str) -> None:
+    Path(".env").write_text(f"{wrong}=x\n")
+    with pytest.raises(StartError, match=f"{wrong} is not a setting"):
+        load_settings()
+
+
+def test_variables_of_other_programs_are_none_of_ours() -> None:
+    assert unknown_names(["PATH", "DISCORD_TOKENS_ELSEWHERE", "HOME"], in_file=["POSTGRES_PASSWORD"]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("KILN_BURST", "many", "valid integer"),
+        ("KILN_BURST", "0", "greater than or equal to 1"),
+        ("KILN_BURST", "-3", "greater than or equal to 1"),
+        ("KILN_PICTURES_PER_HOUR", "1e9", "valid integer"),
+        ("KILN_MAX_WAITING_PER_USER", "101", "less than or equal to 100"),
+        ("KILN_DEVICE", "gpu", "auto, cpu, cuda or cuda:N"),
+        ("KILN_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+    ],
+)
+def test_a_bad_value_is_one_line_with_name_and_value(
+    name: str, value: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartError) as refused:
+        load_settings()
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(name)
+    assert word in line
+    assert repr(value) in line
+
+
+def test_two_mistakes_are_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILN_BURST", "x")
+    monkeypatch.setenv("KILN_DEVICE", "y")
+    with pytest.raises(StartError) as refused:
+        load_settings()
+    assert len(str(refused.value).splitlines()) == 2
+
+
+def test_a_file_that_is_not_text_is_one_line() -> None:
+    Path(".env").write_bytes(b"KILN_BURST=\xff\xfe\n")
+    with pytest.raises(StartError, match=r"\.env cannot be read"):
+        load_settings()
+
+
+def test_the_log_level_may_be_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILN_LOG_LEVEL", "debug")
+    assert load_settings().log_level == "DEBUG"
+
+
+def test_the_example_names_exactly_the_settings() -> None:
+    named = re.findall(r"^(?:# )?([A-Z_]+)=", EXAMPLE.read_text(), flags=re.MULTILINE)
+    assert sorted(named) == sorted(variable(field) for field in Settings.model_fields)
+
+
+def test_the_example_shows_the_defaults() -> None:
+    shown = dict(re.findall(r"^# (KILN_[A-Z_]+)=(.+)$", EXAMPLE.read_text(), flags=re.MULTILINE))
+    fields = {variable(name): field for name, field in Settings.model_fields.items()}
+    for name, value in shown.items():
+        assert value == str(fields[name].default)
+
+
+def test_each_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
