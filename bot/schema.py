@@ -231,9 +231,7 @@ def _as_start_error(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, DBAPIError) as error:
         raw = error.orig if isinstance(error, DBAPIError) else error
-        code = getattr(raw, "sqlite_errorcode", None)
-        if code is None:
-            raise
+        code = getattr(raw, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         raise StartError(f"{path} {_CAUSES.get(code & 0xFF, 'cannot be used')} ({raw})") from error
     except OSError as error:
         raise StartError(f"{path} cannot be written: {error.strerror}") from error
