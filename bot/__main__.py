@@ -93,8 +93,9 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
 
 def _db_upgrade(_: argparse.Namespace) -> int:
-    path = load_settings().database
-    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = load_settings()
+    settings.make_data_folder()
+    path = settings.database
     done = database.upgrade(path, now=datetime.now(UTC))
     copied = f"; the file as it was is {done.backup}" if done.backup else ""
     print(f"{path}: schema {done.before or 'none'} -> {done.after}{copied}")

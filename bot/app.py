@@ -21,7 +21,6 @@ from bot.client import Kiln, KilnBot, create_bot
 from bot.database import open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
-from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
@@ -48,7 +47,7 @@ async def open_kiln(
     `now` is aware UTC; `make_delivery` is called with `queue` and `data`. Without `remember_sync` the commands are
     sent to Discord at every start.
     """
-    _make_folder(settings)
+    settings.make_data_folder()
     async with (
         open_database(settings.database, now=now) as database,
         GpuExecutor(load) as executor,
@@ -73,13 +72,6 @@ async def open_kiln(
                 choose_seed=choose_seed,
             )
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
-
-
-def _make_folder(settings: Settings) -> None:
-    try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"the data folder {settings.data} cannot be made: {error.strerror}") from error
 
 
 async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator], token: str) -> None:

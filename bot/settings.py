@@ -67,6 +67,13 @@ class Settings(BaseSettings):
             waiting_per_user=self.max_waiting_per_user, pictures_per_hour=self.pictures_per_hour, burst=self.burst
         )
 
+    def make_data_folder(self) -> None:
+        """Make the data folder if it is not there; StartError if that is impossible."""
+        try:
+            self.data.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"the data folder {self.data} cannot be made: {error.strerror}") from error
+
 
 def variable(field: str) -> str:
     """Name the environment variable of a field of `Settings`."""
