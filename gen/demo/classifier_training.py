@@ -22,7 +22,7 @@ Labelled = tuple[Tensor, Tensor]  # (N, H, W, 3) uint8 and (N, attributes)
 class ClassifierConfig:
     """Steps and batch."""
 
-    steps: int = 3500
+    steps: int = 3000
     batch: int = 256
     learning_rate: float = 3e-3
 
@@ -44,12 +44,12 @@ def train_classifier(
         columns = enumerate(ATTRIBUTES)
         losses = [cross_entropy(logits[name].float(), labels[row, i], label_smoothing=0.02) for i, name in columns]
         optimizer.zero_grad(set_to_none=True)
-        torch.stack(losses).sum().backward()
+        torch.autograd.backward(torch.stack(losses).sum())
         nn.utils.clip_grad_norm_(classifier.parameters(), 2.0)
         optimizer.step()
         schedule.step()
         if step % 100 == 0 or step == config.steps:
-            loss = float(torch.stack(losses).mean())
+            loss = float(torch.stack(losses).detach().mean())
             log.add("classifier", step=step, seconds=time.perf_counter() - started, loss=loss)
 
 
@@ -59,7 +59,7 @@ def accuracy(classifier: Classifier, examples: Sequence[Labelled]) -> dict[str, 
     right = torch.zeros(len(ATTRIBUTES))
     total = 0
     for pixels, labels in examples:
-        for part, truth in zip(pixels.split(256), labels.split(256), strict=True):
+        for part, truth in zip(torch.split(pixels, 256), torch.split(labels, 256), strict=True):
             logits = classifier(to_square(to_pictures(part)))
             read = torch.stack([logits[name].argmax(1) for name in ATTRIBUTES], dim=1)
             right += (read == truth).sum(0).cpu()

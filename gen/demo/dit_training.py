@@ -29,9 +29,9 @@ Velocity = Callable[..., Tensor]  # DiffSynth's model function
 class DiTConfig:
     """Steps, batch and schedule of both stages."""
 
-    steps: int = 9000
+    steps: int = 9500
     distil_steps: int = 900
-    tokens: int = 200_000  # picture and text tokens a batch
+    tokens: int = 300_000  # picture and text tokens a batch
     learning_rate: float = 1.2e-3
     distil_learning_rate: float = 2e-4
     warmup: int = 400
@@ -41,6 +41,7 @@ class DiTConfig:
     checkpoint: int = 1500  # steps between checkpoints
     guidance_max: float = 10.0
     seed: int = 7
+    compile: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,6 @@ class Model(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], guidance: Tensor) -> Tensor:
         """Velocity (B, 16, h, w) at `sigma` (B,) with the scale `guidance` (B,)."""
         pooled, tokens = text
-        places = torch.zeros(len(x), tokens.shape[1], 3, device=x.device, dtype=x.dtype)
         return self._velocity(
             dit=self.dit,
             latents=x,
@@ -75,8 +75,22 @@ class Model(nn.Module):
             prompt_emb=tokens,
             pooled_prompt_emb=pooled,
             guidance=guidance,
-            text_ids=places,
+            text_ids=torch.zeros(1, tokens.shape[1], 3, device=x.device),
+            image_ids=_image_ids(x),
         )
+
+    def compile_parts(self) -> None:
+        """Compile what is called often: both encoders and one graph for each kind of block."""
+        for part in (self.clip, self.t5, *self.dit.blocks, *self.dit.single_blocks):
+            part.compile(dynamic=True)
+
+
+def _image_ids(x: Tensor) -> Tensor:
+    """Positions (1, (h/2)(w/2), 3) as DiffSynth's `prepare_image_ids`, but made on the device, once for the batch."""
+    rows = torch.arange(x.shape[2] // 2, device=x.device, dtype=torch.float32)
+    columns = torch.arange(x.shape[3] // 2, device=x.device, dtype=torch.float32)
+    down, across = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack([torch.zeros_like(down), down, across], dim=-1).reshape(1, -1, 3)
 
 
 def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, folder: Path, log: Log) -> None:
@@ -104,12 +118,15 @@ def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTCon
         running = running * 0.98 + 0.02 * loss.detach() if step > 1 else loss.detach()
         if step % 100 == 0 or step == config.steps:
             log.add("dit", step=step, seconds=time.perf_counter() - started, loss=float(running))
+    _checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
     _copy_into(parameters, average)
 
 
 def distil(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, log: Log) -> None:
     """Teach the DiT what guidance does; the text encoders stay as they are."""
     teacher = copy.deepcopy(model).requires_grad_(False)
+    if config.compile:
+        teacher.compile_parts()
     for encoder in (model.clip, model.t5):
         encoder.requires_grad_(False)
     parameters = dict(model.dit.named_parameters())
@@ -180,7 +197,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Random batches of one size each: latents, CLIP ids, T5 ids; some captions are dropped."""
     sizes = list(examples)
-    weights = torch.tensor([float(examples[size].latents[:, 0].numel()) ** 0.5 for size in sizes])
+    weights = torch.tensor([float(len(examples[size].latents)) for size in sizes])
     chooser = torch.Generator().manual_seed(config.seed + start)
     while True:
         source = examples[sizes[int(torch.multinomial(weights, 1, generator=chooser))]]
@@ -201,7 +218,7 @@ def _batches(
 
 def _descend(loss: Tensor, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(parameters.values(), 1.0)
     optimizer.step()
 

@@ -143,7 +143,7 @@ def _real(one: Asked, seed: int) -> Tensor:
         scene = sample_scene(rng, held_out=rng.random() < 0.125)
         if all(getattr(scene, name) == getattr(one.scene, name) for name in stated - {"thing", "colour"}):
             break
-    fixed = {name: getattr(one.scene, name) for name in ("thing", "colour") if name in stated}
+    fixed: dict[str, Any] = {name: getattr(one.scene, name) for name in ("thing", "colour") if name in stated}
     scene = Scene(**{name: fixed.get(name, getattr(scene, name)) for name in ATTRIBUTES})
     picture = np.asarray(draw_scene(scene, width=256, height=256, seed=seed))
     return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 127.5 - 1

@@ -7,9 +7,10 @@ FLUX.1-dev's layout with a report. Every stage leaves its result in the work fol
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -61,15 +62,15 @@ PROFILE = ModelProfile(
     is_demo=True,
 )
 PICTURES: dict[Size, int] = {  # with their mirror images
-    (256, 256): 120_000,
-    (288, 192): 24_000,
-    (192, 288): 24_000,
-    (384, 256): 16_000,
-    (256, 384): 16_000,
-    (128, 128): 16_000,
-    (192, 192): 12_000,
-    (320, 320): 6_000,
-    (384, 384): 6_000,
+    (256, 256): 72_000,
+    (288, 192): 12_000,
+    (192, 288): 12_000,
+    (384, 256): 8_000,
+    (256, 384): 8_000,
+    (128, 128): 8_000,
+    (192, 192): 6_000,
+    (320, 320): 4_000,
+    (384, 384): 4_000,
 }
 
 
@@ -80,11 +81,10 @@ class Config:
     seed: int = 7
     pictures: dict[Size, int] = field(default_factory=lambda: dict(PICTURES))
     unseen: int = 4096  # held-out pictures that test the classifier
-    vae_share: float = 0.15  # of the pictures, rendered before the VAE's training starts
+    vae_share: float = 0.25  # of the pictures, rendered before the VAE's training starts
     vae: VAEConfig = field(default_factory=VAEConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
-    compile: bool = True
 
 
 TINY = Config(
@@ -92,8 +92,7 @@ TINY = Config(
     unseen=128,
     vae=VAEConfig(crop_steps=2, full_steps=2, crop_batch=2, full_batch=1),
     classifier=ClassifierConfig(steps=2, batch=8),
-    dit=DiTConfig(steps=4, distil_steps=2, tokens=1200, checkpoint=2),
-    compile=False,
+    dit=DiTConfig(steps=4, distil_steps=2, tokens=1200, checkpoint=2, compile=False),
 )
 
 
@@ -158,10 +157,10 @@ def run(config: Config, work: Path, device: torch.device) -> None:
     encoder, decoder = SizedVAEEncoder(SHAPE).to(device), SizedVAEDecoder(SHAPE).to(device)
     examples = _examples(config, work, device, log, (encoder, decoder))
     model = Model(dit=SizedDiT(SHAPE), clip=SizedClip(SHAPE), t5=SizedT5(SHAPE), velocity=build_velocity()).to(device)
+    model.clip.attn_mask = model.clip.attn_mask.to(device)  # a plain tensor, which `to` leaves where it was
     _initialize(model)
-    if config.compile:
-        for block in [*model.dit.blocks, *model.dit.single_blocks]:
-            block.compile(dynamic=True)
+    if config.dit.compile:
+        model.compile_parts()
     train_dit(model, examples, config=config.dit, folder=work, log=log)
     distil(model, examples, config=config.dit, log=log)
     models = {"dit": model.dit, "clip": model.clip, "t5": model.t5, "vae_encoder": encoder, "vae_decoder": decoder}
@@ -237,12 +236,9 @@ def _classifier(
 
 @torch.no_grad()
 def _encode(encoder: nn.Module, shard: dataset.Shard) -> Examples:
-    def parts() -> Iterator[Tensor]:
-        for pixels in shard.pixels.split(128):
-            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
-                yield encoder(to_pictures(pixels)).to(torch.float16)
-
-    return Examples(latents=torch.cat(list(parts())), clip_ids=shard.clip_ids, t5_ids=shard.t5_ids)
+    light = copy.deepcopy(encoder).to(torch.bfloat16)
+    parts = [light(to_pictures(p).to(torch.bfloat16)).to(torch.float16) for p in torch.split(shard.pixels, 128)]
+    return Examples(latents=torch.cat(parts), clip_ids=shard.clip_ids, t5_ids=shard.t5_ids)
 
 
 def _initialize(model: Model) -> None:

@@ -23,8 +23,8 @@ Size = tuple[int, int]  # width, height
 class VAEConfig:
     """Steps, batch and weights of the VAE's losses."""
 
-    crop_steps: int = 1600  # on crops of `crop` pixels: most of what there is to learn is local
-    full_steps: int = 900  # on whole pictures, so that the group norms see what they will see
+    crop_steps: int = 1200  # on crops of `crop` pixels: most of what there is to learn is local
+    full_steps: int = 500  # on whole pictures, so that the group norms see what they will see
     crop: int = 128  # pixels
     crop_batch: int = 160
     full_batch: int = 48
@@ -51,13 +51,13 @@ def train_vae(
         batch = _batch(pixels, config, whole=step > config.crop_steps)
         losses = vae_losses(encoder, decoder, batch, config)
         optimizer.zero_grad(set_to_none=True)
-        sum(losses.values(), start=torch.zeros((), device=batch.device)).backward()
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(config.ema, step / (step + 10)))
         if step % 50 == 0 or step == total:
-            values = {name: float(value) for name, value in losses.items()}
+            values = {name: float(value.detach()) for name, value in losses.items()}
             log.add("vae", step=step, seconds=time.perf_counter() - started, **values)
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
@@ -122,7 +122,7 @@ def _pool(pictures: Tensor, factor: int) -> Tensor:
 def _normalize(encoder: nn.Module, decoder: nn.Module, pixels: Mapping[Size, Tensor]) -> None:
     """Scale the latents to unit variance, the decoder's first layer undoing it, so that nothing else changes."""
     largest = max(pixels.values(), key=len)
-    latents = torch.cat([encoder(to_pictures(part)) for part in largest[:1024].split(64)])
+    latents = torch.cat([encoder(to_pictures(part)) for part in torch.split(largest[:1024], 64)])
     scale = float(1 / latents.std())
     encoder.conv_out.weight[:16] *= scale
     encoder.conv_out.bias[:16] *= scale
