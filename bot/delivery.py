@@ -26,6 +26,7 @@ from gen.request import StepReport
 
 EDIT_EVERY = timedelta(seconds=3)  # a card, at most
 LAST_EDIT_TRIES = 4
+REFUSED = frozenset({401, 403, 404})  # asking again brings the address a ban, not the card
 GRACE = timedelta(seconds=1)  # for what is under way when the process stops
 
 OVER = frozenset({JobStatus.DELIVERED, JobStatus.CANCELLED, JobStatus.FAILED, JobStatus.QUARANTINED})
@@ -44,7 +45,8 @@ class _Card:
     message_id: int | None = None
     changed: bool = True
     waited_for_card: bool = False  # its message did not come in time
-    pause: asyncio.Task[None] | None = None  # between two edits; cancelled when the job is over
+    gone: bool = False  # Discord refused an edit; it is never asked again
+    pause: asyncio.Task[None] | None = None  # between two edits; cancelled when the job leaves the GPU
     task: asyncio.Task[None] | None = None
 
 
@@ -79,9 +81,9 @@ class Delivery:
 
     async def aclose(self) -> None:
         """Give what is under way a second, then stop; what was not posted is found at the next start."""
-        self._client = None
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GRACE.total_seconds())
+        self._client = None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -125,7 +127,7 @@ class Delivery:
     def _show(self, job: Job, *, report: StepReport | None = None, link: str | None = None) -> None:
         shown = self._cards.setdefault(job.id, _Card(job=job))
         shown.job, shown.report, shown.link, shown.changed = job, report, link, True
-        if job.status in OVER and shown.pause is not None:
+        if job.status is not JobStatus.RUNNING and shown.pause is not None:
             shown.pause.cancel()
         self._start_editing(shown)
 
@@ -137,7 +139,10 @@ class Delivery:
         """Edit the card until it shows the last that is known, at most once in `edit_every`."""
         while shown.changed:
             over = shown.job.status in OVER
-            if await self._has_card(shown):
+            if shown.gone:
+                shown.changed = False
+                await self._tell_failure(shown.job)
+            elif await self._has_card(shown):
                 shown.changed = False
                 await self._edit(shown, tries=LAST_EDIT_TRIES if over else 1)
             elif over and shown.waited_for_card:
@@ -154,8 +159,8 @@ class Delivery:
             await self._pause(shown)
 
     async def _pause(self, shown: _Card) -> None:
-        """Wait out the time between two edits, or until the job is over."""
-        if shown.job.status in OVER:
+        """Wait out the time between two edits of a running job, or until it runs no more."""
+        if shown.job.status is not JobStatus.RUNNING:
             return
         shown.pause = asyncio.create_task(asyncio.sleep(self._edit_every.total_seconds()))
         try:
@@ -179,11 +184,12 @@ class Delivery:
             try:
                 await self._edit_once(shown)
                 return
-            except (discord.Forbidden, discord.NotFound) as gone:
-                log.info("job %d: its card is gone (%s)", shown.job.id, gone)
-                await self._tell_failure(shown.job)
-                return
             except (*UNREACHABLE, QueueUnavailable) as error:
+                if isinstance(error, discord.HTTPException) and error.status in REFUSED:
+                    log.info("job %d: its card is gone (%s)", shown.job.id, error)
+                    shown.gone = True
+                    await self._tell_failure(shown.job)
+                    return
                 log.info("job %d: its card was not edited (%s)", shown.job.id, error)
             if left:
                 await asyncio.sleep(next(pauses))
