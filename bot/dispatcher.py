@@ -186,7 +186,8 @@ class Dispatcher:
         picture = f"pictures/{job.created_at:%Y-%m}/{job.id}.png"
         write = partial(asyncio.to_thread, write_picture, self._data / picture, result.png)
         record = partial(self._queue.record_drawn, job, picture=picture, result=result)
-        if await self._insist(f"job {job.id}: writing its picture", write) is None:
+        written = await self._insist(f"job {job.id}: writing its picture", write)
+        if written is None:  # closing, and the disk is full: draw it again another time
             await self._put_back(job)
         elif await self._insist(f"job {job.id}: recording its picture", record):
             await self._tell_as_recorded(self._outcomes.drawn, job)
@@ -205,13 +206,13 @@ class Dispatcher:
             try:
                 return await action()
             except (QueueUnavailable, OSError):
-                if self._closing.is_set():
-                    log.exception("%s failed; given up, Kiln is closing", what)
-                    return None
-                log.exception("%s failed; again in %g s", what, pause)
+                last = self._closing.is_set()
+                log.exception("%s failed; %s", what, "given up, Kiln is closing" if last else f"again in {pause:g} s")
             closing = asyncio.ensure_future(self._closing.wait())
             await asyncio.wait({closing}, timeout=pause)
             closing.cancel()
+            if last:
+                return None
             pause = min(2 * pause, RETRY_SECONDS_MAX)
 
     async def _tell_as_recorded(self, outcome: Callable[[Job], None], job: Job) -> None:
