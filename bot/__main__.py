@@ -26,6 +26,7 @@ from bot.invite import how_to_connect
 from bot.settings import Settings, load_settings
 from gen.errors import GenerationError
 from gen.executor import Generator
+from gen.weights import DEMO_WEIGHTS
 
 OK, FAILED, MISUSED = 0, 1, 2
 DEMO_PORT = 8765
@@ -69,7 +70,7 @@ def _demo(parsed: argparse.Namespace) -> int:
     from bot.demo import run_demo  # needs simcord, which only the demo installs
 
     _log_to_stderr("WARNING")
-    load = _loader(load_settings())
+    load = _loader(load_settings(weights=DEMO_WEIGHTS))
     return run_demo(load=load, port=parsed.port, data=parsed.data, open_browser=not parsed.no_browser)
 
 

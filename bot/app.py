@@ -90,6 +90,9 @@ async def _serve(bot: KilnBot, *, token: str) -> None:
     """Stay connected until cancelled; then let go of the queue first, while cards can still be edited."""
     try:
         await bot.start(token)
+    except Exception:
+        _end_process_soon(1)
+        raise
     finally:
         await bot.kiln.dispatcher.aclose()
         await bot.kiln.delivery.aclose()
@@ -126,10 +129,7 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
     def begin_to_stop() -> None:
         if not stop.is_set():
             _log.info("stopping: the running job goes back to the queue")
-            # Every row is committed, so a thread that is stuck in the driver may be cut off.
-            deadline = threading.Timer(STOP_SECONDS, os._exit, (0,))
-            deadline.daemon = True
-            deadline.start()
+            _end_process_soon(0)
         stop.set()
 
     names = (signal.SIGTERM, signal.SIGINT)
@@ -140,3 +140,10 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for name in names:
             loop.remove_signal_handler(name)
+
+
+def _end_process_soon(code: int) -> None:
+    """Cut off whatever hangs at the end, such as a GPU thread that is stuck in its driver: every row is committed."""
+    deadline = threading.Timer(STOP_SECONDS, os._exit, (code,))
+    deadline.daemon = True
+    deadline.start()

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import discord
 from discord import app_commands
 from discord.ext import commands
@@ -134,7 +135,7 @@ def create_bot(kiln: Kiln | None = None, *, synced: Path | None = None) -> KilnB
 
 
 async def tell(interaction: discord.Interaction[KilnBot], text: str) -> None:
-    """Say something to the person alone, if Discord still listens; never raises for an expired interaction."""
+    """Say something to the person alone, if Discord still listens; what it does not take is logged, not repeated."""
     try:
         if interaction.response.is_done():
             await interaction.followup.send(text, ephemeral=True)
@@ -143,6 +144,7 @@ async def tell(interaction: discord.Interaction[KilnBot], text: str) -> None:
     except discord.HTTPException as error:
         if error.code == ALREADY_ANSWERED:
             return  # a repeated request of the library's: the person has an answer
-        if error.status != 401 and error.code not in EXPIRED:
-            raise
-        _log.warning("interaction %d expired before the answer: %s", interaction.id, error)
+        why = "expired before" if error.status == 401 or error.code in EXPIRED else "did not take"
+        _log.warning("interaction %d %s the answer: %s", interaction.id, why, error)
+    except (aiohttp.ClientError, OSError) as error:
+        _log.warning("interaction %d got no answer: %s", interaction.id, error)

@@ -67,6 +67,7 @@ class Delivery:
         self._make_poster = make_poster
         self._client: discord.Client | None = None
         self._poster: Poster | None = None
+        self._closing = False
         self._cards: dict[int, _Card] = {}
         self._posting: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,9 +82,13 @@ class Delivery:
 
     async def aclose(self) -> None:
         """Give what is under way a second, then stop; what was not posted is found at the next start."""
+        self._closing = True
+        for shown in self._cards.values():
+            if shown.pause is not None:
+                shown.pause.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GRACE.total_seconds())
-        self._client = None
+        self._client = self._poster = None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -160,7 +165,7 @@ class Delivery:
 
     async def _pause(self, shown: _Card) -> None:
         """Wait out the time between two edits of a running job, or until it runs no more."""
-        if shown.job.status is not JobStatus.RUNNING:
+        if shown.job.status is not JobStatus.RUNNING or self._closing:
             return
         shown.pause = asyncio.create_task(asyncio.sleep(self._edit_every.total_seconds()))
         try:
@@ -174,7 +179,8 @@ class Delivery:
             shown.message_id = shown.job.card_message_id
         if shown.message_id is None:
             known = await self._patiently(lambda: self._queue.job(shown.job.id))
-            shown.message_id = known.card_message_id if known else None
+            if known is not None and known.card_message_id is not None:
+                shown.message_id = known.card_message_id
         return shown.message_id is not None
 
     async def _edit(self, shown: _Card, *, tries: int) -> None:

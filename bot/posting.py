@@ -87,7 +87,7 @@ class Poster:
         self, target: discord.abc.Messageable, job: Job, *, png: bytes, look_first: bool, moved: bool
     ) -> Posted:
         """Send the largest encoding that fits; each time it is refused as too large, one smaller than that."""
-        limit = self._limit(job)
+        limit = UPLOAD_LIMIT if moved else self._limit(job)
         while True:
             upload = await asyncio.to_thread(largest_fitting, png, stem=file_stem(job), limit=limit)
             if upload is None:

@@ -15,8 +15,9 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.cards import card
-from bot.errors import Refusal
-from bot.job import Job, NewJob
+from bot.errors import QueueUnavailable, Refusal
+from bot.job import Job, NewJob, Place
+from bot.posting import UNREACHABLE
 from gen.errors import InvalidRequest
 from gen.request import (
     GUIDANCE_MAX,
@@ -103,20 +104,25 @@ class Imagine(commands.Cog):
         return (found or offered)[:CHOICES_MAX]
 
     async def _show_card(self, interaction: discord.Interaction[KilnBot], job: Job) -> None:
-        """Answer with the card and remember its message. The job is stored: nothing here may lose it."""
+        """Answer with the card and remember its message.
+
+        The job is stored: whatever fails here must neither lose it nor tell the person that it was not accepted.
+        """
         kiln = self._bot.kiln
         try:
             message_id = await self._answer(interaction, job)
-        except (discord.HTTPException, OSError) as error:
-            _log.warning("job %d has no card: %s", job.id, error)
-            return
-        if message_id is not None:
-            await kiln.queue.record_card(job.id, message_id=message_id)
-            kiln.delivery.card_shown(job.id, message_id=message_id)
+            if message_id is None:
+                return
+            try:
+                await kiln.queue.record_card(job.id, message_id=message_id)
+            finally:
+                kiln.delivery.card_shown(job.id, message_id=message_id)
+        except (*UNREACHABLE, QueueUnavailable) as error:
+            _log.warning("job %d: its card is not shown or not recorded: %s", job.id, error)
 
     async def _answer(self, interaction: discord.Interaction[KilnBot], job: Job) -> int | None:
         """Send the card as the answer, or by channel when Discord no longer takes an answer; return its message."""
-        view = card(job, place=await self._bot.kiln.queue.place(job.id))
+        view = card(job, place=await self._place(job))
         try:
             shown = await interaction.response.send_message(view=view)
         except discord.InteractionResponded:
@@ -128,6 +134,12 @@ class Imagine(commands.Cog):
             channel = self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
             return (await channel.send(view=view)).id
         return shown.message_id
+
+    async def _place(self, job: Job) -> Place | None:
+        try:
+            return await self._bot.kiln.queue.place(job.id)
+        except QueueUnavailable:
+            return None  # the card does without
 
 
 def check_channel(interaction: discord.Interaction[KilnBot]) -> None:

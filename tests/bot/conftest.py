@@ -103,6 +103,7 @@ async def open_stage(
     *,
     generator: FakeGenerator | None = None,
     choose_seed: Callable[[], int] = lambda: CHOSEN_SEED,
+    edit_every: timedelta = timedelta(milliseconds=20),
     **settings: Any,
 ) -> AsyncIterator[Stage]:
     """Open the bot on a simulated Discord, with the database in `data`."""
@@ -110,7 +111,7 @@ async def open_stage(
     fake = generator or FakeGenerator()
     quick = functools.partial(
         Delivery,
-        edit_every=timedelta(milliseconds=20),
+        edit_every=edit_every,
         make_poster=functools.partial(Poster, pauses=lambda: iter([0.01] * 20)),
     )
     async with open_kiln(

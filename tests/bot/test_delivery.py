@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from bot.job import Job, JobStatus
-from bot.posting import NONCE_LASTS, Poster, backoff
+from bot.posting import NONCE_LASTS, Posted, Poster, backoff
 from bot.upload import largest_fitting
 from tests.bot.conftest import Stage, eventually, open_stage, text_of
 
@@ -195,6 +196,34 @@ async def test_a_restart_shows_on_the_card_that_the_job_waits_again(tmp_path: Pa
         await first.kiln.dispatcher.aclose()
         await eventually(lambda: "Waiting" in text_of(first.messages()[0]))
         assert (await only_job(first)).status is JobStatus.QUEUED
+
+
+async def test_stopping_says_so_on_the_card_before_the_client_goes(tmp_path: Path) -> None:
+    async with open_stage(tmp_path, edit_every=timedelta(hours=1)) as stage:
+        stage.detach()
+        await stage.imagine("endless rain")
+        await eventually(lambda: "Drawing" in text_of(stage.messages()[0]))
+        await stage.kiln.dispatcher.aclose()
+        await stage.kiln.delivery.aclose()
+        assert "Waiting" in text_of(stage.messages()[0])
+
+
+async def test_a_slow_discord_does_not_hold_the_next_drawing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.detach()
+    answering = asyncio.Event()
+    original = Poster.post
+
+    async def slow(self: Poster, job: Job, **rest: Any) -> Posted:
+        await answering.wait()
+        return await original(self, job, **rest)
+
+    monkeypatch.setattr(Poster, "post", slow)
+    await stage.imagine("the first")
+    await stage.imagine("the second")
+    await eventually(lambda: len(stage.generator.drawn) == 2)
+    assert not stage.pictures()
+    answering.set()
+    await eventually(lambda: len(stage.pictures()) == 2)
 
 
 def test_pauses_grow_to_two_minutes_and_differ() -> None:

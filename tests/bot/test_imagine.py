@@ -14,6 +14,7 @@ from simcord.actors import _dispatch_actor_interaction
 from simcord.enums import InteractionType
 
 from bot.cogs.imagine import split_seed
+from bot.errors import QueueUnavailable
 from bot.job import JobStatus
 from gen.errors import InvalidRequest
 from gen.request import SEED_MAX
@@ -302,6 +303,29 @@ async def test_a_refusal_to_an_expired_interaction_is_logged_once_and_not_repeat
     stage.env.inject_error("POST", "/interactions/*/*/callback", status=404, code=10062)
     await stage.imagine(" ")
     assert caplog.text.count("expired before the answer") == 1
+
+
+async def test_a_refusal_that_discord_does_not_take_ends_in_the_log(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.env.inject_error("POST", "/interactions/*/*/callback", status=500)
+    await stage.imagine(" ")
+    assert "did not take the answer" in caplog.text
+
+
+@pytest.mark.parametrize("verb", ["place", "record_card"])
+async def test_a_database_that_fails_after_the_job_was_stored_does_not_unsay_it(
+    stage: Stage, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*args: Any, **kwargs: Any) -> None:
+        raise QueueUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.kiln.queue, verb, fail)
+        result = await stage.imagine()
+    assert result.response is not None
+    assert not result.followups
+    assert len(stage.pictures()) == 1
 
 
 async def test_the_same_interaction_again_is_one_job(stage: Stage) -> None:
