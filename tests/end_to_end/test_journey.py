@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import itertools
@@ -70,7 +71,7 @@ async def test_progress_edits_come_at_most_every_three_seconds(loopback: Loopbac
     assert all(gap > 2.9 for gap in gaps)
 
 
-async def test_pictures_of_several_people_arrive_once_each_in_their_order(
+async def test_pictures_of_several_people_arrive_once_each_in_their_channel(
     loopback: LoopbackDiscord, kiln: KilnProcess
 ) -> None:
     rooms = [loopback.world.add_channel(name) for name in ("one", "two")]
@@ -81,6 +82,50 @@ async def test_pictures_of_several_people_arrive_once_each_in_their_order(
     jobs = await kiln.until_all("delivered")
     assert sorted(int(one.nonce or 0) for one in loopback.pictures()) == [job.id for job in jobs]
     assert [len(loopback.pictures(room)) for room in rooms] == [5, 4]
+
+
+async def test_twenty_people_at_once_are_all_answered_and_served(loopback: LoopbackDiscord, kiln: KilnProcess) -> None:
+    room = loopback.world.add_channel("pictures")
+    people = [loopback.world.add_person(f"user {number}") for number in range(20)]
+    await kiln.start()
+    asked = await asyncio.gather(
+        *(loopback.slash(person, room, "imagine", prompt=f"a gift for {person.name}") for person in people)
+    )
+    jobs = await kiln.until_all("delivered")
+    owners = {one.id: one.person for one in asked}
+    mentioned = {str(job.id): f"<@{owners[job.interaction_id].id}>" for job in jobs}
+    assert len(jobs) == len(loopback.pictures(room)) == 20
+    assert all(mentioned[str(picture.nonce)] in picture.content for picture in loopback.pictures(room))
+
+
+async def test_the_same_interaction_twice_is_one_job_with_one_card(
+    loopback: LoopbackDiscord, kiln: KilnProcess
+) -> None:
+    ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
+    await kiln.start()
+    await loopback.slash(ana, room, "imagine", prompt="a red house")
+    await loopback.gateway.repeat_last()
+    await loopback.world.until(lambda world: len(loopback.asked(faults.CALLBACK)) == 2)
+    await loopback.slash(ana, room, "imagine", prompt="another")
+    await kiln.until(lambda: kiln.statuses() == ["delivered", "delivered"])
+    assert [one.status for one in loopback.asked(faults.CALLBACK)] == [200, 400, 200]
+    assert len([one for one in loopback.world.messages.values() if not one.uploads]) == 2
+    assert len(loopback.pictures(room)) == 2
+
+
+async def test_a_cancelled_drawing_stops_and_posts_nothing(loopback: LoopbackDiscord, kiln: KilnProcess) -> None:
+    ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
+    kiln.step_seconds = 0.2
+    await kiln.start()
+    interaction = await loopback.slash(ana, room, "imagine", prompt="a red house", steps=50)
+    await kiln.until(lambda: kiln.statuses() == ["running"])
+    [(_, job_id)] = await loopback.autocomplete(ana, room, "cancel", job="")
+    await loopback.slash(ana, room, "cancel", job=job_id)
+    await kiln.until_all("cancelled", seconds=3)
+    card = interaction.message
+    assert card is not None
+    await loopback.world.until(lambda world: "Cancelled" in card.text)
+    assert loopback.pictures() == []
 
 
 async def test_no_privileged_intent_is_asked_for_and_commands_sync_once(

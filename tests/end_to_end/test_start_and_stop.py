@@ -59,6 +59,26 @@ async def test_a_signal_while_discord_hangs_ends_in_five_seconds_and_the_picture
     assert len(loopback.pictures()) == 1
 
 
+async def test_a_signal_while_it_still_logs_in_ends_in_five_seconds(
+    loopback: LoopbackDiscord, kiln: KilnProcess
+) -> None:
+    loopback.faults.plan(faults.LOGIN, faults.slow(30))
+    await kiln.start(connect=False)
+    await loopback.world.until(lambda world: bool(loopback.asked(faults.LOGIN)))
+    assert await kiln.stop(seconds=5) == 0
+    assert "Traceback" not in kiln.log()
+
+
+async def test_a_discord_that_cannot_be_reached_is_one_readable_line(
+    loopback: LoopbackDiscord, kiln: KilnProcess
+) -> None:
+    loopback.faults.plan(faults.LOGIN, faults.connection_reset(after_effect=False), times=100)
+    await kiln.start(connect=False)
+    assert await kiln.ended() == 1
+    assert "Discord cannot be reached" in kiln.log()
+    assert "Traceback" not in kiln.log()
+
+
 async def test_a_second_process_on_the_same_database_stops_and_names_the_first(
     loopback: LoopbackDiscord, kiln: KilnProcess, tmp_path: Path
 ) -> None:

@@ -77,6 +77,11 @@ class Gateway:
             raise RuntimeError("no bot has identified yet")
         await self._dispatch(self._current, event, data)
 
+    async def repeat_last(self) -> None:
+        """Send the last event again, as a resume does when the bot's sequence number was lost."""
+        assert self._current is not None
+        await self._dispatch(self._current, *self._current.events[-1])
+
     async def drop(self, *, code: int = 4000) -> None:
         """Close the connection; the session stays and may resume. The door stays shut until `reopen`."""
         self._door.clear()
