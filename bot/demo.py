@@ -21,13 +21,14 @@ import tempfile
 import time
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bot.app import open_kiln
 from bot.client import KilnBot
-from bot.demo_look import SCRIPT, STYLE, face
+from bot.delivery import Delivery
+from bot.demo_look import SCRIPT, STYLE, Paced, face
 from bot.errors import StartError
 from bot.settings import load_settings
 from gen.executor import Generator
@@ -40,10 +41,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PINS = {"simcord": "3.2.1", "discord.py": "2.7.1"}  # the versions whose private side this file knows
+EDIT_EVERY = timedelta(seconds=1)  # a card's progress; nobody limits our rate here
 REFRESH_SECONDS = 0.5  # between looks for news; the page asks every 0.5 s as well
 SETTLE_SECONDS = 10.0  # a command answers in well under one; its job does not count, see `_outside_commands`
-GREETING = "Try /imagine a red house at night: pick /imagine from the list, write, press Enter"
-COMPANY_PROMPT, COMPANY_SEED = "a lighthouse by the sea", 7  # what the second person asks for at the start
+GREETING = "Type /imagine a red house at night and press Enter"
+COMPANY_PROMPT, COMPANY_SEED = "a white lighthouse at sunset", 7  # what the second person asks for at the start
 
 
 def run_demo(*, load: Callable[[], Generator], port: int, data: Path | None, open_browser: bool) -> int:
@@ -87,14 +89,15 @@ async def _demo(folder: Path, *, load: Callable[[], Generator], port: int, open_
     outside = contextvars.copy_context()  # before simcord marks the context of commands
     stop = asyncio.Event()
     # simcord's Discord is new in each demo and knows no commands yet, so what was sent to an earlier one says nothing.
-    async with open_kiln(settings, load=load, remember_sync=False) as bot:
+    delivery = functools.partial(Delivery, edit_every=EDIT_EVERY)
+    async with open_kiln(settings, load=lambda: Paced(load()), make_delivery=delivery, remember_sync=False) as bot:
         _outside_commands(bot.kiln.dispatcher, "wake", outside=outside)
         _outside_commands(bot.kiln.delivery, "connect", "card_shown", "cancelled", outside=outside)
         with _set_by_signals(stop):
             async with _page(bot, port=port) as url:
                 sys.stdout.write(f"Kiln's demo: {url}  (Ctrl-C ends it; pictures in {folder / 'pictures'})\n")
                 sys.stdout.flush()
-                if open_browser:
+                if open_browser and _has_screen():
                     await asyncio.to_thread(webbrowser.open, url)
                 await stop.wait()
 
@@ -115,16 +118,15 @@ def _call_outside(outside: contextvars.Context, call: Callable[..., Any], *args:
 
 @contextlib.contextmanager
 def _set_by_signals(stop: asyncio.Event) -> Iterator[None]:
-    loop, kinds = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
-    with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C arrives as KeyboardInterrupt
-        for kind in kinds:
-            loop.add_signal_handler(kind, stop.set)
+    loop = asyncio.get_running_loop()
+    kinds = () if sys.platform == "win32" else (signal.SIGINT, signal.SIGTERM)  # there Ctrl-C is KeyboardInterrupt
+    for kind in kinds:
+        loop.add_signal_handler(kind, stop.set)
     try:
         yield
     finally:
-        with contextlib.suppress(NotImplementedError):
-            for kind in kinds:
-                loop.remove_signal_handler(kind)
+        for kind in kinds:
+            loop.remove_signal_handler(kind)
 
 
 @contextlib.asynccontextmanager
@@ -235,6 +237,11 @@ def _avatars(env: Env) -> dict[str, tuple[str, bytes]]:
 
     users = [user for user in env.backend.users.values() if user.avatar]
     return {f"{CDN_BASE}/avatars/{user.id}/{user.avatar}.png": ("avatar.png", face(str(user.avatar))) for user in users}
+
+
+def _has_screen() -> bool:
+    """Without one, a text browser would take over the terminal."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _timezone() -> str:

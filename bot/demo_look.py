@@ -1,4 +1,4 @@
-"""How the demo's page looks: Discord's colours over simcord's workbench, relative times that tick, and faces.
+"""How the demo looks: Discord's colours over simcord's workbench, what Discord's own client does, faces, and the pace.
 
 `bot.demo` appends style and script to the page's own files. Knows no Discord, no bot and no server.
 """
@@ -6,8 +6,15 @@
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Callable
 
 from PIL import Image, ImageDraw
+
+from gen.executor import Generator
+from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
+
+STEP_SECONDS = 0.25  # at least: alone on two cores the small model takes 0.05 s, and nobody would see a bar or a queue
 
 FACES = {"Kiln": "#e8743b", "You": "#3ba55d", "Ada": "#8a5cf6"}  # colours
 FACE_PIXELS = 128
@@ -64,6 +71,20 @@ document.addEventListener("click", ({ target }) => {
   setTimeout(() => document.activeElement === document.body && document.querySelector(".command-chip")?.focus(), 50);
 }, true);
 
+// The page drops an Enter that comes while it still talks to the bot: send again until the command is taken.
+const form = document.getElementById("channel-composer");
+form.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !event.target.closest(".command-row")) return;
+  if (document.querySelector(".command-popup:not([hidden])")) return;  // it chose from a list
+  const again = (left) => setTimeout(() => {
+    const row = form.querySelector(".command-row");
+    if (!left || !row || row.querySelector('[readonly], :disabled, [aria-invalid="true"]')) return;
+    form.requestSubmit();
+    again(left - 1);
+  }, 300);
+  again(5);
+}, true);
+
 // Whoever reads the newest message keeps it in sight while pictures arrive; whoever scrolled up stays there.
 const timeline = document.getElementById("channel-timeline");
 const NEAR = 120;
@@ -80,7 +101,7 @@ const follow = () => requestAnimationFrame(() => requestAnimationFrame(() => {
 const sizes = new ResizeObserver(follow);
 sizes.observe(timeline);
 sizes.observe(document.getElementById("channel-message-list"));
-document.getElementById("channel-composer").addEventListener("keydown", (event) => {
+form.addEventListener("keydown", (event) => {
   if (event.key === "Enter") { pinned = true; follow(); }
 });
 
@@ -90,7 +111,8 @@ document.addEventListener("click", (event) => {
   if (!link) return;
   event.preventDefault();
   pinned = false;
-  document.querySelector(`article[data-message-id="${link.href.split("/").at(-1)}"]`)?.scrollIntoView({ block: "center" });
+  const message = document.querySelector(`article[data-message-id="${link.href.split("/").at(-1)}"]`);
+  message?.scrollIntoView({ block: "center" });
 }, true);
 
 // Discord's clients count relative times on by themselves; this page would show them as they were when drawn.
@@ -122,3 +144,27 @@ def face(name: str) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
+
+
+class Paced:
+    """A generator that takes its time, as a large model does, so that progress and waiting can be watched."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+
+    @property
+    def profile(self) -> ModelProfile:
+        return self._generator.profile
+
+    def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
+        """Draw with at least STEP_SECONDS a step; `seconds` of the result has the waiting in it."""
+        began = time.perf_counter()
+
+        def unhurried(report: StepReport) -> None:
+            on_step(report)
+            time.sleep(max(0.0, began + report.step * STEP_SECONDS - time.perf_counter()))
+
+        return self._generator.draw(request, on_step=unhurried)
+
+    def close(self) -> None:
+        self._generator.close()

@@ -30,7 +30,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         demo = Demo(Path(folder))
         try:
-            with open_browser(chromium, width=1120, height=800, scale=1.5) as page:
+            with open_browser(chromium, width=1120, height=960, scale=1.5) as page:
                 shot = _picture(DemoPage(page), demo.url)
         finally:
             demo.stop()
@@ -45,9 +45,9 @@ def _picture(page: DemoPage, url: str) -> bytes:
     expect(page.cards(re.compile("Waiting|Drawing"))).to_have_count(0, timeout=PATIENCE)  # the company's picture
     page.imagine("a red house at night seed:42")
     expect(page.pictures("a red house at night")).to_be_visible(timeout=PATIENCE)
-    page.imagine("a blue boat on a lake seed:7")
-    page.imagine("a green tree in the snow seed:3")
-    expect(page.cards("a blue boat").filter(has_text=re.compile(r"step \d"))).to_be_visible(timeout=PATIENCE)
+    page.imagine("a yellow balloon under a clear sky seed:7")
+    page.imagine("a white castle at sunset seed:3")
+    expect(page.cards("a yellow balloon").filter(has_text=re.compile(r"step [4-8] "))).to_be_visible(timeout=PATIENCE)
     page.page.mouse.move(5, 5)
     return page.page.screenshot()
 

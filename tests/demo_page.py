@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
@@ -91,20 +92,34 @@ class DemoPage:
         self.page.goto(url)
         self._box().wait_for()
 
-    def imagine(self, prompt: str) -> None:
-        """Pick /imagine from the list, type the prompt, send; return once the command was taken."""
-        self.command("imagine", prompt)
+    def imagine(self, prompt: str, **options: str) -> None:
+        """Pick /imagine from the list, type the prompt, add options, send; return once the command was taken."""
+        self._pick("imagine")
+        self.page.keyboard.type(prompt)
+        for name, value in options.items():
+            self.page.locator(".command-ghost").click()
+            self.page.get_by_role("option", name=name).click()
+            self.page.keyboard.type(value)
+        self._send()
 
-    def command(self, name: str, words: str | None = None, *, choice: str | None = None) -> None:
-        """Pick a command from the list, fill in its first option, by `choice` from what it offers, and send."""
+    def choose(self, command: str, choice: str) -> None:
+        """Pick a command, then one of the choices that it offers for its first option, and send."""
+        self._pick(command)
+        self.page.get_by_role("option", name=choice).click()
+        expect(self.page.locator(".command-chip")).to_be_focused()
+        self._send()
+
+    def ask(self, command: str) -> None:
+        """Send a command that needs no words."""
+        self._pick(command)
+        self._send()
+
+    def _pick(self, command: str) -> None:
         self._box().click()
-        self._box().press_sequentially(f"/{name}")
-        self.page.get_by_role("option", name=f"/{name}").first.click()
-        if words is not None:
-            self.page.keyboard.type(words)
-        if choice is not None:
-            self.page.get_by_role("option", name=choice).click()
-            expect(self.page.locator(".command-chip")).to_be_focused()
+        self._box().press_sequentially(f"/{command}")
+        self.page.get_by_role("option", name=f"/{command}").first.click()
+
+    def _send(self) -> None:
         self.page.keyboard.press("Enter")
         self._box().wait_for()  # while a command is written, a form stands in the box's place
 
@@ -118,9 +133,24 @@ class DemoPage:
         """The pictures whose description has `alt`."""
         return self.page.locator(f'article.channel-message img.attachment-image[alt*="{alt}"]')
 
+    def size(self, alt: str) -> list[int]:
+        """Natural width and height of a picture, in pixels, once it has arrived."""
+        found = self.page.wait_for_function(
+            """alt => {
+                const image = document.querySelector(`img.attachment-image[alt*="${alt}"]`);
+                return image?.naturalWidth ? [image.naturalWidth, image.naturalHeight] : null;
+            }""",
+            arg=alt,
+        )
+        return [int(side) for side in found.json_value()]
+
     def private_replies(self) -> Locator:
         """What only this person sees."""
         return self.page.locator("article.channel-message", has=self.page.locator(".message-ephemeral-note"))
+
+    def written(self, message: Locator) -> datetime:
+        """When a message was sent, by the page."""
+        return datetime.fromisoformat(message.locator("time.message-time").get_attribute("datetime") or "")
 
     def times(self) -> list[str]:
         """The relative times on the page, as they read now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -45,24 +46,25 @@ def test_a_newcomer_gets_pictures_and_sees_the_queue(demo: Demo, newcomer: DemoP
     newcomer.imagine("a red house at night")
     card = newcomer.cards("a red house at night").first
     expect(card).to_be_visible(timeout=3_000)
-    expect(card).to_contain_text("Drawing", timeout=PICTURE_SECONDS * 1000)
-    picture = newcomer.pictures("a red house at night")
-    expect(picture).to_be_visible(timeout=PICTURE_SECONDS * 1000)
-    size = picture.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])")
-    assert size == [profile.width, profile.height]
+    expect(card).to_contain_text(
+        re.compile(rf"Drawing ▰*▱+ step \d+ of {profile.steps}"), timeout=PICTURE_SECONDS * 1000
+    )
+    assert abs(newcomer.written(card) - datetime.now(UTC)) < timedelta(minutes=2)  # the page's clock is the real one
+    expect(newcomer.pictures("a red house at night")).to_be_visible(timeout=PICTURE_SECONDS * 1000)
+    assert newcomer.size("a red house at night") == [profile.width, profile.height]
     expect(card).to_contain_text("Done", timeout=10_000)
 
-    for words in ("a boat on a lake", "a tree on a hill", "a castle in the snow"):
-        newcomer.imagine(words)
-    expect(newcomer.cards(re.compile("Waiting"))).not_to_have_count(0)
-    expect(newcomer.cards(re.compile("Waiting")).nth(1)).to_be_visible()  # several jobs wait at once
-    newcomer.command("queue")
+    newcomer.imagine("a blue boat at noon", steps="50")  # long enough for the others to wait
+    newcomer.imagine("a green tree in the rain")
+    newcomer.imagine("a white castle at night")
+    expect(newcomer.cards(re.compile("Waiting"))).to_have_count(2)
+    newcomer.ask("queue")
     expect(newcomer.private_replies()).to_contain_text("Your pictures")
     before = newcomer.times()
     newcomer.page.wait_for_timeout(1_200)
     assert newcomer.times() != before  # "in 9 seconds" counts down with nothing else happening
 
-    for words in ("a boat on a lake", "a tree on a hill", "a castle in the snow"):
+    for words in ("a blue boat at noon", "a green tree in the rain", "a white castle at night"):
         expect(newcomer.pictures(words)).to_be_visible(timeout=PICTURE_SECONDS * 1000)
     expect(newcomer.pictures("a red house at night")).to_be_visible()
     expect(newcomer.cards(re.compile("Waiting|Drawing"))).to_have_count(0, timeout=10_000)
@@ -80,7 +82,7 @@ def test_a_typed_line_is_the_command_and_cancel_offers_my_jobs(newcomer: DemoPag
     expect(newcomer.cards("a green boat")).to_contain_text("7")
     newcomer.imagine("a yellow boat")
 
-    newcomer.command("cancel", choice="a yellow boat")
+    newcomer.choose("cancel", "a yellow boat")
 
     expect(newcomer.cards("a yellow boat").first).to_contain_text("Cancelled", timeout=10_000)
     assert newcomer.complaints == []
