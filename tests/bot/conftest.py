@@ -60,6 +60,10 @@ class Stage:
         """The messages with a file."""
         return [message for message in self.messages(channel) if message.attachments]
 
+    def notified(self, message: discord.Message) -> set[int]:
+        """The people whom a message pinged, which are fewer than it names."""
+        return set(self.env.backend.get_message(message.channel.id, message.id).ping_user_ids)
+
     def detach(self) -> None:
         """Let drawing go on after the command has returned; for states in between."""
         outside = contextvars.Context()

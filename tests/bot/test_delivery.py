@@ -166,7 +166,7 @@ async def test_a_failure_is_told_by_message_when_the_card_is_gone(stage: Stage) 
     await stage.imagine("a broken house")
     told = stage.messages()[-1]
     assert "more memory" in told.content
-    assert [user.id for user in told.mentions] == [stage.alice.id]
+    assert stage.notified(told) == {stage.alice.id}
 
 
 async def test_the_last_edit_of_a_card_is_tried_again(stage: Stage) -> None:

@@ -22,10 +22,10 @@ from tests.bot.conftest import CHOSEN_SEED, Stage, eventually, open_stage, opene
 from tests.fakes import FakeGenerator
 
 
-async def test_a_prompt_becomes_a_picture_that_mentions_its_author_alone(stage: Stage) -> None:
+async def test_a_prompt_becomes_a_picture_that_notifies_its_author_alone(stage: Stage) -> None:
     await stage.imagine("a red house", seed=42, size="256x128", steps=3, guidance=2.5)
     (picture,) = stage.pictures()
-    assert [user.id for user in picture.mentions] == [stage.alice.id]
+    assert stage.notified(picture) == {stage.alice.id}
     assert "a red house" in picture.content
     assert "seed `42` · 256x128 · 3 steps · guidance 2.5" in picture.content
     assert picture.attachments[0].filename == "kiln-1.png"
@@ -218,8 +218,8 @@ async def test_sizes_are_offered_with_words(stage: Stage) -> None:
 async def test_an_echoed_prompt_pings_nobody_and_formats_nothing(stage: Stage, prompt: str) -> None:
     await stage.imagine(prompt)
     card, picture = stage.messages()
-    assert not card.mentions
-    assert [user.id for user in picture.mentions] == [stage.alice.id]
+    assert not stage.notified(card)
+    assert stage.notified(picture) == {stage.alice.id}
     for words in (text_of(card).splitlines()[0], picture.content.splitlines()[0]):
         echoed = words.partition("**")[2].rpartition("**")[0]
         for trick in ("@everyone", "@here", "<@1", "<@&", "```", " https://", "[a", "discord.gg/"):
@@ -284,6 +284,7 @@ async def test_a_bug_in_the_command_is_one_sentence_and_a_traceback_in_the_log(
 async def test_an_interaction_that_is_already_answered_still_brings_the_picture(stage: Stage) -> None:
     stage.env.inject_error("POST", "/interactions/*/*/callback", status=400, code=40060)
     await stage.imagine()
+    assert stage.messages() == stage.pictures(), "a second card was sent"
     assert len(stage.pictures()) == 1
 
 
