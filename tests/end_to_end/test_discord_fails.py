@@ -100,7 +100,7 @@ async def test_a_card_that_may_not_be_edited_any_more_is_left_alone(
     kiln.step_seconds = 0.15
     loopback.faults.plan(faults.EDIT_MESSAGE, fault, times=100)
     await kiln.start()
-    await loopback.slash(ana, room, "imagine", prompt="a red house", steps=30)
+    await loopback.slash(ana, room, "imagine", prompt="a red house", steps=25)
     await kiln.until_all("delivered")
     assert len(loopback.asked(faults.EDIT_MESSAGE)) == 1
 
@@ -178,6 +178,18 @@ async def test_an_answer_that_took_effect_but_came_back_as_an_error_is_an_answer
     assert card is not None
     await loopback.world.until(lambda world: "Done" in card.text)
     assert [one.id for one in loopback.world.messages.values() if not one.uploads] == [card.id]
+
+
+@pytest.mark.parametrize("after_effect", [True, False])
+async def test_an_answer_that_breaks_off_costs_no_job(
+    loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel, after_effect: bool
+) -> None:
+    loopback.faults.plan(faults.CALLBACK, faults.connection_reset(after_effect=after_effect))
+    await kiln.start()
+    await loopback.send_slash(ana, room, "imagine", prompt="a red house")
+    await kiln.until_accepted(jobs=1)
+    [job] = await kiln.until_all("delivered")
+    assert [picture.id for picture in loopback.pictures(room)] == [job.result_message_id]
 
 
 async def test_a_token_that_died_after_15_minutes_changes_nothing(
