@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def upgrade(path: Path, *, now: datetime, script: Path = MIGRATIONS) -> UpgradeR
         return UpgradeReport(before=before, after=head, backup=None)
     copy = None
     if before is not None:
-        copy = path.with_name(f"{path.stem}-{before}-{now:%Y%m%dT%H%M%SZ}{path.suffix}")
+        copy = _free_name(path, f"{path.stem}-{before}-{now:%Y%m%dT%H%M%SZ}")
         backup(path, copy)
         log.info("upgrading %s from schema %s to %s; a copy of the old one is %s", path, before, head, copy)
     with _as_start_error(path), _migrating(URL.create("sqlite", database=str(path))) as engine_connection:
@@ -149,6 +150,12 @@ def check_folder(path: Path) -> None:
     for place in (folder, path):
         if place.exists() and not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             raise StartError(f"{place} cannot be written: check its permissions")
+
+
+def _free_name(path: Path, stem: str) -> Path:
+    """Beside `path`; numbered when an upgrade that did not finish left a copy in the same second."""
+    names = (f"{stem}{number}{path.suffix}" for number in chain([""], (f"-{n}" for n in count(2))))
+    return next(copy for name in names if not (copy := path.with_name(name)).exists())
 
 
 def _check_exists(path: Path) -> None:

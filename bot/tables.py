@@ -2,9 +2,8 @@
 
 `migrations/` must say the same as this (`kiln db check --models`).
 
-Indexes are partial where only a few of many rows matter: a claim among 100,000 finished jobs reads one entry. A
-partial index serves a query only if the query has the same literal condition, so use `has_status()`, never a bound
-parameter, for the statuses below.
+Indexes are partial where only a few of many rows matter: a claim among 100,000 finished jobs reads one entry. SQLite
+promises a partial index only to a query with the same literal condition, hence `has_status()`.
 """
 
 from __future__ import annotations

@@ -371,11 +371,17 @@ async def test_an_upgrade_that_breaks_a_reference_is_rolled_back(path: Path) -> 
     assert query(path, "SELECT count(*) FROM users") == [(1,)]
 
 
-async def test_the_copy_before_an_upgrade_is_named_by_revision_and_time(path: Path) -> None:
-    await submitted(path, 1)
+def test_the_copy_before_an_upgrade_is_named_by_revision_and_time(path: Path) -> None:
+    upgrade(path, now=NOW)
     report = schema.upgrade(path, now=NOW, script=with_second_revision(path.parent, "pass"))
     assert (report.before, report.after) == ("0001", "0002")
     assert report.backup == path.with_name("kiln-0001-20260102T030405Z.sqlite3")
+    with path.open("wb") as file:
+        file.write(report.backup.read_bytes())
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+    again = schema.upgrade(path, now=NOW, script=path.parent / "migrations")
+    assert again.backup == path.with_name("kiln-0001-20260102T030405Z-2.sqlite3")
 
 
 def test_migrations_run_only_through_kiln(tmp_path: Path) -> None:
