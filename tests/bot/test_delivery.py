@@ -15,6 +15,7 @@ import discord
 import pytest
 from PIL import Image
 
+from bot.cards import card
 from bot.job import Job, JobStatus
 from bot.posting import NONCE_LASTS, Posted, Poster, backoff
 from bot.upload import largest_fitting
@@ -261,3 +262,45 @@ def test_a_picture_that_fits_is_not_touched() -> None:
     upload = largest_fitting(png, stem="kiln-1", limit=len(png))
     assert upload is not None
     assert (upload.name, upload.data) == ("kiln-1.png", png)
+
+
+async def left_running(data: Path, *, times: int) -> None:
+    """A process that dies while it draws, `times` times."""
+    async with open_stage(data) as stage:
+        stage.kiln.dispatcher.wake = lambda: None  # type: ignore[method-assign]
+        await stage.imagine("a red house")
+        for attempt in range(times):
+            if attempt:
+                await stage.kiln.queue.recover()
+            assert await stage.kiln.queue.claim() is not None
+
+
+async def test_a_job_that_was_interrupted_is_drawn_at_the_next_start(tmp_path: Path) -> None:
+    await left_running(tmp_path, times=1)
+    async with open_stage(tmp_path) as stage:
+        await stage.env.settle()
+        assert len(stage.pictures()) == 1
+        assert (await only_job(stage)).status is JobStatus.DELIVERED
+
+
+async def test_a_job_that_took_the_process_down_twice_is_set_aside_and_its_author_told(tmp_path: Path) -> None:
+    await left_running(tmp_path, times=2)
+    async with open_stage(tmp_path) as stage:
+        await stage.env.settle()
+        assert not stage.generator.begun
+        (told,) = stage.messages()  # the card of the first stage is gone
+        assert "Set aside" in told.content
+        assert stage.notified(told) == {stage.alice.id}
+
+
+async def test_a_card_that_comes_late_shows_what_happened_meanwhile(stage: Stage) -> None:
+    stage.detach()
+    await stage.imagine()
+    await eventually(lambda: "Done in" in text_of(stage.messages()[0]))
+    job = replace(await only_job(stage), id=99, card_message_id=None, status=JobStatus.RUNNING)
+    stage.kiln.delivery.started(job)
+    await asyncio.sleep(0)
+    late = await stage.bot.get_partial_messageable(stage.channel.id).send(view=card(job))
+    stage.kiln.delivery.started(replace(job, status=JobStatus.CANCELLED))
+    stage.kiln.delivery.card_shown(99, message_id=late.id)
+    await eventually(lambda: "Cancelled" in text_of(stage.messages()[-1]))

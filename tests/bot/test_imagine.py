@@ -249,6 +249,12 @@ async def test_a_direct_message_gets_a_clear_word(stage: Stage) -> None:
     assert "in servers only" in said(result)
 
 
+async def test_a_command_of_an_older_kiln_gets_a_clear_word(stage: Stage) -> None:
+    command = {"id": "1", "name": "paint", "type": 1, "options": []}
+    result = await _dispatch_actor_interaction(stage.alice, InteractionType.APPLICATION_COMMAND, stage.channel, command)
+    assert "reload Discord" in said(result)
+
+
 async def test_over_the_cap_nothing_is_stored(tmp_path: Path) -> None:
     async with open_stage(tmp_path, max_waiting_per_user=1) as stage:
         stage.detach()
