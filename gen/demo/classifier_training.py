@@ -22,7 +22,7 @@ Labelled = tuple[Tensor, Tensor]  # (N, H, W, 3) uint8 and (N, attributes)
 class ClassifierConfig:
     """Steps and batch."""
 
-    steps: int = 3000
+    steps: int = 4000
     batch: int = 256
     learning_rate: float = 3e-3
 

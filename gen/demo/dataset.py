@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from gen.demo import parallel
 from gen.demo.captions import describe
 from gen.demo.scenes import ATTRIBUTES, Scene, draw_scene, sample_scene
 from gen.demo.tokenizers import encode_clip, encode_t5
@@ -62,7 +63,8 @@ def plan_tasks(sizes: dict[tuple[int, int], int], *, held_out: bool, tokenizers:
 def render(tasks: Sequence[Task]) -> Iterator[Shard]:
     """Render shards in the order of `tasks`, on all cores."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(os.cpu_count(), initializer=_be_quiet) as pool:
+    cores = max(1, (os.cpu_count() or 1) // parallel.world())
+    with context.Pool(cores, initializer=_be_quiet) as pool:
         for pixels, labels, clip_ids, t5_ids in pool.imap(_render_shard, tasks):
             yield Shard(
                 pixels=torch.from_numpy(pixels),

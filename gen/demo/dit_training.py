@@ -14,14 +14,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gen.demo import parallel
 from gen.demo.report import Log
 
 Size = tuple[int, int]  # width, height
+CALIBRATE_FROM, CALIBRATE_TO = 150, 300  # steps between which the pace is measured
 Velocity = Callable[..., Tensor]  # DiffSynth's model function
 
 
@@ -29,9 +32,10 @@ Velocity = Callable[..., Tensor]  # DiffSynth's model function
 class DiTConfig:
     """Steps, batch and schedule of both stages."""
 
-    steps: int = 9500
+    steps: int = 8000
+    minutes: float | None = None  # fit the steps into this much time instead; the log says how many
     distil_steps: int = 900
-    tokens: int = 300_000  # picture and text tokens a batch
+    tokens: int = 500_000  # picture and text tokens a batch, over all GPUs
     learning_rate: float = 1.2e-3
     distil_learning_rate: float = 2e-4
     warmup: int = 400
@@ -55,6 +59,10 @@ class Examples:
 
 class Model(nn.Module):
     """The DiT and its text encoders as one: latents, sigmas and token ids → velocity."""
+
+    dit: Any
+    clip: Any
+    t5: Any
 
     def __init__(self, *, dit: nn.Module, clip: nn.Module, t5: nn.Module, velocity: Velocity) -> None:
         super().__init__()
@@ -85,6 +93,27 @@ class Model(nn.Module):
             part.compile(dynamic=True)
 
 
+class _Clock:
+    """Seconds since the start, and how many steps fit into what is left."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._mark: tuple[int, float] | None = None
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def fit(self, step: int, steps: int, minutes: float) -> int:
+        """At the first call remember where we are; at the second tell the number of steps that `minutes` allow."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if self._mark is None:
+            self._mark = (step, self.seconds())
+            return steps
+        pace = (self.seconds() - self._mark[1]) / (step - self._mark[0])
+        return step + int((minutes * 60 - self.seconds()) / pace)
+
+
 def _image_ids(x: Tensor) -> Tensor:
     """Positions (1, (h/2)(w/2), 3) as DiffSynth's `prepare_image_ids`, but made on the device, once for the batch."""
     rows = torch.arange(x.shape[2] // 2, device=x.device, dtype=torch.float32)
@@ -100,24 +129,26 @@ def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTCon
         parameters.values(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=_on_card(model)
     )
     average = {name: p.detach().clone() for name, p in parameters.items()}
-    step = _resume(folder / "dit.safetensors", parameters, average, optimizer)
-    batches, started = _batches(examples, config, start=step), time.perf_counter()
-    running = 0.0
-    while step < config.steps:
+    first = step = _resume(folder / "dit.safetensors", parameters, average, optimizer)
+    clock, steps = _Clock(), config.steps
+    batches, running = _batches(examples, config, start=step), torch.zeros(())
+    while step < steps:
         if step % config.checkpoint == 0:
-            torch.manual_seed(config.seed * 1_000_003 + step)  # so that going on equals never having stopped
+            torch.manual_seed((config.seed * 64 + parallel.rank()) * 1_000_003 + step)  # as if never interrupted
             batches = _batches(examples, config, start=step)
             _checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
+        if config.minutes and step - first in (CALIBRATE_FROM, CALIBRATE_TO):
+            steps = parallel.agree(clock.fit(step, steps, config.minutes), _device(model))
         step += 1
-        _set_learning_rate(optimizer, config.learning_rate, step, config.steps, config.warmup)
+        _set_learning_rate(optimizer, config.learning_rate, step, steps, config.warmup)
         loss = flow_loss(model, *next(batches), config=config)
         _descend(loss, parameters, optimizer)
         torch._foreach_lerp_(
             list(average.values()), [p.detach() for p in parameters.values()], 1 - min(config.ema, step / (step + 20))
         )
-        running = running * 0.98 + 0.02 * loss.detach() if step > 1 else loss.detach()
-        if step % 100 == 0 or step == config.steps:
-            log.add("dit", step=step, seconds=time.perf_counter() - started, loss=float(running))
+        running = running.to(loss) * 0.98 + 0.02 * loss.detach() if step - first > 1 else loss.detach()
+        if step % 100 == 0 or step == steps:
+            log.add("dit", step=step, seconds=clock.seconds(), loss=float(running), of=steps)
     _checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
     _copy_into(parameters, average)
 
@@ -134,8 +165,8 @@ def distil(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=config.distil_learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=_on_card(model)
     )
-    torch.manual_seed(config.seed)
-    batches, started = _batches(examples, config, start=0, share=0.5), time.perf_counter()
+    torch.manual_seed(config.seed * 64 + parallel.rank())
+    batches, clock = _batches(examples, config, start=0, share=0.5), _Clock()
     for step in range(1, config.distil_steps + 1):
         _set_learning_rate(optimizer, config.distil_learning_rate, step, config.distil_steps, 50)
         loss = distillation_loss(model, teacher, *next(batches), config=config)
@@ -144,7 +175,7 @@ def distil(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig
             list(average.values()), [p.detach() for p in parameters.values()], 1 - min(0.995, step / (step + 20))
         )
         if step % 50 == 0 or step == config.distil_steps:
-            log.add("distil", step=step, seconds=time.perf_counter() - started, loss=float(loss))
+            log.add("distil", step=step, seconds=clock.seconds(), loss=float(loss.detach()))
     _copy_into(parameters, average)
 
 
@@ -154,7 +185,8 @@ def flow_loss(model: Model, latents: Tensor, clip_ids: Tensor, t5_ids: Tensor, *
     with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
         text = model.encode(clip_ids, t5_ids)
         predicted = model(x, sigma, text, torch.ones_like(sigma))
-    return (predicted.float() - (noise - latents)).square().mean()
+    loss: Tensor = (predicted.float() - (noise - latents)).square().mean()
+    return loss
 
 
 def distillation_loss(
@@ -171,7 +203,8 @@ def distillation_loss(
             given, free = teacher(x, sigma, text, ones).float(), teacher(x, sigma, empty, ones).float()
             target = free + guidance[:, None, None, None] * (given - free)
         predicted = model(x, sigma, text, guidance)
-    return ((predicted.float() - target).square().mean((1, 2, 3)) / guidance).mean()
+    loss: Tensor = ((predicted.float() - target).square().mean((1, 2, 3)) / guidance).mean()
+    return loss
 
 
 def _noised(latents: Tensor, config: DiTConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,7 +236,7 @@ def _batches(
         source = examples[sizes[int(torch.multinomial(weights, 1, generator=chooser))]]
         number, device = len(source.latents), source.latents.device
         tokens = source.latents[0, 0].numel() // 4 + source.t5_ids.shape[-1]
-        batch = min(number, max(1, int(config.tokens * share / tokens)))
+        batch = min(number, max(1, int(config.tokens * share / tokens / parallel.world())))
         row = torch.randint(number, (batch,), device=device)
         caption = torch.randint(source.clip_ids.shape[1], (batch,), device=device)
         clip_ids, t5_ids = source.clip_ids[row, caption].long(), source.t5_ids[row, caption].long()
@@ -219,6 +252,7 @@ def _batches(
 def _descend(loss: Tensor, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
+    parallel.average_gradients(list(parameters.values()))
     nn.utils.clip_grad_norm_(parameters.values(), 1.0)
     optimizer.step()
 
@@ -237,7 +271,11 @@ def _copy_into(parameters: Mapping[str, nn.Parameter], average: Mapping[str, Ten
 
 
 def _on_card(model: nn.Module) -> bool:
-    return next(model.parameters()).is_cuda
+    return _device(model).type == "cuda"
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _checkpoint(
@@ -247,6 +285,8 @@ def _checkpoint(
     optimizer: torch.optim.Optimizer,
     step: int,
 ) -> None:
+    if parallel.rank():
+        return
     state: dict[str, Tensor] = {"step": torch.tensor(step)}
     for name, parameter in parameters.items():
         state[f"now.{name}"] = parameter.detach().clone()

@@ -43,7 +43,7 @@ def train_clip_tokenizer(captions: Iterable[str], folder: Path, *, vocabulary: i
     pieces = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
     pieces += [byte + "</w>" for byte in alphabet if byte + "</w>" not in trained.get_vocab()]
     trained.save(str(folder.parent / "bpe.json"))
-    merges = [tuple(pair) for pair in _take_model(folder.parent / "bpe.json")["merges"]]
+    merges: Any = [tuple(pair) for pair in _take_model(folder.parent / "bpe.json")["merges"]]
     padding = [f"<|unused_{number}|>" for number in range(vocabulary - 2 - len(pieces))]
     ids = {piece: number for number, piece in enumerate([*pieces, *padding, BOS, EOS])}
     CLIPTokenizer(vocab=ids, merges=merges, model_max_length=CLIP_TOKENS).save_pretrained(folder)

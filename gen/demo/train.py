@@ -10,6 +10,7 @@ import argparse
 import copy
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gen.demo import dataset, tokenizers
+from gen.demo import dataset, parallel, tokenizers
 from gen.demo.classifier import Classifier
 from gen.demo.classifier_training import ClassifierConfig, accuracy, train_classifier
 from gen.demo.dit_training import DiTConfig, Examples, Model, Size, distil, train_dit
@@ -88,11 +89,11 @@ class Config:
 
 
 TINY = Config(
-    pictures={(256, 256): 256, (192, 128): 128},
+    pictures={(256, 256): 512, (192, 128): 256},
     unseen=128,
     vae=VAEConfig(crop_steps=2, full_steps=2, crop_batch=2, full_batch=1),
     classifier=ClassifierConfig(steps=2, batch=8),
-    dit=DiTConfig(steps=4, distil_steps=2, tokens=1200, checkpoint=2, compile=False),
+    dit=DiTConfig(steps=4, distil_steps=2, tokens=2400, checkpoint=2, compile=False),
 )
 
 
@@ -102,7 +103,8 @@ class Pictures:
     def __init__(self, config: Config, work: Path, device: torch.device) -> None:
         weights = work / "weights"
         plan = dataset.plan_tasks(config.pictures, held_out=False, tokenizers=weights, t5_tokens=SHAPE.t5_tokens)
-        self._counts = config.pictures
+        plan = plan[parallel.rank() :: parallel.world()]
+        self._planned = Counter((task.width, task.height) for task in plan)
         self._shards: dict[Size, list[dataset.Shard]] = {size: [] for size in config.pictures}
         self._device = device
         self._rendering = ThreadPoolExecutor(max_workers=1).submit(self._fill, plan)
@@ -114,7 +116,7 @@ class Pictures:
 
     def first(self, share: float) -> dict[Size, Tensor]:
         """Pixels of the first `share` of every size, the same in every run; waits for them."""
-        wanted = {size: max(1, int(share * number / 128)) for size, number in self._counts.items()}
+        wanted = {size: max(1, int(share * shards)) for size, shards in self._planned.items()}
         while any(len(self._shards[size]) < number for size, number in wanted.items()):
             if self._rendering.done():
                 self._rendering.result()
@@ -138,12 +140,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder for checkpoints and the result")
     parser.add_argument("--tiny", action="store_true", help="a few steps of everything, to try the code on a CPU")
-    parser.add_argument("--dit-steps", type=int, help="flow-matching steps, for a quick look")
+    parser.add_argument("--dit-steps", type=int, help="flow-matching steps")
+    parser.add_argument("--dit-minutes", type=float, help="as many flow-matching steps as fit into this time")
     arguments = parser.parse_args()
     config = TINY if arguments.tiny else Config()
     if arguments.dit_steps:
         config = replace(config, dit=replace(config.dit, steps=arguments.dit_steps))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if arguments.dit_minutes:
+        config = replace(config, dit=replace(config.dit, minutes=arguments.dit_minutes))
+    device = parallel.start()
     torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision("high")
     run(config, arguments.work, device)
@@ -151,21 +156,25 @@ def main() -> None:
 
 def run(config: Config, work: Path, device: torch.device) -> None:
     """All stages; the result stands in `work/weights`, the report in `work/report`."""
-    log = Log(work / "report" / "log.jsonl")
-    _describe(config, work / "report" / "config.json")
-    _tokenizers(work / "weights")
-    encoder, decoder = SizedVAEEncoder(SHAPE).to(device), SizedVAEDecoder(SHAPE).to(device)
-    examples = _examples(config, work, device, log, (encoder, decoder))
+    log = Log(work / "report" / ("log.jsonl" if parallel.rank() == 0 else f"log-{parallel.rank()}.jsonl"))
+    if parallel.rank() == 0:
+        _describe(config, work / "report" / "config.json")
+        _tokenizers(work / "weights")
+    parallel.wait_for_all()
+    vae = (SizedVAEEncoder(SHAPE).to(device), SizedVAEDecoder(SHAPE).to(device))
+    examples = _examples(config, work, device, log, vae)
     model = Model(dit=SizedDiT(SHAPE), clip=SizedClip(SHAPE), t5=SizedT5(SHAPE), velocity=build_velocity()).to(device)
     model.clip.attn_mask = model.clip.attn_mask.to(device)  # a plain tensor, which `to` leaves where it was
     _initialize(model)
+    parallel.copy_first([model])
     if config.dit.compile:
         model.compile_parts()
     train_dit(model, examples, config=config.dit, folder=work, log=log)
     distil(model, examples, config=config.dit, log=log)
-    models = {"dit": model.dit, "clip": model.clip, "t5": model.t5, "vae_encoder": encoder, "vae_decoder": decoder}
-    save_weights(work / "weights", shape=SHAPE, profile=PROFILE, models=models)
-    plot_losses(log, work / "report" / "losses.png")
+    if parallel.rank() == 0:
+        models = {"dit": model.dit, "clip": model.clip, "t5": model.t5, "vae_encoder": vae[0], "vae_decoder": vae[1]}
+        save_weights(work / "weights", shape=SHAPE, profile=PROFILE, models=models)
+        plot_losses(log, work / "report" / "losses.png")
 
 
 def _describe(config: Config, path: Path) -> None:
@@ -191,22 +200,26 @@ def _tokenizers(folder: Path) -> None:
 def _examples(
     config: Config, work: Path, device: torch.device, log: Log, vae: tuple[nn.Module, nn.Module]
 ) -> dict[Size, Examples]:
-    """Latents and token ids; trains the VAE and the classifier on the way, where their files are not there yet."""
-    path = work / "vae.safetensors"
-    stored = {size: work / f"latents-{size[0]}x{size[1]}.safetensors" for size in config.pictures}
+    """Latents and token ids; trains the VAE and the classifier on the way, where their files are not there yet.
+
+    With several processes the first trains the VAE while the last trains the classifier; each encodes its own share.
+    """
+    path, rank = work / "vae.safetensors", parallel.rank()
+    stored = {size: work / f"latents-{rank}-{size[0]}x{size[1]}.safetensors" for size in config.pictures}
     if path.exists() and all(file.exists() for file in stored.values()):
         _load_vae(path, vae)
         return {size: Examples(**_moved(load_file(file), device)) for size, file in stored.items()}
     pictures = Pictures(config, work, device)
-    if path.exists():
-        _load_vae(path, vae)
-    else:
+    if rank == 0 and not path.exists():
         first = pictures.first(config.vae_share)
         train_vae(*vae, first, config=config.vae, log=log)
         log.add("vae", psnr_db=psnr(*vae, first[256, 256][:256]))
         save_file({f"{i}.{k}": t for i, m in enumerate(vae) for k, t in m.state_dict().items()}, path)
     everything = pictures.all()
-    _classifier(config, work, device, log, everything)
+    if rank == parallel.world() - 1:
+        _classifier(config, work, device, log, everything)
+    parallel.wait_for_all()
+    _load_vae(path, vae)
     examples = {size: _encode(vae[0], shard) for size, shard in everything.items()}
     for size, example in examples.items():
         save_file({name: getattr(example, name) for name in ("latents", "clip_ids", "t5_ids")}, stored[size])
@@ -236,8 +249,9 @@ def _classifier(
 
 @torch.no_grad()
 def _encode(encoder: nn.Module, shard: dataset.Shard) -> Examples:
-    light = copy.deepcopy(encoder).to(torch.bfloat16)
-    parts = [light(to_pictures(p).to(torch.bfloat16)).to(torch.float16) for p in torch.split(shard.pixels, 128)]
+    dtype = torch.bfloat16 if shard.pixels.is_cuda else torch.float32
+    light = copy.deepcopy(encoder).to(dtype)
+    parts = [light(to_pictures(p).to(dtype)).to(torch.float16) for p in torch.split(shard.pixels, 128)]
     return Examples(latents=torch.cat(parts), clip_ids=shard.clip_ids, t5_ids=shard.t5_ids)
 
 

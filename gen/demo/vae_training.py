@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,8 @@ Size = tuple[int, int]  # width, height
 class VAEConfig:
     """Steps, batch and weights of the VAE's losses."""
 
-    crop_steps: int = 1200  # on crops of `crop` pixels: most of what there is to learn is local
-    full_steps: int = 500  # on whole pictures, so that the group norms see what they will see
+    crop_steps: int = 900  # on crops of `crop` pixels: most of what there is to learn is local
+    full_steps: int = 330  # on whole pictures, so that the group norms see what they will see
     crop: int = 128  # pixels
     crop_batch: int = 160
     full_batch: int = 48
@@ -34,9 +35,7 @@ class VAEConfig:
     ema: float = 0.998
 
 
-def train_vae(
-    encoder: nn.Module, decoder: nn.Module, pixels: Mapping[Size, Tensor], *, config: VAEConfig, log: Log
-) -> None:
+def train_vae(encoder: Any, decoder: Any, pixels: Mapping[Size, Tensor], *, config: VAEConfig, log: Log) -> None:
     """Train both in place and leave them with averaged weights and latents of unit variance.
 
     `pixels` holds (N, H, W, 3) uint8 per size, on the device of the models.
@@ -65,7 +64,7 @@ def train_vae(
         _normalize(encoder, decoder, pixels)
 
 
-def vae_losses(encoder: nn.Module, decoder: nn.Module, batch: Tensor, config: VAEConfig) -> dict[str, Tensor]:
+def vae_losses(encoder: Any, decoder: Any, batch: Tensor, config: VAEConfig) -> dict[str, Tensor]:
     """Weighted losses of one batch (B, 3, H, W) in [-1, 1]."""
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=batch.is_cuda):
         mean, log_variance = moments(encoder, batch)
@@ -78,7 +77,7 @@ def vae_losses(encoder: nn.Module, decoder: nn.Module, batch: Tensor, config: VA
     return {"error": error, "kl": config.kl_weight * kl, "half": config.half_weight * half_error}
 
 
-def moments(encoder: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
+def moments(encoder: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log variance (B, 16, H/8, W/8) of the raw latents; the encoder's own forward keeps the mean only."""
     hidden = encoder.conv_in(pictures)
     for block in encoder.blocks:
@@ -94,7 +93,7 @@ def to_pictures(pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def psnr(encoder: nn.Module, decoder: nn.Module, pixels: Tensor) -> float:
+def psnr(encoder: Any, decoder: Any, pixels: Tensor) -> float:
     """Mean peak signal to noise ratio, in dB, of pictures (N, H, W, 3) uint8 after encoding and decoding."""
     pictures = to_pictures(pixels)
     error = ((decoder(encoder(pictures)).clamp(-1, 1) - pictures) / 2).square().mean((1, 2, 3))
@@ -119,7 +118,7 @@ def _pool(pictures: Tensor, factor: int) -> Tensor:
     return pictures if factor == 1 else avg_pool2d(pictures, factor)
 
 
-def _normalize(encoder: nn.Module, decoder: nn.Module, pixels: Mapping[Size, Tensor]) -> None:
+def _normalize(encoder: Any, decoder: Any, pixels: Mapping[Size, Tensor]) -> None:
     """Scale the latents to unit variance, the decoder's first layer undoing it, so that nothing else changes."""
     largest = max(pixels.values(), key=len)
     latents = torch.cat([encoder(to_pictures(part)) for part in torch.split(largest[:1024], 64)])
