@@ -152,10 +152,6 @@ class DemoPage:
         """When a message was sent, by the page."""
         return datetime.fromisoformat(message.locator("time.message-time").get_attribute("datetime") or "")
 
-    def times(self) -> list[str]:
-        """The relative times on the page, as they read now."""
-        return self.page.locator(".component-container time.discord-timestamp").all_inner_texts()
-
     def _box(self) -> Locator:
         return self.page.locator("#channel-composer-input")
 
