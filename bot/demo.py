@@ -56,9 +56,12 @@ def run_demo(*, load: Callable[[], Generator], port: int, data: Path | None, ope
     """
     check_versions()
     logging.getLogger("discord").setLevel(logging.ERROR)  # its warnings are about voice, and a probe of simcord's
-    with _data_folder(data) as folder:
+    # torch, not yet imported, must leave the page a core: its threads wait for each other by spinning, and two of them
+    # beside a browser on two cores were many times slower than one (2026-11: 20 s a picture instead of 1).
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
+    with contextlib.nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="kiln-demo-") as folder:
         try:
-            asyncio.run(_demo(folder, load=load, port=port, open_browser=open_browser))
+            asyncio.run(_demo(Path(folder), load=load, port=port, open_browser=open_browser))
         except KeyboardInterrupt:  # before the demo's own handler was there, or a second one
             return 130
     return 0
@@ -73,15 +76,6 @@ def check_versions() -> None:
             raise StartError(f"The demo needs {package}: pip install 'kiln-bot[demo]'") from None
         if found != pinned:
             raise StartError(f"The demo needs {package} {pinned}, found {found}: pip install '{package}=={pinned}'")
-
-
-@contextlib.contextmanager
-def _data_folder(chosen: Path | None) -> Iterator[Path]:
-    if chosen is not None:
-        yield chosen
-        return
-    with tempfile.TemporaryDirectory(prefix="kiln-demo-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
 
 
 async def _demo(folder: Path, *, load: Callable[[], Generator], port: int, open_browser: bool) -> None:
