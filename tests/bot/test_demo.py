@@ -12,10 +12,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from bot import demo
+from bot.app import open_kiln
 from bot.errors import StartError
+from bot.settings import load_settings
 from tests.fakes import FakeGenerator
 
 ROOT = Path(__file__).parents[2]
@@ -79,3 +82,30 @@ def jobs_and_people(database: Path) -> tuple[int, int]:
     with closing(sqlite3.connect(database)) as connection:
         jobs, people = connection.execute(counts).fetchone()
     return jobs, people
+
+
+async def test_an_action_counts_although_the_page_was_published_since(tmp_path: Path) -> None:
+    """Our own refreshing must not make the page refuse what somebody clicks meanwhile."""
+    settings = load_settings(data=tmp_path)
+    async with open_kiln(settings, load=FakeGenerator, remember_sync=False) as bot, demo._page(bot, port=0) as url:
+        address, _, key = url.partition("/#")
+        headers = {"X-Simcord-Capability": key}
+        async with aiohttp.ClientSession(address, headers=headers) as browser:
+            async with browser.post("/api/pages", json={}) as opened:
+                page = await opened.json()
+            action = {
+                "kind": "browse_messages",
+                "query": "",
+                "filter": "all",
+                "cursor": None,
+                "protocol_version": 3,
+                "sequence": 1,
+                "request_id": "one",
+                "generation": page["context"]["generation"],
+                "bot_generation": page["botGeneration"],
+                "published_revision": page["publishedRevision"] - 1,
+            }
+            context = {"X-Simcord-Context": page["context"]["id"]}
+            async with browser.post("/api/action", json=action, headers=context) as answered:
+                receipt = await answered.json()
+    assert (receipt["rejected"], receipt["settlement"]) == (False, "settled")
