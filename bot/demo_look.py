@@ -89,15 +89,18 @@ form.addEventListener("keydown", (event) => {
 const timeline = document.getElementById("channel-timeline");
 const NEAR = 120;
 let pinned = true;
-const look = () => setTimeout(() => {
-  pinned = timeline.scrollHeight - timeline.scrollTop - timeline.clientHeight < NEAR;
-}, 200);
-for (const kind of ["wheel", "touchmove", "pointerup", "keyup"]) {
-  timeline.addEventListener(kind, look, { passive: true });
-}
 const follow = () => requestAnimationFrame(() => requestAnimationFrame(() => {
   if (pinned) timeline.scrollTop = timeline.scrollHeight;
 }));
+for (const kind of ["wheel", "touchmove", "pointerdown", "pointerup", "keydown"]) {
+  timeline.addEventListener(kind, () => {
+    pinned = false;
+    setTimeout(() => {
+      pinned = timeline.scrollHeight - timeline.scrollTop - timeline.clientHeight < NEAR;
+    }, 300);
+  }, { passive: true });
+}
+timeline.addEventListener("scroll", follow, { passive: true });  // the page itself scrolls back at times
 const sizes = new ResizeObserver(follow);
 sizes.observe(timeline);
 sizes.observe(document.getElementById("channel-message-list"));

@@ -67,6 +67,7 @@ def test_a_newcomer_gets_pictures_and_sees_the_queue(newcomer: DemoPage) -> None
     newcomer.imagine("a green tree in the rain")
     newcomer.imagine("a white castle at night")
     expect(newcomer.cards("Waiting")).to_have_count(2)
+    expect(newcomer.cards("a white castle at night")).to_be_in_viewport(ratio=0.99)  # the newest stays in sight
     newcomer.ask("queue")
     expect(newcomer.private_replies()).to_contain_text("Your pictures")
 
