@@ -1,0 +1,152 @@
+"""`python -m gen draw`: the generator without Discord and without a database. `kiln draw` is the same command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from gen.errors import GenerationError
+from gen.request import (
+    GUIDANCE_MAX,
+    GUIDANCE_MIN,
+    PROMPT_MAX_CHARACTERS,
+    SEED_MAX,
+    STEPS_MAX,
+    STEPS_MIN,
+    ImageRequest,
+    ImageResult,
+    StepReport,
+)
+from gen.weights import DEMO_WEIGHTS, read_profile
+
+REPEAT_MAX = 1000
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    parser = argparse.ArgumentParser(prog="python -m gen", description="Kiln's generator, without Discord.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_draw_arguments(commands.add_parser("draw", help="draw one picture into a file"))
+    return draw(parser.parse_args(arguments))
+
+
+def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `draw` reads; what is left out takes the model's own defaults."""
+    parser.description = "Draw one picture into a PNG file. What is left out takes the model's own defaults."
+    parser.add_argument("prompt", metavar="PROMPT", help=f"what to draw, up to {PROMPT_MAX_CHARACTERS:,} characters")
+    parser.add_argument("--seed", type=int, metavar="N", help=f"0 to {SEED_MAX}; random when left out")
+    parser.add_argument("--size", metavar="WxH", help="in pixels, multiples of 16, such as 256x256")
+    parser.add_argument("--steps", type=int, metavar="N", help=f"denoising steps, {STEPS_MIN} to {STEPS_MAX}")
+    parser.add_argument("--guidance", type=float, metavar="G", help=f"{GUIDANCE_MIN:g} to {GUIDANCE_MAX:g}")
+    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="the PNG file to write")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="draw it N times, to see warm timings")
+    parser.add_argument("--json", action="store_true", help="print what was drawn as one JSON object")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="DIR",
+        help="the model's folder, by default KILN_WEIGHTS or the small demo model",
+    )
+    parser.add_argument("--device", metavar="NAME", choices=("cuda", "mps", "cpu"), help="by default the best there is")
+
+
+def draw(arguments: argparse.Namespace) -> int:
+    """Draw as asked; what is wrong is said in one line on stderr."""
+    try:
+        request = _request(arguments)
+        _check_output(arguments)
+        results = _draw(request, arguments)
+        _write(arguments.out, results[-1].png)
+    except (GenerationError, OSError) as error:
+        print(f"kiln draw: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("kiln draw: stopped.", file=sys.stderr)
+        return 1
+    told = describe(request, results, arguments.out)
+    print(json.dumps(told, ensure_ascii=False) if arguments.json else _sentence(told))
+    if notice := results[-1].notice:
+        print(notice, file=sys.stderr)
+    return 0
+
+
+def describe(request: ImageRequest, results: list[ImageResult], out: Path) -> dict[str, Any]:
+    """What was drawn: the last picture's figures, and every picture's under "pictures"."""
+    last = results[-1]
+    return {
+        "prompt": request.prompt,
+        "seed": request.seed,
+        "size": request.size,
+        "steps": request.steps,
+        "guidance": request.guidance,
+        "model": last.model,
+        "seconds": round(last.seconds, 3),
+        "sha256": last.sha256,
+        "out": str(out),
+        "pictures": [{"seconds": round(result.seconds, 3), "sha256": result.sha256} for result in results],
+    }
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    return arguments.weights or Path(os.environ.get("KILN_WEIGHTS") or DEMO_WEIGHTS)
+
+
+def _request(arguments: argparse.Namespace) -> ImageRequest:
+    seed = secrets.randbelow(SEED_MAX + 1) if arguments.seed is None else arguments.seed
+    return read_profile(_folder(arguments)).request(
+        arguments.prompt, seed=seed, size=arguments.size, steps=arguments.steps, guidance=arguments.guidance
+    )
+
+
+def _check_output(arguments: argparse.Namespace) -> None:
+    """Complain before drawing rather than after."""
+    if not 1 <= arguments.repeat <= REPEAT_MAX:
+        raise GenerationError(f"--repeat must be from 1 to {REPEAT_MAX:,}; it is {arguments.repeat:,}.")
+    if arguments.out.is_dir():
+        raise GenerationError(f"--out {arguments.out} is a folder; name a file in it.")
+    if not arguments.out.parent.is_dir():
+        raise GenerationError(f"There is no folder {arguments.out.parent} to write into.")
+    if not os.access(arguments.out.parent, os.W_OK):
+        raise GenerationError(f"The folder {arguments.out.parent} is not writable.")
+
+
+def _draw(request: ImageRequest, arguments: argparse.Namespace) -> list[ImageResult]:
+    from gen.flux import load_generator  # brings torch, which takes seconds: only when there is something to draw
+
+    generator = load_generator(_folder(arguments), device=arguments.device)
+    results = []
+    for _ in range(arguments.repeat):
+        with tqdm(total=request.steps, unit="step", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+            def show(report: StepReport, bar: tqdm[Any] = bar) -> None:
+                bar.update(report.step - bar.n)
+
+            results.append(generator.draw(request, on_step=show))
+    return results
+
+
+def _write(path: Path, png: bytes) -> None:
+    """Write the whole file or nothing."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(png)
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _sentence(told: dict[str, Any]) -> str:
+    return f"{told['out']}: seed {told['seed']}, {told['size']}, {told['steps']} steps, {told['seconds']} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
