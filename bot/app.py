@@ -52,7 +52,7 @@ async def open_kiln(
         open_database(settings.database, now=now) as database,
         GpuExecutor(load) as executor,
     ):
-        queue = JobQueue(database, limits=settings.limits, now=now)
+        queue = JobQueue(database, limits=settings.limits, now=now, server_share=settings.server_share)
         delivery = make_delivery(queue=queue, data=settings.data)
         recovery = await queue.recover()
         for job in recovery.requeued:

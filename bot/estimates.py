@@ -1,4 +1,4 @@
-"""When a job should be ready, from this machine's own timings. Reads the jobs table; changes nothing.
+"""How long a drawing takes, from this machine's own timings. Reads the jobs table; changes nothing.
 
 A shape is (width, height, steps): what decides how long a drawing takes.
 """
@@ -6,49 +6,33 @@ A shape is (width, height, steps): what decides how long a drawing takes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from statistics import median
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from bot.job import JobStatus, Overview, Place
-from bot.tables import JobRow, has_status
+from bot.tables import JobRow
+from gen.request import ImageRequest
 
 RECENT = 20  # finished jobs that an estimate looks at
 PRIOR_SECONDS_PER_PIXEL_STEP = 1.5e-6  # before any job: a 1024 x 1024 picture of 20 steps takes half a minute
+DEVIATION_MIN, DEVIATION_SCALED, DEVIATION_PRIOR = 0.03, 0.3, 0.7  # of the seconds, for what was not measured
 
 Shape = tuple[int, int, int]
 
 
-async def place(session: AsyncSession, job_id: int, *, now: datetime) -> Place | None:
-    """Where a queued or running job stands; None for any other."""
-    job = await session.get(JobRow, job_id)
-    if job is None or job.status not in (JobStatus.QUEUED, JobStatus.RUNNING):
-        return None
-    seconds = await _running_seconds(session, now)
-    position = 0
-    if job.status is JobStatus.QUEUED:
-        ahead = JobRow.id <= job.id
-        position = await _count(session, ahead)
-        seconds += await _queued_seconds(session, ahead)
-    waiting = await _count(session)
-    return Place(position=position, waiting=waiting, ready_at=now + timedelta(seconds=seconds))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Seconds on the GPU that a drawing should take, and their standard deviation."""
+
+    seconds: float
+    deviation: float
 
 
-async def overview(session: AsyncSession, *, now: datetime) -> Overview:
-    """The whole queue at a glance."""
-    running = await session.scalar(select(JobRow.id).where(has_status(JobStatus.RUNNING)))
-    people = await session.scalar(select(func.count(JobRow.user_id.distinct())).where(has_status(JobStatus.QUEUED)))
-    waiting = await _count(session)
-    seconds = await _running_seconds(session, now) + await _queued_seconds(session)
-    idle = running is None and waiting == 0
-    return Overview(
-        waiting=waiting,
-        people=people or 0,
-        running_job_id=running,
-        ready_at=None if idle else now + timedelta(seconds=seconds),
-    )
+def shape_of(request: ImageRequest) -> Shape:
+    """The shape of a request."""
+    return request.width, request.height, request.steps
 
 
 def expected_seconds(shape: Shape, same: Sequence[float], recent: Sequence[tuple[float, Shape]]) -> float:
@@ -59,12 +43,33 @@ def expected_seconds(shape: Shape, same: Sequence[float], recent: Sequence[tuple
     return rate * _work(shape)
 
 
+def deviation(seconds: float, same: Sequence[float], recent: Sequence[tuple[float, Shape]]) -> float:
+    """Standard deviation of such an estimate, from the median absolute deviation, which a hiccup does not move."""
+    if not same:
+        return seconds * (DEVIATION_SCALED if recent else DEVIATION_PRIOR)
+    spread = 1.4826 * median(abs(one - seconds) for one in same)
+    return max(spread, seconds * DEVIATION_MIN)
+
+
+async def estimate(session: AsyncSession, shape: Shape) -> Estimate:
+    """What this machine's last jobs say about `shape`."""
+    same, recent = await _timings(session, shape)
+    seconds = expected_seconds(shape, same, recent)
+    return Estimate(seconds=seconds, deviation=deviation(seconds, same, recent))
+
+
+async def expected(session: AsyncSession, shape: Shape) -> float:
+    """The seconds alone."""
+    return (await estimate(session, shape)).seconds
+
+
 def _work(shape: Shape) -> int:
     width, height, steps = shape
     return width * height * steps
 
 
-async def _expected(session: AsyncSession, shape: Shape) -> float:
+async def _timings(session: AsyncSession, shape: Shape) -> tuple[list[float], list[tuple[float, Shape]]]:
+    """The last timings of this shape; only where there are none, of any shape."""
     width, height, steps = shape
     timed = JobRow.seconds.is_not(None)
     latest = JobRow.finished_at.desc()
@@ -72,29 +77,7 @@ async def _expected(session: AsyncSession, shape: Shape) -> float:
     same = await session.scalars(select(JobRow.seconds).where(timed, *alike).order_by(latest).limit(RECENT))
     found = [seconds for seconds in same if seconds is not None]
     if found:
-        return expected_seconds(shape, found, [])
+        return found, []
     columns = select(JobRow.seconds, JobRow.width, JobRow.height, JobRow.steps)
     rows = await session.execute(columns.where(timed).order_by(latest).limit(RECENT))
-    return expected_seconds(shape, [], [(row.seconds or 0.0, (row.width, row.height, row.steps)) for row in rows])
-
-
-async def _running_seconds(session: AsyncSession, now: datetime) -> float:
-    """What is left of the running job, 0.0 when none runs or it is overdue."""
-    row = await session.scalar(select(JobRow).where(has_status(JobStatus.RUNNING)))
-    if row is None or row.started_at is None:
-        return 0.0
-    expected = await _expected(session, (row.width, row.height, row.steps))
-    return max(0.0, expected - (now - row.started_at).total_seconds())
-
-
-async def _queued_seconds(session: AsyncSession, *conditions: ColumnElement[bool]) -> float:
-    """Sum over the queued jobs, one estimate per shape."""
-    shape = (JobRow.width, JobRow.height, JobRow.steps)
-    counted = select(*shape, func.count()).where(has_status(JobStatus.QUEUED), *conditions).group_by(*shape)
-    rows = (await session.execute(counted)).all()
-    return sum([count * await _expected(session, (width, height, steps)) for width, height, steps, count in rows])
-
-
-async def _count(session: AsyncSession, *conditions: ColumnElement[bool]) -> int:
-    count = select(func.count()).select_from(JobRow).where(has_status(JobStatus.QUEUED), *conditions)
-    return await session.scalar(count) or 0
+    return [], [(row.seconds or 0.0, (row.width, row.height, row.steps)) for row in rows]

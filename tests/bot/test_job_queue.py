@@ -18,7 +18,7 @@ from sqlalchemy import Engine, event, text
 
 from bot.database import Database, connect, open_database
 from bot.errors import NotAllowed, QueueFull, QueueUnavailable, RateLimited, Refusal
-from bot.estimates import PRIOR_SECONDS_PER_PIXEL_STEP
+from bot.estimates import DEVIATION_PRIOR, PRIOR_SECONDS_PER_PIXEL_STEP
 from bot.job_queue import Job, JobQueue, JobStatus, Limits, Overview, Place
 from gen.request import ImageRequest, ImageResult
 from tests.fakes import Clock, image_request, new_job
@@ -419,7 +419,12 @@ async def test_places_count_from_the_running_job(queue: JobQueue) -> None:
 async def test_before_any_job_the_estimate_is_a_prior(queue: JobQueue, clock: Clock) -> None:
     await queue.submit(new_job(1))
     seconds = 128 * 128 * 4 * PRIOR_SECONDS_PER_PIXEL_STEP
-    assert await queue.place(1) == Place(position=1, waiting=1, ready_at=clock() + timedelta(seconds=seconds))
+    assert await queue.place(1) == Place(
+        position=1,
+        waiting=1,
+        ready_at=clock() + timedelta(seconds=seconds),
+        uncertainty=timedelta(seconds=seconds * DEVIATION_PRIOR),
+    )
 
 
 async def test_the_estimate_is_the_median_of_the_last_twenty_of_the_same_shape(queue: JobQueue, clock: Clock) -> None:
@@ -462,7 +467,7 @@ async def test_jobs_that_are_over_have_no_place(queue: JobQueue) -> None:
 async def test_the_overview_shows_the_whole_queue(queue: JobQueue, clock: Clock) -> None:
     assert await queue.overview() == Overview(waiting=0, people=0, running_job_id=None, ready_at=None)
     await drawn_job(queue, 1, seconds=10.0)
-    for number, user_id in ((2, 1), (3, 1), (4, 2)):
+    for number, user_id in ((2, 1), (3, 2), (4, 2)):
         await queue.submit(new_job(number, user_id=user_id))
     running = await claimed(queue)
     ready_at = clock() + timedelta(seconds=30)

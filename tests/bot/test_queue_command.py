@@ -31,7 +31,7 @@ async def test_it_shows_the_number_of_others_but_not_their_prompts(stage: Stage)
     await stage.imagine("a second garden", by=bob)
     words = said(await bob.slash(stage.channel, "queue"))
     assert "2 pictures wait, from 2 people" in words
-    assert "place 2 of 2" in words
+    assert "place 1 of 2" in words  # alice is being drawn already
     assert "secret" not in words
     assert "endless" not in words
 
