@@ -150,7 +150,7 @@ def why(place: Place) -> str:
     if others:
         reasons.append(
             f"{_count(others, 'picture', 'pictures')} of {_count(place.people, 'other person', 'other people')} "
-            f"{'comes' if others == 1 else 'come'} first, who asked earlier or had less of the GPU lately"
+            f"{'comes' if others == 1 else 'come'} first, who asked earlier or had less of the GPU"
         )
     words = f"Place {place.position}, because {' and '.join(reasons)}." if reasons else "You are next."
     if place.deferred_until is not None:

@@ -14,13 +14,17 @@ from enum import StrEnum
 from itertools import combinations, count
 from random import Random
 
-from bot.job import Job, NewJob
+from sqlalchemy import text
+
+from bot.database import Database
+from bot.job import Job, Limits, NewJob
 from bot.job_queue import JobQueue
 from gen.request import ImageRequest, ImageResult
 
 STEPS = (2, 8, 20)  # denoising steps of a small, a usual and a large job
 SECONDS_PER_STEP = 0.5
 WEIGHTS = (0.5, 1.0, 1.0, 2.0, 3.0)
+_EMPTY = text("UPDATE jobs SET status = 'cancelled' WHERE status = 'queued'")
 ENDS_IN_TEN = ("drawn",) * 7 + ("cancelled", "failed", "requeued")
 
 
@@ -54,7 +58,7 @@ class History:
     events: tuple[Event, ...]
 
 
-def random_history(seed: int, *, length: int = 50) -> History:
+def random_history(seed: int, *, length: int = 40) -> History:
     """Bursts, absences and returns of two to five people; the same for the same seed."""
     random = Random(seed)
     people = random.randint(2, 5)
@@ -66,7 +70,7 @@ def random_history(seed: int, *, length: int = 50) -> History:
                 kind=kind,
                 person=random.randrange(people),
                 size=random.randrange(len(STEPS)),
-                jobs=random.choice((1, 1, 2, 8)),
+                jobs=random.choice((1, 1, 2, 6)),
                 factor=random.uniform(0.5, 1.5),
                 end=random.choice(ENDS_IN_TEN),
             )
@@ -133,11 +137,12 @@ class Player:
         self._failed_last = dict.fromkeys(range(len(history.weights)), False)
 
     async def play(self) -> float:
-        """The worst drift as a fraction of the bound; the queue is empty afterwards."""
+        """The worst drift as a fraction of the bound."""
         for event in self._history.events:
             await self._do(event)
         worst = self._ledger.worst()
-        await self._empty()
+        if self._running is not None:
+            await self._end()
         return worst
 
     async def _do(self, event: Event) -> None:
@@ -204,22 +209,20 @@ class Player:
         if end != "requeued":
             self._failed_last[person] = end == "failed"
 
-    async def _empty(self) -> None:
-        if self._running is not None:
-            await self._end()
-        for person, jobs in self._ledger.waiting.items():
-            for job_id in jobs:
-                await self._queue.cancel(job_id, user_id=self._first_user + person)
-
 
 class Stage:
     """One queue on which history after history is played, each with people of its own."""
 
-    def __init__(self, queue: JobQueue, clock: Clock) -> None:
-        self._queue, self._clock = queue, clock
+    def __init__(self, database: Database) -> None:
+        self._clock = Clock()
+        limits = Limits(waiting_per_user=1000, pictures_per_hour=3600, burst=1000)
+        self._database, self._queue = database, JobQueue(database, limits=limits, now=self._clock)
         self._interactions, self._users = count(1), count(1, 100)
 
     async def play(self, history: History) -> float:
-        """Play one; see Player.play."""
+        """Play one and return the worst drift as a fraction of the bound; the queue is empty afterwards."""
         ids = self._interactions.__next__
-        return await Player(self._queue, self._clock, history, ids=ids, first_user=next(self._users)).play()
+        worst = await Player(self._queue, self._clock, history, ids=ids, first_user=next(self._users)).play()
+        await self._database.write(lambda session: session.execute(_EMPTY))
+        await self._queue.recover()  # counts anew who waits
+        return worst

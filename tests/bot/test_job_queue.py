@@ -144,7 +144,7 @@ async def test_the_rate_survives_a_restart(path: Path, clock: Clock) -> None:
 @pytest.mark.parametrize("name", ["waiting_per_user", "pictures_per_hour", "burst"])
 def test_a_limit_under_one_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name} must be 1 or more; it is 0"):
-        Limits(**{name: 0})
+        Limits(**{name: 0})  # type: ignore[arg-type]
 
 
 async def test_a_submit_cancelled_at_any_await_is_whole_or_absent(path: Path, clock: Clock) -> None:
@@ -531,4 +531,8 @@ async def test_claim_and_limits_read_an_index_and_never_scan_the_jobs(
             for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
         ]
     assert len(plans) > 10
+    claims = [plan for plan in plans if "UPDATE jobs SET status" in plan and "accounts_1" in plan]
+    for index in ("accounts_waiting (parent_id=?)", "jobs_queued_by_account (account_id=?)"):
+        assert any(index in plan for plan in claims)
+    assert not any("SCAN" in plan.split(" <- ")[0] or "TEMP B-TREE" in plan for plan in claims)
     assert [plan for plan in plans if plan.startswith("SCAN jobs") and "INDEX" not in plan.split(" <- ")[0]] == []
