@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gen.demo import parallel
+from gen.demo.checkpoint import load_checkpoint, save_checkpoint
 from gen.demo.report import Log
 
 Size = tuple[int, int]  # width, height
@@ -129,14 +129,14 @@ def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTCon
         parameters.values(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=_on_card(model)
     )
     average = {name: p.detach().clone() for name, p in parameters.items()}
-    first = step = _resume(folder / "dit.safetensors", parameters, average, optimizer)
+    first = step = load_checkpoint(folder / "dit.safetensors", parameters, average, optimizer)
     clock, steps = _Clock(), config.steps
     batches, running = _batches(examples, config, start=step), torch.zeros(())
     while step < steps:
         if step % config.checkpoint == 0:
             torch.manual_seed((config.seed * 64 + parallel.rank()) * 1_000_003 + step)  # as if never interrupted
             batches = _batches(examples, config, start=step)
-            _checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
+            save_checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
         if config.minutes and step - first in (CALIBRATE_FROM, CALIBRATE_TO):
             steps = parallel.agree(clock.fit(step, steps, config.minutes), _device(model))
         step += 1
@@ -149,7 +149,7 @@ def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTCon
         running = running.to(loss) * 0.98 + 0.02 * loss.detach() if step - first > 1 else loss.detach()
         if step % 100 == 0 or step == steps:
             log.add("dit", step=step, seconds=clock.seconds(), loss=float(running), of=steps)
-    _checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
+    save_checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
     _copy_into(parameters, average)
 
 
@@ -276,42 +276,3 @@ def _on_card(model: nn.Module) -> bool:
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-def _checkpoint(
-    path: Path,
-    parameters: Mapping[str, nn.Parameter],
-    average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> None:
-    if parallel.rank():
-        return
-    state: dict[str, Tensor] = {"step": torch.tensor(step)}
-    for name, parameter in parameters.items():
-        state[f"now.{name}"] = parameter.detach().clone()
-        state[f"average.{name}"] = average[name]
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            state[f"{moment}.{name}"] = value.clone()
-    save_file(state, path.with_suffix(".partial"))
-    path.with_suffix(".partial").replace(path)
-
-
-def _resume(
-    path: Path,
-    parameters: Mapping[str, nn.Parameter],
-    average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> int:
-    if not path.exists():
-        return 0
-    state = load_file(path)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(state[f"now.{name}"])
-            average[name].copy_(state[f"average.{name}"])
-            moments = ("step", "exp_avg", "exp_avg_sq")
-            if f"exp_avg.{name}" in state:
-                place = parameter.device
-                optimizer.state[parameter] = {moment: state[f"{moment}.{name}"].to(place) for moment in moments}
-    return int(state["step"])
