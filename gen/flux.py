@@ -197,11 +197,16 @@ def _tokenizer(kind: type[Any], folder: Path) -> Any:
 def load_generator(folder: Path, *, device: str | None = None) -> FluxGenerator:
     """Load the model in `folder`; the device is "cuda", "mps" or "cpu", by default the best that is there.
 
-    Computes in bfloat16 on a card and in float32 on a CPU. Raise WeightsMissing naming the file that is at fault.
+    Computes in bfloat16 on a card; in float32 and with one thread on a CPU, so that the same seed draws the same
+    pixels on many cores and few. Raise WeightsMissing naming the file that is at fault.
     """
     weights = find_weights(folder)
     place = torch.device(device or best_device())
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
+    if place.type == "cpu":
+        # Sums are split by the number of threads: two drew other pixels than one, and twenty times slower beside an
+        # event loop and a browser on two cores, because they wait by spinning (2026-11).
+        torch.set_num_threads(1)
     with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
         pipe = build_pipeline(weights, device=place, dtype=dtype)
     log.info("Loaded %s on %s in %s", weights.profile.name, place, dtype)
