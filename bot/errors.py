@@ -4,7 +4,6 @@ Refusal                    will not do; str() is shown to the person as it is
 ├─ QueueFull               too many of their jobs wait already
 ├─ RateLimited             too many pictures in a short time; says when to come back
 ├─ NotAllowed              somebody else's job, or none
-├─ PromptRefused           this prompt is not drawn here
 └─ QueueUnavailable        the database takes nothing right now; nothing was stored
 StartError                 start is impossible; str() is one line for the operator
 """
@@ -36,10 +35,6 @@ class RateLimited(Refusal):
 
 class NotAllowed(Refusal):
     """The job is somebody else's, or there is none."""
-
-
-class PromptRefused(Refusal):
-    """This prompt is not drawn here."""
 
 
 class QueueUnavailable(Refusal):

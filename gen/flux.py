@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from gen.errors import WeightsMissing
+from gen.errors import DeviceMissing, WeightsMissing
 from gen.generator import FluxGenerator
 from gen.weights import FluxShape, Weights, find_weights
 
@@ -198,10 +198,10 @@ def load_generator(folder: Path, *, device: str | None = None) -> FluxGenerator:
     """Load the model in `folder`; the device is "cuda", "mps" or "cpu", by default the best that is there.
 
     Computes in bfloat16 on a card; in float32 and with one thread on a CPU, so that the same seed draws the same
-    pixels on many cores and few. Raise WeightsMissing naming the file that is at fault.
+    pixels on many cores and few. Raise DeviceMissing, or WeightsMissing naming the file that is at fault.
     """
     weights = find_weights(folder)
-    place = torch.device(device or best_device())
+    place = pick_device(device)
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
     if place.type == "cpu":
         # Sums are split by the number of threads: two drew other pixels than one, and twenty times slower beside an
@@ -211,6 +211,15 @@ def load_generator(folder: Path, *, device: str | None = None) -> FluxGenerator:
         pipe = build_pipeline(weights, device=place, dtype=dtype)
     log.info("Loaded %s on %s in %s", weights.profile.name, place, dtype)
     return FluxGenerator(weights, pipe)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device asked for, or the best; raise DeviceMissing if torch cannot use it here."""
+    device = torch.device(name or best_device())
+    backend = torch.get_device_module(device.type)
+    if device.type != "cpu" and not (backend.is_available() and (device.index or 0) < backend.device_count()):
+        raise DeviceMissing(f"There is no device {device} that torch can use here; the best is {best_device()}.")
+    return device
 
 
 def best_device() -> str:

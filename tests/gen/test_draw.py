@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from gen.__main__ import main
 from gen.png import read_recipe
@@ -79,6 +80,7 @@ def test_what_the_demo_model_cannot_draw_is_said_beside_the_picture(
         (["a", "--guidance", "-2"], ["guidance", "-2"]),
         (["a", "--repeat", "0"], ["--repeat", "0"]),
         (["a", "--weights", "nowhere"], ["no weights folder", "nowhere"]),
+        (["a", "--size", "100x100"], ["kiln-demo", "128 to 384", "100"]),
     ],
 )
 def test_a_mistake_is_one_line_with_limit_and_value(
@@ -105,6 +107,19 @@ def test_words_that_are_no_numbers_are_wrong_usage(tmp_path: Path) -> None:
     done = _run("a", "--seed", "many", "--out", str(tmp_path / "a.png"))
     assert done.returncode == 2
     assert "invalid int value: 'many'" in done.stderr
+
+
+def test_a_device_of_another_name_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["draw", "a", "--device", "gpu", "--out", str(tmp_path / "a.png")])
+    assert stopped.value.code == 2
+    assert "cuda:N, not 'gpu'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA card")
+def test_a_device_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["draw", "a", "--device", "cuda:7", "--out", str(tmp_path / "a.png")]) == 1
+    assert "no device cuda:7" in capsys.readouterr().err
 
 
 def test_the_weights_folder_comes_from_the_environment(tmp_path: Path) -> None:
