@@ -35,11 +35,14 @@ log = logging.getLogger(__name__)
 class JobQueue:
     """All verbs of the queue over one database; cheap to make, keeps nothing but its limits."""
 
-    def __init__(self, database: Database, *, limits: Limits, now: Callable[[], datetime]) -> None:
-        """`now` returns aware UTC."""
+    def __init__(
+        self, database: Database, *, limits: Limits, now: Callable[[], datetime], prior: float = estimates.PRIOR_RATE
+    ) -> None:
+        """`now` returns aware UTC; `prior` is `estimates.prior_rate` of the model."""
         self._database = database
         self._limits = limits
         self._now = now
+        self._prior = prior
 
     async def submit(self, new: NewJob) -> Job:
         """Accept a job, or raise QueueFull or RateLimited and store nothing.
@@ -169,12 +172,12 @@ class JobQueue:
     async def place(self, job_id: int) -> Place | None:
         """Where a queued or running job stands, and when it should be ready; None for any other."""
         now = self._now()
-        return await self._database.read(lambda session: estimates.place(session, job_id, now=now))
+        return await self._database.read(lambda session: estimates.place(session, job_id, now=now, prior=self._prior))
 
     async def overview(self) -> Overview:
         """How many wait, who is being drawn, and when the last should be ready."""
         now = self._now()
-        return await self._database.read(lambda session: estimates.overview(session, now=now))
+        return await self._database.read(lambda session: estimates.overview(session, now=now, prior=self._prior))
 
     async def _check_waiting(self, session: AsyncSession, user_id: int) -> None:
         count = select(func.count()).select_from(JobRow).where(has_status(JobStatus.QUEUED), JobRow.user_id == user_id)
