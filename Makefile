@@ -14,6 +14,7 @@ run: $(STAMP)
 test: $(STAMP)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=90
 
 check: $(STAMP)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import aiohttp
 import discord
@@ -24,12 +25,12 @@ from bot.client import create_bot
 from bot.errors import StartError
 from bot.invite import how_to_connect
 from bot.settings import Settings, load_settings
+from gen.__main__ import add_draw_arguments, draw
 from gen.errors import GenerationError
 from gen.executor import Generator
-from gen.weights import DEMO_WEIGHTS
+from gen.weights import DEMO_WEIGHTS, read_profile
 
 OK, FAILED, MISUSED = 0, 1, 2
-DEMO_PORT = 8765
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,14 +57,15 @@ def _run(_: argparse.Namespace) -> int:
     token = settings.discord_token.get_secret_value().strip() if settings.discord_token else ""
     if not token:
         raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
+    load = _loader(settings)
     try:
-        asyncio.run(run_until_stopped(settings, load=_loader(settings), token=token))
+        asyncio.run(run_until_stopped(settings, load=load, token=token))
     except discord.LoginFailure:
         raise StartError(how_to_connect("Discord does not accept DISCORD_TOKEN.", token=token)) from None
     except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
         logging.getLogger(__name__).debug("the start failed", exc_info=True)
         raise StartError(f"Discord cannot be reached or refuses the bot: {error}") from error
-    return OK
+    _leave(OK)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
@@ -71,7 +73,16 @@ def _demo(parsed: argparse.Namespace) -> int:
 
     _log_to_stderr("WARNING")
     load = _loader(load_settings(weights=DEMO_WEIGHTS))
-    return run_demo(load=load, port=parsed.port, data=parsed.data, open_browser=not parsed.no_browser)
+    _leave(run_demo(load=load, port=parsed.port, data=parsed.data, open_browser=not parsed.no_browser))
+
+
+def _draw(parsed: argparse.Namespace) -> int:
+    """Draw with the model and on the device that `kiln run` would use here, unless the call names others."""
+    settings = load_settings()
+    parsed.weights = parsed.weights or settings.weights
+    if parsed.device is None and settings.device != "auto":
+        parsed.device = settings.device
+    return draw(parsed)
 
 
 def _commands(parsed: argparse.Namespace) -> int:
@@ -133,7 +144,11 @@ def _db_backup(parsed: argparse.Namespace) -> int:
 
 
 def _loader(settings: Settings) -> Callable[[], Generator]:
-    """What loads the model; called on the GPU thread, where torch is imported."""
+    """What loads the model; called on the GPU thread, where torch is imported.
+
+    Raise WeightsMissing at once if a file is missing or damaged: torch takes seconds to come.
+    """
+    read_profile(settings.weights)
 
     def load() -> Generator:
         from gen.flux import load_generator
@@ -143,8 +158,22 @@ def _loader(settings: Settings) -> Callable[[], Generator]:
     return load
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process now that every file and connection is closed.
+
+    Letting Python take torch and DiffSynth apart takes 1.5 s, on a busy machine five (2 cores, 2026-11), and waits for
+    a GPU thread that was given up.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel("WARNING")  # what an upgrade does, bot.schema says in one line
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # Kiln has no voice
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,13 +187,10 @@ def _parser() -> argparse.ArgumentParser:
 
     add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
     demo = add("demo", _demo, "Show Kiln on a local page that looks like Discord; needs no token.")
-    demo.add_argument("--port", type=_port, default=DEMO_PORT, help="of the page; 0 takes any (default: %(default)s)")
+    demo.add_argument("--port", type=_port, help="of the page; 0 takes any (default: 8765, or any while that is taken)")
     demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")
     demo.add_argument("--no-browser", action="store_true", help="do not open a browser")
-    with contextlib.suppress(ImportError):
-        from gen.__main__ import add_draw_arguments, draw
-
-        add_draw_arguments(add("draw", draw, "Draw pictures to files, without Discord and without the queue."))
+    add_draw_arguments(add("draw", _draw, "Draw pictures to files, without Discord and without the queue."))
     listed = add("commands", _commands, "List the slash commands.")
     listed.add_argument("--json", action="store_true", help="the payloads that Discord receives")
     check = add("doctor", _doctor, "Check settings, database, weights and device, and say what will happen here.")

@@ -33,7 +33,7 @@ class Admission:
     reserved: float | None  # GPU-seconds; None: there is no budget
 
 
-async def admit(session: AsyncSession, new: NewJob, *, limits: Limits, now: datetime) -> Admission:
+async def admit(session: AsyncSession, new: NewJob, *, limits: Limits, now: datetime, prior: float) -> Admission:
     """Charge one job to the person's rate and budget, or raise QueueFull, RateLimited or BudgetSpent."""
     await _check_waiting(session, new.user_id, limits)
     user = await session.get(UserRow, new.user_id)
@@ -51,7 +51,7 @@ async def admit(session: AsyncSession, new: NewJob, *, limits: Limits, now: date
     values: dict[str, object] = {"theoretical_arrival": verdict.arrival + (every if verdict.retry_at else timedelta())}
     reserved = None
     if limits.gpu_seconds_per_day:
-        reserved = await estimates.expected(session, estimates.shape_of(new.request))
+        reserved = await estimates.expected(session, estimates.shape_of(new.request), prior=prior)
         used = user.budget_seconds if user and user.budget_day == now.date() else 0.0
         _check_budget(used, reserved, limits=limits, now=now)
         values |= {"budget_day": now.date(), "budget_seconds": used + reserved}

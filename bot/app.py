@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+from bot import estimates
 from bot.client import Kiln, KilnBot, create_bot
 from bot.database import open_database
 from bot.delivery import Delivery
@@ -52,7 +53,8 @@ async def open_kiln(
         open_database(settings.database, now=now) as database,
         GpuExecutor(load) as executor,
     ):
-        queue = JobQueue(database, limits=settings.limits, now=now, server_share=settings.server_share)
+        prior = estimates.prior_rate(executor.profile)
+        queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
         delivery = make_delivery(queue=queue, data=settings.data)
         recovery = await queue.recover()
         for job in recovery.requeued:

@@ -7,6 +7,7 @@ network: job in, message out.
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime
 
@@ -42,8 +43,8 @@ def fold(text: str, *, characters: int) -> str:
 
 
 def ago(moment: datetime) -> str:
-    """A time that Discord shows relative to now, and that ticks on the client by itself."""
-    return f"<t:{int(moment.timestamp())}:R>"
+    """A time that Discord shows relative to now, and that ticks on the client by itself; rounded up, not to be past."""
+    return f"<t:{math.ceil(moment.timestamp())}:R>"
 
 
 def settings_line(request: ImageRequest) -> str:

@@ -21,7 +21,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.cogs.imagine import Imagine
+from bot.cogs.imagine import ALREADY_ANSWERED, Imagine
 from bot.cogs.queue import Queue
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
@@ -30,7 +30,6 @@ from bot.job_queue import JobQueue
 from gen.errors import InvalidRequest
 from gen.request import ModelProfile
 
-ALREADY_ANSWERED = 40060  # Discord: the interaction was acknowledged before
 EXPIRED = frozenset({10062, 10015, 50027})  # Discord: unknown interaction, unknown webhook, invalid webhook token
 
 _log = logging.getLogger(__name__)

@@ -224,7 +224,7 @@ class Delivery:
 
     async def _post_undelivered(self) -> None:
         """Post what an earlier process drew; it may have posted some of it."""
-        for job in await self._queue.undelivered():
+        for job in await self._patiently(self._queue.undelivered):
             self._deliver(job, look_first=True)
 
     def _deliver(self, job: Job, *, look_first: bool) -> None:

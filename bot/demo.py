@@ -16,6 +16,7 @@ import importlib.metadata
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from bot.app import open_kiln
 from bot.client import KilnBot
 from bot.delivery import Delivery
-from bot.demo_look import SCRIPT, STYLE, Paced, face
+from bot.demo_look import SCRIPT, STEP_SECONDS, STYLE, Paced, face
 from bot.errors import StartError
 from bot.settings import load_settings
 from gen.executor import Generator
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PINS = {"simcord": "3.2.1", "discord.py": "2.7.1"}  # the versions whose private side this file knows
+PORT = 8765  # of the page, where it is free
 EDIT_EVERY = timedelta(seconds=1)  # a card's progress; nobody limits our rate here
 REFRESH_SECONDS = 0.5  # between looks for news; the page asks every 0.5 s as well
 SETTLE_SECONDS = 10.0  # a command answers in well under one; its job does not count, see `_outside_commands`
@@ -48,23 +50,35 @@ GREETING = "Type /imagine a red house at night and press Enter"
 COMPANY_PROMPT, COMPANY_SEED = "a white lighthouse at sunset", 7  # what the second person asks for at the start
 
 
-def run_demo(*, load: Callable[[], Generator], port: int, data: Path | None, open_browser: bool) -> int:
+def run_demo(*, load: Callable[[], Generator], port: int | None, data: Path | None, open_browser: bool) -> int:
     """Show Kiln on a local page until Ctrl-C; return the exit code.
 
-    Port 0 takes any free one. Without `data` the queue and the pictures live in a temporary folder, and the next
-    demo starts clean; with it they stay. Raises StartError if the demo cannot start.
+    Port 0 takes any free one; None takes PORT, or any free one while that is in use. Without `data` the queue and
+    the pictures live in a temporary folder, and the next demo starts clean; with it they stay. Raises StartError if
+    the demo cannot start.
     """
     check_versions()
-    logging.getLogger("discord").setLevel(logging.ERROR)  # its warnings are about voice, and a probe of simcord's
-    # torch, not yet imported, must leave the page a core: its threads wait for each other by spinning, and two of them
-    # beside a browser on two cores were many times slower than one (2026-11: 20 s a picture instead of 1).
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
+    logging.getLogger("discord").setLevel(logging.ERROR)  # its warnings are about a probe of simcord's
+    if port is None:
+        port = usual_port()
     with contextlib.nullcontext(data) if data else tempfile.TemporaryDirectory(prefix="kiln-demo-") as folder:
         try:
             asyncio.run(_demo(Path(folder), load=load, port=port, open_browser=open_browser))
         except KeyboardInterrupt:  # before the demo's own handler was there, or a second one
             return 130
     return 0
+
+
+def usual_port() -> int:
+    """Return PORT, or 0 while another program has it; says so on stderr."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a demo that has just ended does not count
+        try:
+            probe.bind(("127.0.0.1", PORT))
+        except OSError:
+            sys.stderr.write(f"kiln: port {PORT} is in use, the page takes another.\n")
+            return 0
+    return PORT
 
 
 def check_versions() -> None:
@@ -90,6 +104,7 @@ async def _demo(folder: Path, *, load: Callable[[], Generator], port: int, open_
         with _set_by_signals(stop):
             async with _page(bot, port=port) as url:
                 sys.stdout.write(f"Kiln's demo: {url}  (Ctrl-C ends it; pictures in {folder / 'pictures'})\n")
+                sys.stdout.write(f"It takes {STEP_SECONDS:g} s a step on purpose, so that its progress can be seen.\n")
                 sys.stdout.flush()
                 if open_browser and _has_screen():
                     await asyncio.to_thread(webbrowser.open, url)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from PIL import Image, ImageDraw
 
@@ -160,14 +161,19 @@ class Paced:
         return self._generator.profile
 
     def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
-        """Draw with at least STEP_SECONDS a step; `seconds` of the result has the waiting in it."""
+        """Draw with at least STEP_SECONDS a step; `seconds` of the result is the drawing alone, without the pauses."""
         began = time.perf_counter()
+        paused = 0.0
 
         def unhurried(report: StepReport) -> None:
+            nonlocal paused
             on_step(report)
-            time.sleep(max(0.0, began + report.step * STEP_SECONDS - time.perf_counter()))
+            resting = time.perf_counter()
+            time.sleep(max(0.0, began + report.step * STEP_SECONDS - resting))
+            paused += time.perf_counter() - resting
 
-        return self._generator.draw(request, on_step=unhurried)
+        result = self._generator.draw(request, on_step=unhurried)
+        return replace(result, seconds=max(0.0, result.seconds - paused))
 
     def close(self) -> None:
         self._generator.close()

@@ -5,7 +5,6 @@ Refusal                    will not do; str() is shown to the person as it is
 ├─ RateLimited             too many pictures in a short time; says when to come back
 ├─ BudgetSpent             no GPU time left for them today; says when the next day begins
 ├─ NotAllowed              somebody else's job, or none
-├─ PromptRefused           this prompt is not drawn here
 └─ QueueUnavailable        the database takes nothing right now; nothing was stored
 StartError                 start is impossible; str() is one line for the operator
 """
@@ -53,10 +52,6 @@ class BudgetSpent(Refusal):
 
 class NotAllowed(Refusal):
     """The job is somebody else's, or there is none."""
-
-
-class PromptRefused(Refusal):
-    """This prompt is not drawn here."""
 
 
 class QueueUnavailable(Refusal):

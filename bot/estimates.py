@@ -1,4 +1,6 @@
-"""How long a drawing takes, from this machine's own timings. Reads the jobs table; changes nothing.
+"""How long a job keeps the GPU, from this machine's own timings. Reads the jobs table; changes nothing.
+
+What counts is how long a job kept the GPU, from its claim to its picture on disk; the drawing is most of that.
 
 A shape is (width, height, steps): what decides how long a drawing takes.
 """
@@ -7,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from statistics import median
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bot.tables import JobRow
-from gen.request import ImageRequest
+from gen.request import ImageRequest, ModelProfile
 
 RECENT = 20  # finished jobs that an estimate looks at
-PRIOR_SECONDS_PER_PIXEL_STEP = 1.5e-6  # before any job: a 1024 x 1024 picture of 20 steps takes half a minute
+PRIOR_RATE = 30.0 / (1024 * 1024 * 20)  # seconds per pixel and step, before any job: FLUX.1-dev in half a minute
+PRIOR_SECONDS_DEMO = 3.0  # before any job, for the demo model's own size and steps
 DEVIATION_MIN, DEVIATION_SCALED, DEVIATION_PRIOR = 0.03, 0.3, 0.7  # of the seconds, for what was not measured
 
 Shape = tuple[int, int, int]
@@ -24,10 +29,17 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Seconds on the GPU that a drawing should take, and their standard deviation."""
+    """Seconds that a job should keep the GPU, and their standard deviation."""
 
     seconds: float
     deviation: float
+
+
+def prior_rate(profile: ModelProfile) -> float:
+    """Seconds per pixel and step that this model is thought to take on a machine that has not drawn yet."""
+    if profile.is_demo:
+        return PRIOR_SECONDS_DEMO / _work((profile.width, profile.height, profile.steps))
+    return PRIOR_RATE
 
 
 def shape_of(request: ImageRequest) -> Shape:
@@ -35,32 +47,32 @@ def shape_of(request: ImageRequest) -> Shape:
     return request.width, request.height, request.steps
 
 
-def expected_seconds(shape: Shape, same: Sequence[float], recent: Sequence[tuple[float, Shape]]) -> float:
-    """Median of `same`, the seconds of jobs of this shape; else scaled from `recent` by work; else a prior."""
+async def estimate(session: AsyncSession, shape: Shape, *, prior: float) -> Estimate:
+    """Median of the latest jobs of this shape; else scaled from the latest of any shape by work; else from `prior`."""
+    width, height, steps = shape
+    timed = JobRow.seconds.is_not(None)
+    latest = JobRow.finished_at.desc()
+    alike = (JobRow.width == width, JobRow.height == height, JobRow.steps == steps)
+    columns = select(JobRow.seconds, JobRow.started_at, JobRow.finished_at, JobRow.width, JobRow.height, JobRow.steps)
+    same = (await session.execute(columns.where(timed, *alike).order_by(latest).limit(RECENT))).all()
     if same:
-        return median(same)
-    rate = median(seconds / _work(other) for seconds, other in recent) if recent else PRIOR_SECONDS_PER_PIXEL_STEP
-    return rate * _work(shape)
+        return _measured([_busy_seconds(row) for row in same])
+    recent = (await session.execute(columns.where(timed).order_by(latest).limit(RECENT))).all()
+    rates = [_busy_seconds(row) / _work((row.width, row.height, row.steps)) for row in recent]
+    seconds = (median(rates) if rates else prior) * _work(shape)
+    return Estimate(seconds=seconds, deviation=seconds * (DEVIATION_SCALED if rates else DEVIATION_PRIOR))
 
 
-def deviation(seconds: float, same: Sequence[float], recent: Sequence[tuple[float, Shape]]) -> float:
-    """Standard deviation of such an estimate, from the median absolute deviation, which a hiccup does not move."""
-    if not same:
-        return seconds * (DEVIATION_SCALED if recent else DEVIATION_PRIOR)
-    spread = 1.4826 * median(abs(one - seconds) for one in same)
-    return max(spread, seconds * DEVIATION_MIN)
-
-
-async def estimate(session: AsyncSession, shape: Shape) -> Estimate:
-    """What this machine's last jobs say about `shape`."""
-    same, recent = await _timings(session, shape)
-    seconds = expected_seconds(shape, same, recent)
-    return Estimate(seconds=seconds, deviation=deviation(seconds, same, recent))
-
-
-async def expected(session: AsyncSession, shape: Shape) -> float:
+async def expected(session: AsyncSession, shape: Shape, *, prior: float) -> float:
     """The seconds alone."""
-    return (await estimate(session, shape)).seconds
+    return (await estimate(session, shape, prior=prior)).seconds
+
+
+def _measured(timings: Sequence[float]) -> Estimate:
+    """The median, and the deviation from the median absolute deviation, which a hiccup does not move."""
+    seconds = median(timings)
+    spread = 1.4826 * median(abs(one - seconds) for one in timings)
+    return Estimate(seconds=seconds, deviation=max(spread, seconds * DEVIATION_MIN))
 
 
 def _work(shape: Shape) -> int:
@@ -68,16 +80,10 @@ def _work(shape: Shape) -> int:
     return width * height * steps
 
 
-async def _timings(session: AsyncSession, shape: Shape) -> tuple[list[float], list[tuple[float, Shape]]]:
-    """The last timings of this shape; only where there are none, of any shape."""
-    width, height, steps = shape
-    timed = JobRow.seconds.is_not(None)
-    latest = JobRow.finished_at.desc()
-    alike = (JobRow.width == width, JobRow.height == height, JobRow.steps == steps)
-    same = await session.scalars(select(JobRow.seconds).where(timed, *alike).order_by(latest).limit(RECENT))
-    found = [seconds for seconds in same if seconds is not None]
-    if found:
-        return found, []
-    columns = select(JobRow.seconds, JobRow.width, JobRow.height, JobRow.steps)
-    rows = await session.execute(columns.where(timed).order_by(latest).limit(RECENT))
-    return [], [(row.seconds or 0.0, (row.width, row.height, row.steps)) for row in rows]
+def _busy_seconds(row: Any) -> float:
+    """How long a drawn job kept the GPU; at least its drawing, also after the clock was set back."""
+    drawing: float = row.seconds or 0.0
+    if row.started_at is None or row.finished_at is None:
+        return drawing
+    busy: timedelta = row.finished_at - row.started_at
+    return max(drawing, busy.total_seconds())

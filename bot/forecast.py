@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from bot.job import Place
 
@@ -26,8 +27,7 @@ class Share:
     ticket: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A queued job."""
 
     job_id: int
@@ -38,8 +38,7 @@ class Waiting:
     not_before: float | None  # seconds from now, of a deferred job
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turn(NamedTuple):
     """One job in the order in which they will be drawn."""
 
     job: Waiting

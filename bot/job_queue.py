@@ -7,7 +7,6 @@ changes nothing. Any verb may raise QueueUnavailable: then nothing was changed.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
@@ -22,7 +21,7 @@ from bot.admission import admit, correct
 from bot.database import Database
 from bot.errors import NotAllowed, Refusal
 from bot.job import Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
-from bot.outlook import Outlook, look
+from bot.outlook import Lookout
 from bot.tables import JobRow, has_status, to_job, to_row
 from gen.request import ImageResult
 
@@ -37,15 +36,24 @@ class JobQueue:
     """All verbs of the queue over one database; cheap to make, keeps nothing but its limits."""
 
     def __init__(
-        self, database: Database, *, limits: Limits, now: Callable[[], datetime], server_share: bool = False
+        self,
+        database: Database,
+        *,
+        limits: Limits,
+        now: Callable[[], datetime],
+        prior: float = estimates.PRIOR_RATE,
+        server_share: bool = False,
     ) -> None:
-        """`now` returns aware UTC. With `server_share` each Discord server has a share of its own, people within."""
+        """`now` returns aware UTC; `prior` is `estimates.prior_rate` of the model.
+
+        With `server_share` each Discord server has a share of its own, and people have theirs within it.
+        """
         self._database = database
+        self._prior = prior
         self._limits = limits
         self._now = now
         self._server_share = server_share
-        self._looking = asyncio.Lock()
-        self._next_look: asyncio.Task[Outlook] | None = None
+        self._lookout = Lookout(database, now=now, prior=prior)
 
     async def submit(self, new: NewJob, *, weight: float = 1.0) -> Job:
         """Accept a job, or raise QueueFull, RateLimited or BudgetSpent and store nothing.
@@ -59,7 +67,7 @@ class JobQueue:
             if first is not None:
                 return to_job(first)
             now = self._now()
-            admission = await admit(session, new, limits=self._limits, now=now)
+            admission = await admit(session, new, limits=self._limits, now=now, prior=self._prior)
             server_id = new.guild_id if self._server_share else None
             row = to_row(new, created_at=now)
             row.account_id = await fairness.open_account(
@@ -93,7 +101,8 @@ class JobQueue:
             if row is None:
                 return None
             shape = (row.width, row.height, row.steps)
-            await fairness.charge(session, row, estimate=await estimates.expected(session, shape))
+            estimate = await estimates.expected(session, shape, prior=self._prior)
+            await fairness.charge(session, row, estimate=estimate)
             return to_job(row)
 
         return await self._database.write(take)
@@ -203,23 +212,11 @@ class JobQueue:
 
     async def place(self, job_id: int) -> Place | None:
         """Where a queued or running job stands, and when it should be ready; None for any other."""
-        return (await self._outlook()).places.get(job_id)
+        return (await self._lookout.look()).place(job_id)
 
     async def overview(self) -> Overview:
         """How many wait, who is being drawn, and when the last should be ready."""
-        return (await self._outlook()).overview
-
-    async def _outlook(self) -> Outlook:
-        """Look at the queue as it is now, once for all who ask before that look begins."""
-        if self._next_look is None:
-            self._next_look = asyncio.create_task(self._look())
-        return await asyncio.shield(self._next_look)
-
-    async def _look(self) -> Outlook:
-        async with self._looking:
-            self._next_look = None
-            now = self._now()
-            return await self._database.read(lambda session: look(session, now=now))
+        return (await self._lookout.look()).overview
 
     async def _quarantine(self, session: AsyncSession, row: JobRow) -> None:
         row.status, row.finished_at = JobStatus.QUARANTINED, self._now()

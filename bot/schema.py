@@ -117,6 +117,7 @@ def backup(path: Path, to: Path) -> None:
     half.unlink(missing_ok=True)
     try:
         with _as_start_error(path), _connected(path) as source:
+            source.execute("SELECT count(*) FROM sqlite_master")  # what is wrong with the source is said of the source
             with _as_start_error(to), closing(sqlite3.connect(half)) as target:
                 source.backup(target)
             with half.open("rb+") as file:

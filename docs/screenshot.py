@@ -40,14 +40,14 @@ def main() -> int:
 
 
 def _picture(page: DemoPage, url: str) -> bytes:
-    """One picture finished, one being drawn, one waiting, and a command being written."""
+    """One picture finished, one being drawn, one waiting."""
     page.open(url)
     expect(page.cards(re.compile("Waiting|Drawing"))).to_have_count(0, timeout=PATIENCE)  # the company's picture
-    page.imagine("a red house at night seed:42")
-    expect(page.pictures("a red house at night")).to_be_visible(timeout=PATIENCE)
-    page.imagine("a yellow balloon under a clear sky seed:7")
-    page.imagine("a white castle at sunset seed:3")
-    expect(page.cards("a yellow balloon").filter(has_text=re.compile(r"step [4-8] "))).to_be_visible(timeout=PATIENCE)
+    page.imagine("a yellow balloon under a clear sky seed:11")
+    expect(page.pictures("a yellow balloon")).to_be_visible(timeout=PATIENCE)
+    page.imagine("a red house at night seed:11")
+    page.imagine("a white castle at sunset seed:1")
+    expect(page.cards("a red house").filter(has_text=re.compile(r"step [4-8] "))).to_be_visible(timeout=PATIENCE)
     page.page.mouse.move(5, 5)
     return page.page.screenshot()
 

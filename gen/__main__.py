@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import secrets
 import sys
 from contextlib import suppress
@@ -55,7 +56,7 @@ def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the model's folder, by default KILN_WEIGHTS or the small demo model",
     )
-    parser.add_argument("--device", metavar="NAME", choices=("cuda", "mps", "cpu"), help="by default the best there is")
+    parser.add_argument("--device", metavar="NAME", type=_device, help="cpu, mps, cuda or cuda:N; by default the best")
 
 
 def draw(arguments: argparse.Namespace) -> int:
@@ -93,6 +94,12 @@ def describe(request: ImageRequest, results: list[ImageResult], out: Path) -> di
         "out": str(out),
         "pictures": [{"seconds": round(result.seconds, 3), "sha256": result.sha256} for result in results],
     }
+
+
+def _device(text: str) -> str:
+    if re.fullmatch(r"cpu|mps|cuda(:\d{1,2})?", text) is None:
+        raise argparse.ArgumentTypeError(f"it is cpu, mps, cuda or cuda:N, not {text!r}")
+    return text
 
 
 def _folder(arguments: argparse.Namespace) -> Path:

@@ -22,7 +22,11 @@ class OutOfMemory(GenerationError):
 
 
 class BadPicture(GenerationError):
-    """The model's output is not a picture: NaN, Inf, or one flat colour."""
+    """The model's output is not a picture: NaN, which decodes to black, or one flat colour."""
+
+
+class DeviceMissing(GenerationError):
+    """The device asked for cannot be used here; the text names it and the best that can."""
 
 
 class WeightsMissing(GenerationError):

@@ -1,4 +1,4 @@
-"""FLUX through DiffSynth-Studio: builds a model of any FLUX shape from its files, and draws with it.
+"""FLUX through DiffSynth-Studio: builds a model of any FLUX shape from its files.
 
 The only importer of diffsynth. One shape description serves FLUX.1-dev and the small demo model; the blocks,
 encoders, scheduler and pipeline are DiffSynth's. Everything here runs on the one GPU thread. Knows no queue, no
@@ -8,12 +8,9 @@ Discord, no settings.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +24,17 @@ from diffsynth.utils.state_dict_converters import flux_dit as dit_keys
 from diffsynth.utils.state_dict_converters import flux_text_encoder_clip as clip_keys
 from diffsynth.utils.state_dict_converters import flux_text_encoder_t5 as t5_keys
 from diffsynth.utils.state_dict_converters import flux_vae as vae_keys
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from gen import __version__
-from gen.demo.captions import unknown_words
-from gen.errors import BadPicture, OutOfMemory, WeightsMissing
-from gen.png import Recipe, encode_png
-from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
-from gen.weights import FluxShape, Weights, find_weights, sha256
+from gen.errors import DeviceMissing, WeightsMissing
+from gen.generator import FluxGenerator
+from gen.weights import FluxShape, Weights, find_weights
 
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
-DEMO_HINT = "README.md tells how to connect the real one."
 
 
 class SizedDiT(flux_dit.FluxDiT):  # type: ignore[misc]
@@ -158,7 +150,8 @@ def build_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtype
         ("vae_encoder", SizedVAEEncoder, vae_keys.FluxVAEEncoderStateDictConverter, (weights.vae,)),
         ("vae_decoder", SizedVAEDecoder, vae_keys.FluxVAEDecoderStateDictConverter, (weights.vae,)),
     ]
-    for name, build, convert, files in tqdm(parts, desc=f"Loading {weights.profile.name}", unit="part", leave=False):
+    bar = tqdm(parts, desc=f"Loading {weights.profile.name}", unit="part", leave=False, disable=None)
+    for name, build, convert, files in bar:
         state = {key: tensor.to(device, dtype) for key, tensor in convert(_read(files)).items()}
         setattr(pipe, name, _fill(build, shape, state, files[0]))
     pipe.tokenizer_1 = _tokenizer(CLIPTokenizer, weights.clip_tokenizer)
@@ -201,108 +194,32 @@ def _tokenizer(kind: type[Any], folder: Path) -> Any:
         raise WeightsMissing(f"{folder} does not hold a tokenizer: {str(error).splitlines()[0]}") from error
 
 
-class FluxGenerator:
-    """Draws with one loaded model. Built, used and closed on the GPU thread."""
-
-    def __init__(self, weights: Weights, pipe: FluxImagePipeline) -> None:
-        self._weights, self._pipe = weights, pipe
-        self._sha256 = sha256(weights.dit)
-        packages = ("diffsynth", "torch")
-        self._versions = {"kiln": __version__} | {name: importlib.metadata.version(name) for name in packages}
-
-    @property
-    def profile(self) -> ModelProfile:
-        """The model's name, defaults and limits."""
-        return self._weights.profile
-
-    def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
-        """Draw one picture; call `on_step` after each step, and stop with whatever it raises.
-
-        Raise InvalidRequest outside the model's limits, OutOfMemory, or BadPicture.
-        """
-        self.profile.check(request)
-        started = time.perf_counter()
-        picture = self._denoise(request, _Steps(request.steps, started, on_step))
-        if picture.getcolors(maxcolors=1) is not None:
-            raise BadPicture("The model drew nothing but one flat colour; another seed may do better.")
-        png = encode_png(picture, self._recipe(request))
-        return ImageResult(
-            png=png,
-            sha256=hashlib.sha256(png).hexdigest(),
-            seconds=time.perf_counter() - started,
-            model=self.profile.name,
-            notice=self._notice(request.prompt),
-        )
-
-    def close(self) -> None:
-        """Free the model's memory."""
-        del self._pipe
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    @torch.inference_mode()
-    def _denoise(self, request: ImageRequest, steps: _Steps) -> Image.Image:
-        try:
-            picture = self._pipe(
-                prompt=request.prompt,
-                seed=request.seed,
-                width=request.width,
-                height=request.height,
-                num_inference_steps=request.steps,
-                embedded_guidance=request.guidance,
-                t5_sequence_length=self._weights.shape.t5_tokens,
-                progress_bar_cmd=steps,
-            )
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"{request.size} needs more memory than this card has free.") from error
-        assert isinstance(picture, Image.Image)
-        return picture
-
-    def _recipe(self, request: ImageRequest) -> Recipe:
-        return Recipe(
-            request=request,
-            model=self.profile.name,
-            weights_sha256=self._sha256,
-            dtype=str(self._pipe.torch_dtype).removeprefix("torch."),
-            versions=self._versions,
-        )
-
-    def _notice(self, prompt: str) -> str | None:
-        """One line for the person who asked, where the model could not follow the whole prompt."""
-        if self.profile.is_demo and (unknown := unknown_words(prompt)):
-            words = ", ".join(unknown[:3])
-            return f"The small demo model does not know: {words}. {DEMO_HINT}"
-        limit = self._weights.shape.t5_tokens
-        if len(self._pipe.tokenizer_2(prompt).input_ids) > limit:
-            return f"The prompt is longer than the {limit} tokens that the model reads; its end had no effect."
-        return None
-
-
-class _Steps:
-    """Stands where DiffSynth expects its progress bar: reports each finished step."""
-
-    def __init__(self, steps: int, started: float, on_step: Callable[[StepReport], None]) -> None:
-        self._steps, self._started, self._on_step = steps, started, on_step
-
-    def __call__(self, timesteps: Iterable[Tensor]) -> Iterator[Tensor]:
-        for step, timestep in enumerate(timesteps, start=1):
-            yield timestep
-            seconds = time.perf_counter() - self._started
-            self._on_step(StepReport(step=step, steps=self._steps, seconds=seconds))
-
-
 def load_generator(folder: Path, *, device: str | None = None) -> FluxGenerator:
     """Load the model in `folder`; the device is "cuda", "mps" or "cpu", by default the best that is there.
 
-    Computes in bfloat16 on a card and in float32 on a CPU. Raise WeightsMissing naming the file that is at fault.
+    Computes in bfloat16 on a card; in float32 and with one thread on a CPU, so that the same seed draws the same
+    pixels on many cores and few. Raise DeviceMissing, or WeightsMissing naming the file that is at fault.
     """
     weights = find_weights(folder)
-    place = torch.device(device or best_device())
+    place = pick_device(device)
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
+    if place.type == "cpu":
+        # Sums are split by the number of threads: two drew other pixels than one, and twenty times slower beside an
+        # event loop and a browser on two cores, because they wait by spinning (2026-11).
+        torch.set_num_threads(1)
     with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
         pipe = build_pipeline(weights, device=place, dtype=dtype)
     log.info("Loaded %s on %s in %s", weights.profile.name, place, dtype)
     return FluxGenerator(weights, pipe)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device asked for, or the best; raise DeviceMissing if torch cannot use it here."""
+    device = torch.device(name or best_device())
+    backend = torch.get_device_module(device.type)
+    if device.type != "cpu" and not (backend.is_available() and (device.index or 0) < backend.device_count()):
+        raise DeviceMissing(f"There is no device {device} that torch can use here; the best is {best_device()}.")
+    return device
 
 
 def best_device() -> str:

@@ -44,8 +44,7 @@ class ImageRequest:
         _check_range("seed", self.seed, 0, SEED_MAX)
         for name, side in (("width", self.width), ("height", self.height)):
             _check_range(name, side, SIDE_MIN, SIDE_MAX)
-            if side % SIDE_MULTIPLE:
-                raise InvalidRequest(f"The {name} must be a multiple of {SIDE_MULTIPLE} pixels; it is {side}.")
+            _check_multiple(name, side)
         _check_range("steps", self.steps, STEPS_MIN, STEPS_MAX)
         _check_range("guidance", self.guidance, GUIDANCE_MIN, GUIDANCE_MAX)
 
@@ -80,7 +79,8 @@ class ModelProfile:
     ) -> ImageRequest:
         """Complete what was left out with this model's defaults; raise InvalidRequest outside its limits."""
         width, height = parse_size(size) if size is not None else (self.width, self.height)
-        request = ImageRequest(
+        self._check_size(width, height)  # first: this model's limits say more than every model's
+        return ImageRequest(
             prompt=prompt,
             seed=seed,
             width=width,
@@ -88,20 +88,21 @@ class ModelProfile:
             steps=self.steps if steps is None else steps,
             guidance=self.guidance if guidance is None else guidance,
         )
-        self.check(request)
-        return request
 
     def check(self, request: ImageRequest) -> None:
         """Raise InvalidRequest if this model cannot draw `request`."""
-        for name, side in (("width", request.width), ("height", request.height)):
+        self._check_size(request.width, request.height)
+
+    def _check_size(self, width: int, height: int) -> None:
+        for name, side in (("width", width), ("height", height)):
             if not self.side_min <= side <= self.side_max:
                 raise InvalidRequest(
                     f"{self.name} draws a {name} of {self.side_min} to {self.side_max} pixels; it is {side}."
                 )
-        if request.width * request.height > self.pixels_max:
+            _check_multiple(name, side)
+        if width * height > self.pixels_max:
             raise InvalidRequest(
-                f"{self.name} draws at most {self.pixels_max:,} pixels; "
-                f"{request.size} has {request.width * request.height:,}."
+                f"{self.name} draws at most {self.pixels_max:,} pixels; {width}x{height} has {width * height:,}."
             )
 
     def sizes(self) -> tuple[str, ...]:
@@ -170,3 +171,8 @@ def parse_size(text: str) -> tuple[int, int]:
 def _check_range(name: str, value: float, lowest: float, highest: float) -> None:
     if not lowest <= value <= highest:  # false for NaN too
         raise InvalidRequest(f"The {name} must be from {lowest:,} to {highest:,}; it is {value:,}.")
+
+
+def _check_multiple(name: str, side: int) -> None:
+    if side % SIDE_MULTIPLE:
+        raise InvalidRequest(f"The {name} must be a multiple of {SIDE_MULTIPLE} pixels; it is {side}.")

@@ -10,6 +10,7 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
+import aiohttp
 import discord
 from discord import app_commands
 from discord.ext import commands
@@ -33,6 +34,7 @@ from gen.request import (
 if TYPE_CHECKING:
     from bot.client import KilnBot
 
+ALREADY_ANSWERED = 40060  # Discord: the interaction was acknowledged before
 CHOICES_MAX = 25  # Discord's limit for autocomplete
 SIZE_MAX_CHARACTERS = 20
 
@@ -121,14 +123,23 @@ class Imagine(commands.Cog):
             _log.warning("job %d: its card is not shown or not recorded: %s", job.id, error)
 
     async def _answer(self, interaction: discord.Interaction[KilnBot], job: Job) -> int | None:
-        """Send the card as the answer, or by channel when Discord no longer takes an answer; return its message."""
+        """Send the card as the answer, or by channel when Discord no longer takes an answer; return its message.
+
+        A connection that breaks may have brought the answer or not: it is sent once more, and then Discord either
+        takes it or says that it has it. What a crash between here and `record_card` leaves is not looked for: that
+        card goes on saying "waiting", and the picture comes all the same.
+        """
         view = card(job, place=await self._place(job))
         try:
-            shown = await interaction.response.send_message(view=view)
+            try:
+                shown = await interaction.response.send_message(view=view)
+            except (aiohttp.ClientError, OSError) as error:
+                _log.info("job %d: its card is sent once more (%s)", job.id, error)
+                shown = await interaction.response.send_message(view=view)
         except discord.InteractionResponded:
             return None
         except discord.HTTPException as error:
-            if error.code == 40060:  # answered: a retry inside the library hit its own success
+            if error.code == ALREADY_ANSWERED:  # a repeat, ours or the library's, hit the first one's success
                 return (await interaction.original_response()).id
             _log.warning("job %d: the interaction takes no answer (%s); its card goes by channel", job.id, error)
             channel = self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from gen.demo import parallel
-from gen.demo.captions import describe
+from gen.demo.captions import Caption, describe
 from gen.demo.scenes import ATTRIBUTES, Scene, draw_scene, sample_scene
 from gen.demo.tokenizers import encode_clip, encode_t5
 
@@ -36,6 +36,7 @@ class Shard:
     labels: Tensor  # (N, attributes) int64, indices into ATTRIBUTES
     clip_ids: Tensor  # (N, captions, 77) int16
     t5_ids: Tensor  # (N, captions, tokens) int16
+    stated: Tensor  # (N, captions, attributes) bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +66,8 @@ def render(tasks: Sequence[Task]) -> Iterator[Shard]:
     context = multiprocessing.get_context("spawn")
     cores = max(1, (os.cpu_count() or 1) // parallel.world())
     with context.Pool(cores, initializer=_be_quiet) as pool:
-        for pixels, labels, clip_ids, t5_ids in pool.imap(_render_shard, tasks):
-            yield Shard(
-                pixels=torch.from_numpy(pixels),
-                labels=torch.from_numpy(labels),
-                clip_ids=torch.from_numpy(clip_ids),
-                t5_ids=torch.from_numpy(t5_ids),
-            )
+        for arrays in pool.imap(_render_shard, tasks):
+            yield Shard(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def sample_captions(number: int, *, seed: int) -> list[str]:
@@ -100,11 +96,12 @@ def _be_quiet() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def _render_shard(task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _render_shard(task: Task) -> dict[str, np.ndarray]:
+    """The fields of one Shard as arrays."""
     rng = random.Random(f"{task.index} {task.held_out}")
     pictures: list[np.ndarray] = []
     labels: list[list[int]] = []
-    captions: list[str] = []
+    captions: list[Caption] = []
     for number in range(_SHARD):
         scene = sample_scene(rng, held_out=task.held_out)
         seed = task.index * _SHARD + number + (1 << 31) * task.held_out
@@ -112,11 +109,19 @@ def _render_shard(task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
         for view, told in _both_ways(picture, scene):
             pictures.append(np.asarray(view))
             labels.append(labels_of(told))
-            captions += [vary_case(describe(told, rng=rng, language=word).text, rng) for word in LANGUAGES]
+            captions += [describe(told, rng=rng, language=word) for word in LANGUAGES]
+    texts = [vary_case(caption.text, rng) for caption in captions]
+    clip = encode_clip(task.tokenizers / "tokenizer", texts)
+    t5 = encode_t5(task.tokenizers / "tokenizer_2", texts, tokens=task.t5_tokens)
+    stated = [[name in caption.mentioned for name in ATTRIBUTES] for caption in captions]
     shape = (len(pictures), len(LANGUAGES), -1)
-    clip = np.array(encode_clip(task.tokenizers / "tokenizer", captions), dtype=np.int16)
-    t5 = np.array(encode_t5(task.tokenizers / "tokenizer_2", captions, tokens=task.t5_tokens), dtype=np.int16)
-    return np.stack(pictures), np.array(labels), clip.reshape(shape), t5.reshape(shape)
+    return {
+        "pixels": np.stack(pictures),
+        "labels": np.array(labels),
+        "clip_ids": np.array(clip, dtype=np.int16).reshape(shape),
+        "t5_ids": np.array(t5, dtype=np.int16).reshape(shape),
+        "stated": np.array(stated).reshape(shape),
+    }
 
 
 def _both_ways(picture: Image.Image, scene: Scene) -> Iterator[tuple[Image.Image, Scene]]:

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gen.demo import parallel
+from gen.demo.checkpoint import load_checkpoint, save_checkpoint
 from gen.demo.report import Log
 
 Size = tuple[int, int]  # width, height
-CALIBRATE_FROM, CALIBRATE_TO = 150, 300  # steps between which the pace is measured
+CALIBRATE_FROM, CALIBRATE_TO = 400, 600  # steps between which the pace is measured
+SMALL = 192 * 192  # pixels
 Velocity = Callable[..., Tensor]  # DiffSynth's model function
 
 
@@ -32,11 +33,14 @@ Velocity = Callable[..., Tensor]  # DiffSynth's model function
 class DiTConfig:
     """Steps, batch and schedule of both stages."""
 
-    steps: int = 8000
+    steps: int = 12000
     minutes: float | None = None  # fit the steps into this much time instead; the log says how many
     distil_steps: int = 900
-    tokens: int = 500_000  # picture and text tokens a batch, over all GPUs
+    tokens: int = 250_000  # picture and text tokens a batch, over all GPUs
     learning_rate: float = 1.2e-3
+    text_share: float = 0.3  # of the learning rate, for the text encoders, which had a start of their own
+    small_until: float = 0.4  # of the steps; before, small pictures come more often: layout is learnt cheaply there
+    small_weight: float = 6.0
     distil_learning_rate: float = 2e-4
     warmup: int = 400
     caption_dropout: float = 0.1
@@ -55,6 +59,8 @@ class Examples:
     latents: Tensor  # (N, 16, H/8, W/8) float16
     clip_ids: Tensor  # (N, captions, 77) int16
     t5_ids: Tensor  # (N, captions, tokens) int16
+    labels: Tensor  # (N, attributes) int64
+    stated: Tensor  # (N, captions, attributes) bool
 
 
 class Model(nn.Module):
@@ -125,18 +131,19 @@ def _image_ids(x: Tensor) -> Tensor:
 def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, folder: Path, log: Log) -> None:
     """Flow matching; leaves `model` with averaged weights. Goes on from the last checkpoint in `folder`."""
     parameters = dict(model.named_parameters())
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=_on_card(model)
-    )
+    text = [p for name, p in parameters.items() if not name.startswith("dit.")]
+    groups = [{"params": list(model.dit.parameters()), "share": 1.0}, {"params": text, "share": config.text_share}]
+    optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), weight_decay=0.01, fused=_on_card(model))
     average = {name: p.detach().clone() for name, p in parameters.items()}
-    first = step = _resume(folder / "dit.safetensors", parameters, average, optimizer)
+    first = step = load_checkpoint(folder / "dit.safetensors", parameters, average, optimizer)
     clock, steps = _Clock(), config.steps
-    batches, running = _batches(examples, config, start=step), torch.zeros(())
+    running, batches = torch.zeros(()), _batches(examples, config, start=step)
     while step < steps:
         if step % config.checkpoint == 0:
             torch.manual_seed((config.seed * 64 + parallel.rank()) * 1_000_003 + step)  # as if never interrupted
-            batches = _batches(examples, config, start=step)
-            _checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
+            small = config.small_weight if step < config.small_until * steps else 1.0
+            batches = _batches(examples, config, start=step, small=small)
+            save_checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
         if config.minutes and step - first in (CALIBRATE_FROM, CALIBRATE_TO):
             steps = parallel.agree(clock.fit(step, steps, config.minutes), _device(model))
         step += 1
@@ -149,7 +156,7 @@ def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTCon
         running = running.to(loss) * 0.98 + 0.02 * loss.detach() if step - first > 1 else loss.detach()
         if step % 100 == 0 or step == steps:
             log.add("dit", step=step, seconds=clock.seconds(), loss=float(running), of=steps)
-    _checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
+    save_checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
     _copy_into(parameters, average)
 
 
@@ -226,11 +233,15 @@ def _empty(clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _batches(
-    examples: Mapping[Size, Examples], config: DiTConfig, *, start: int, share: float = 1.0
+    examples: Mapping[Size, Examples], config: DiTConfig, *, start: int, share: float = 1.0, small: float = 1.0
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Random batches of one size each: latents, CLIP ids, T5 ids; some captions are dropped."""
+    """Random batches of one size each: latents, CLIP ids, T5 ids; some captions are dropped.
+
+    Sizes come as often as the pictures of each, small ones (up to SMALL pixels) `small` times as often.
+    """
     sizes = list(examples)
-    weights = torch.tensor([float(len(examples[size].latents)) for size in sizes])
+    counts = [(small if w * h <= SMALL else 1.0) * len(examples[w, h].latents) for w, h in sizes]
+    weights = torch.tensor(counts)
     chooser = torch.Generator().manual_seed(config.seed + start)
     while True:
         source = examples[sizes[int(torch.multinomial(weights, 1, generator=chooser))]]
@@ -261,7 +272,7 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int,
     rise = min(1.0, step / warmup)
     fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
     for group in optimizer.param_groups:
-        group["lr"] = peak * rise * max(fall, 0.01)
+        group["lr"] = group.get("share", 1.0) * peak * rise * max(fall, 0.01)
 
 
 def _copy_into(parameters: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]) -> None:
@@ -276,42 +287,3 @@ def _on_card(model: nn.Module) -> bool:
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-def _checkpoint(
-    path: Path,
-    parameters: Mapping[str, nn.Parameter],
-    average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> None:
-    if parallel.rank():
-        return
-    state: dict[str, Tensor] = {"step": torch.tensor(step)}
-    for name, parameter in parameters.items():
-        state[f"now.{name}"] = parameter.detach().clone()
-        state[f"average.{name}"] = average[name]
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            state[f"{moment}.{name}"] = value.clone()
-    save_file(state, path.with_suffix(".partial"))
-    path.with_suffix(".partial").replace(path)
-
-
-def _resume(
-    path: Path,
-    parameters: Mapping[str, nn.Parameter],
-    average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> int:
-    if not path.exists():
-        return 0
-    state = load_file(path)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(state[f"now.{name}"])
-            average[name].copy_(state[f"average.{name}"])
-            moments = ("step", "exp_avg", "exp_avg_sq")
-            if f"exp_avg.{name}" in state:
-                place = parameter.device
-                optimizer.state[parameter] = {moment: state[f"{moment}.{name}"].to(place) for moment in moments}
-    return int(state["step"])

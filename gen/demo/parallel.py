@@ -25,6 +25,12 @@ def start() -> torch.device:
     return torch.device("cuda", place) if cuda else torch.device("cpu")
 
 
+def stop() -> None:
+    """Leave the others."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def rank() -> int:
     """This process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0

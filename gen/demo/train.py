@@ -26,6 +26,7 @@ from gen.demo.classifier_training import ClassifierConfig, accuracy, train_class
 from gen.demo.dit_training import DiTConfig, Examples, Model, Size, distil, train_dit
 from gen.demo.layout import save_weights
 from gen.demo.report import Log, plot_losses
+from gen.demo.text_training import Captions, TextConfig, train_text
 from gen.demo.vae_training import VAEConfig, psnr, to_pictures, train_vae
 from gen.flux import SizedClip, SizedDiT, SizedT5, SizedVAEDecoder, SizedVAEEncoder, build_velocity
 from gen.request import ModelProfile
@@ -63,13 +64,13 @@ PROFILE = ModelProfile(
     is_demo=True,
 )
 PICTURES: dict[Size, int] = {  # with their mirror images
-    (256, 256): 72_000,
+    (256, 256): 64_000,
+    (128, 128): 48_000,
+    (192, 192): 16_000,
     (288, 192): 12_000,
     (192, 288): 12_000,
     (384, 256): 8_000,
     (256, 384): 8_000,
-    (128, 128): 8_000,
-    (192, 192): 6_000,
     (320, 320): 4_000,
     (384, 384): 4_000,
 }
@@ -85,14 +86,16 @@ class Config:
     vae_share: float = 0.25  # of the pictures, rendered before the VAE's training starts
     vae: VAEConfig = field(default_factory=VAEConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
 
 
 TINY = Config(
     pictures={(256, 256): 512, (192, 128): 256},
     unseen=128,
-    vae=VAEConfig(crop_steps=2, full_steps=2, crop_batch=2, full_batch=1),
+    vae=VAEConfig(crop_steps=2, full_steps=2, crop_batch=2, full_batch=1, compile=False),
     classifier=ClassifierConfig(steps=2, batch=8),
+    text=TextConfig(steps=2, batch=8),
     dit=DiTConfig(steps=4, distil_steps=2, tokens=2400, checkpoint=2, compile=False),
 )
 
@@ -132,7 +135,8 @@ class Pictures:
         }
 
 
-_SHARD_FIELDS = ("pixels", "labels", "clip_ids", "t5_ids")
+_SHARD_FIELDS = ("pixels", "labels", "clip_ids", "t5_ids", "stated")
+_EXAMPLE_FIELDS = ("latents", "clip_ids", "t5_ids", "labels", "stated")
 
 
 def main() -> None:
@@ -144,14 +148,13 @@ def main() -> None:
     parser.add_argument("--dit-minutes", type=float, help="as many flow-matching steps as fit into this time")
     arguments = parser.parse_args()
     config = TINY if arguments.tiny else Config()
-    if arguments.dit_steps:
-        config = replace(config, dit=replace(config.dit, steps=arguments.dit_steps))
-    if arguments.dit_minutes:
-        config = replace(config, dit=replace(config.dit, minutes=arguments.dit_minutes))
+    steps, minutes = arguments.dit_steps or config.dit.steps, arguments.dit_minutes
+    config = replace(config, dit=replace(config.dit, steps=steps, minutes=minutes))
     device = parallel.start()
     torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision("high")
     run(config, arguments.work, device)
+    parallel.stop()
 
 
 def run(config: Config, work: Path, device: torch.device) -> None:
@@ -169,12 +172,21 @@ def run(config: Config, work: Path, device: torch.device) -> None:
     parallel.copy_first([model])
     if config.dit.compile:
         model.compile_parts()
+    if not (work / "dit.safetensors").exists():
+        _text(model, examples, config.text, log)
     train_dit(model, examples, config=config.dit, folder=work, log=log)
     distil(model, examples, config=config.dit, log=log)
     if parallel.rank() == 0:
         models = {"dit": model.dit, "clip": model.clip, "t5": model.t5, "vae_encoder": vae[0], "vae_decoder": vae[1]}
         save_weights(work / "weights", shape=SHAPE, profile=PROFILE, models=models)
         plot_losses(log, work / "report" / "losses.png")
+
+
+def _text(model: Model, examples: Mapping[Size, Examples], config: TextConfig, log: Log) -> None:
+    parts = [
+        Captions(clip_ids=e.clip_ids, t5_ids=e.t5_ids, labels=e.labels, stated=e.stated) for e in examples.values()
+    ]
+    train_text(model.clip, model.t5, parts, config=config, log=log)
 
 
 def _describe(config: Config, path: Path) -> None:
@@ -222,7 +234,7 @@ def _examples(
     _load_vae(path, vae)
     examples = {size: _encode(vae[0], shard) for size, shard in everything.items()}
     for size, example in examples.items():
-        save_file({name: getattr(example, name) for name in ("latents", "clip_ids", "t5_ids")}, stored[size])
+        save_file({name: getattr(example, name) for name in _EXAMPLE_FIELDS}, stored[size])
     return examples
 
 
@@ -252,7 +264,13 @@ def _encode(encoder: nn.Module, shard: dataset.Shard) -> Examples:
     dtype = torch.bfloat16 if shard.pixels.is_cuda else torch.float32
     light = copy.deepcopy(encoder).to(dtype)
     parts = [light(to_pictures(p).to(dtype)).to(torch.float16) for p in torch.split(shard.pixels, 128)]
-    return Examples(latents=torch.cat(parts), clip_ids=shard.clip_ids, t5_ids=shard.t5_ids)
+    return Examples(
+        latents=torch.cat(parts),
+        clip_ids=shard.clip_ids,
+        t5_ids=shard.t5_ids,
+        labels=shard.labels,
+        stated=shard.stated,
+    )
 
 
 def _initialize(model: Model) -> None:

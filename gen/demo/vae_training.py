@@ -24,15 +24,16 @@ Size = tuple[int, int]  # width, height
 class VAEConfig:
     """Steps, batch and weights of the VAE's losses."""
 
-    crop_steps: int = 900  # on crops of `crop` pixels: most of what there is to learn is local
-    full_steps: int = 330  # on whole pictures, so that the group norms see what they will see
+    crop_steps: int = 2400  # on crops of `crop` pixels: most of what there is to learn is local
+    full_steps: int = 700  # on whole pictures, so that the group norms see what they will see
     crop: int = 128  # pixels
     crop_batch: int = 160
     full_batch: int = 48
     learning_rate: float = 1e-3
     kl_weight: float = 3e-4
-    half_weight: float = 0.25
+    half_weight: float = 0.1
     ema: float = 0.998
+    compile: bool = True
 
 
 def train_vae(encoder: Any, decoder: Any, pixels: Mapping[Size, Tensor], *, config: VAEConfig, log: Log) -> None:
@@ -46,9 +47,10 @@ def train_vae(encoder: Any, decoder: Any, pixels: Mapping[Size, Tensor], *, conf
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total, pct_start=0.05)
     started = time.perf_counter()
+    measure = torch.compile(vae_losses, dynamic=True) if config.compile else vae_losses
     for step in range(1, total + 1):
         batch = _batch(pixels, config, whole=step > config.crop_steps)
-        losses = vae_losses(encoder, decoder, batch, config)
+        losses = measure(encoder, decoder, batch, config)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         nn.utils.clip_grad_norm_(parameters, 1.0)

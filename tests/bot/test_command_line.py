@@ -139,10 +139,36 @@ def test_an_unreachable_discord_is_one_line(tmp_path: Path) -> None:
 
 def test_a_weights_folder_without_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    done = kiln(tmp_path, "run", DISCORD_TOKEN=TOKEN, KILN_WEIGHTS="empty", KILN_LOG_LEVEL="ERROR")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("kiln: empty lacks the DiT")
-    assert "Traceback" not in done.stderr
+    assert complaint(kiln(tmp_path, "run", DISCORD_TOKEN=TOKEN, KILN_WEIGHTS="empty")).startswith(
+        "kiln: empty lacks the DiT"
+    )
+
+
+@pytest.mark.parametrize("command", ["run", "draw"])
+def test_missing_weights_are_named_before_torch_is_loaded(tmp_path: Path, command: str) -> None:
+    arguments = {"run": ["run"], "draw": ["draw", "a cat", "--out", "a.png"]}[command]
+    code = (
+        f"import sys\nfrom bot.__main__ import main\nassert main({arguments!r}) == 1\n"
+        "sys.exit('torch was loaded' if 'torch' in sys.modules else 0)"
+    )
+    done = run(tmp_path, "-c", code, DISCORD_TOKEN=TOKEN, KILN_WEIGHTS="nowhere")
+    assert "There is no weights folder at nowhere" in done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_draw_takes_the_model_of_the_settings_and_of_dot_env(tmp_path: Path) -> None:
+    draw = ["draw", "a cat", "--out", "a.png"]
+    (line,) = kiln(tmp_path, *draw, KILN_WEIGHTS="elsewhere").stderr.splitlines()
+    assert line == "kiln draw: There is no weights folder at elsewhere."
+    (tmp_path / ".env").write_text("KILN_WEIGHTS=from_dot_env\n")
+    assert "from_dot_env" in kiln(tmp_path, *draw).stderr
+    assert "by_hand" in kiln(tmp_path, *draw, "--weights", "by_hand").stderr
+
+
+def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
+    done = kiln(tmp_path, "draw", " ", "--out", "a.png")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "kiln draw: The prompt is empty: say what to draw.\n"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +195,19 @@ def test_models_and_migrations_agree(tmp_path: Path) -> None:
     assert kiln(tmp_path, "db", "check", "--models").stdout == "models and migrations agree\n"
 
 
+def test_models_and_migrations_that_differ_are_told_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bot.database.model_differences", lambda: ("add_column jobs.mood", "index jobs_by_mood"))
+    assert main(["db", "check", "--models"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line.partition("differ: ")[2] for line in said.err.splitlines()] == [
+        "add_column jobs.mood",
+        "index jobs_by_mood",
+    ]
+
+
 def test_a_missing_database_is_one_line(tmp_path: Path) -> None:
     assert "kiln.sqlite3" in complaint(kiln(tmp_path, "db", "check"))
 
@@ -177,7 +216,7 @@ def test_a_missing_database_is_one_line(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database_is_one_line(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "kiln.sqlite3").write_bytes(b"not a database" * 500)
-    assert "is not a database" in complaint(kiln(tmp_path, *command))
+    assert "data/kiln.sqlite3 is not a database" in complaint(kiln(tmp_path, *command))
 
 
 def test_a_database_of_a_newer_kiln_is_refused(tmp_path: Path) -> None:

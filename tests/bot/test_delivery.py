@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 from bot.cards import card
+from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
+from bot.job_queue import JobQueue
 from bot.posting import NONCE_LASTS, Posted, Poster, backoff
 from bot.upload import largest_fitting
 from tests.bot.conftest import Stage, eventually, open_stage, text_of
@@ -88,6 +90,27 @@ async def test_the_next_start_posts_what_was_drawn_without_drawing_again(tmp_pat
         assert len(second.pictures()) == 1
         assert not second.generator.begun
         assert (await only_job(second)).status is JobStatus.DELIVERED
+
+
+async def test_a_database_that_is_locked_at_the_start_delays_what_was_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_stage(tmp_path / "data") as stage:
+        stage.env.inject_error(*SEND, status=403, code=50001, times=None)
+        await stage.imagine()
+    ask, tries = JobQueue.undelivered, 0
+
+    async def locked_at_first(queue: JobQueue) -> tuple[Job, ...]:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise QueueUnavailable
+        return await ask(queue)
+
+    monkeypatch.setattr(JobQueue, "undelivered", locked_at_first)
+    async with open_stage(tmp_path / "data") as stage:
+        await eventually(stage.pictures)
+    assert tries == 2
 
 
 async def test_a_picture_that_was_posted_but_not_recorded_is_not_posted_again(

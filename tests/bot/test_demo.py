@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,9 +18,10 @@ import pytest
 
 from bot import demo
 from bot.app import open_kiln
+from bot.demo_look import STEP_SECONDS, Paced
 from bot.errors import StartError
 from bot.settings import load_settings
-from tests.fakes import FakeGenerator
+from tests.fakes import FakeGenerator, image_request
 
 ROOT = Path(__file__).parents[2]
 SERVE = """
@@ -61,6 +63,26 @@ def test_a_taken_port_is_one_readable_line(tmp_path: Path) -> None:
             demo.run_demo(load=FakeGenerator, port=port, data=tmp_path, open_browser=False)
 
 
+def test_the_usual_port_gives_way_to_any_other_when_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(demo, "PORT", taken.getsockname()[1])
+        assert demo.usual_port() == 0
+        assert f"port {demo.PORT} is in use" in capsys.readouterr().err
+    assert demo.usual_port() == demo.PORT
+    assert capsys.readouterr().err == ""
+
+
+def test_the_seconds_that_the_demo_shows_are_of_the_drawing_without_its_pauses() -> None:
+    began = time.perf_counter()
+    result = Paced(FakeGenerator()).draw(image_request(steps=2), on_step=lambda report: None)
+    assert time.perf_counter() - began > 2 * STEP_SECONDS
+    assert result.seconds < STEP_SECONDS
+
+
 def test_a_kept_data_folder_shows_its_people_and_channel_again(tmp_path: Path) -> None:
     """The second demo draws what the first one left, for the same person, and ends without a complaint."""
     data = tmp_path / "data"
@@ -70,6 +92,7 @@ def test_a_kept_data_folder_shows_its_people_and_channel_again(tmp_path: Path) -
         with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as served:
             assert served.stdout is not None
             assert re.search(r"http://127\.0\.0\.1:\d+/#\S+", served.stdout.readline())
+            assert "on purpose" in served.stdout.readline()
             served.terminate()
             _, complaints = served.communicate(timeout=20)
         assert (served.returncode, complaints) == (0, "")

@@ -24,6 +24,7 @@ from bot import fairness
 from bot.bench.histories import STEPS, Event, History, Kind, Stage, random_history
 from bot.bench.inline import open_inline
 from bot.database import Database
+from bot.estimates import PRIOR_RATE
 from bot.job import Job, JobStatus, Limits, OverLimit
 from bot.job_queue import JobQueue
 from bot.tables import JobRow, has_status
@@ -516,7 +517,7 @@ async def test_places_foretell_the_order_with_deferred_jobs(deferring: JobQueue,
     drawn = []
     for _ in jobs:
         job = await claimed(deferring)
-        expected = 128 * 128 * 40 * 1.5e-6
+        expected = 128 * 128 * 40 * PRIOR_RATE
         clock.move(expected)
         await deferring.record_drawn(
             job, picture="x", result=ImageResult(png=b"", sha256="", seconds=expected, model="x")

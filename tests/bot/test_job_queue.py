@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from sqlalchemy import Engine, event, text
 
 from bot.database import Database, connect, open_database
 from bot.errors import NotAllowed, QueueFull, QueueUnavailable, RateLimited, Refusal
-from bot.estimates import DEVIATION_PRIOR, PRIOR_SECONDS_PER_PIXEL_STEP
-from bot.job_queue import Job, JobQueue, JobStatus, Limits, Overview, Place
+from bot.estimates import PRIOR_RATE, prior_rate
+from bot.job_queue import Job, JobQueue, JobStatus, Limits, Overview
 from gen.request import ImageRequest, ImageResult
-from tests.fakes import Clock, image_request, new_job
+from tests.fakes import FAKE_PROFILE, Clock, image_request, new_job
 
 ROOT = Path(__file__).resolve().parents[2]
 PLENTY = Limits(waiting_per_user=1000, pictures_per_hour=3600, burst=1000)
@@ -417,14 +418,38 @@ async def test_places_count_from_the_running_job(queue: JobQueue) -> None:
 
 
 async def test_before_any_job_the_estimate_is_a_prior(queue: JobQueue, clock: Clock) -> None:
+    await queue.submit(new_job(1, request=image_request(width=1024, height=1024, steps=20)))
+    place = await queue.place(1)
+    assert place is not None
+    assert place.ready_at - clock() == timedelta(seconds=30)
+
+
+def test_the_prior_knows_the_small_model_from_a_large_one() -> None:
+    small = FAKE_PROFILE.width * FAKE_PROFILE.height * FAKE_PROFILE.steps
+    assert 1 < prior_rate(FAKE_PROFILE) * small < 5
+    assert prior_rate(replace(FAKE_PROFILE, is_demo=False)) == PRIOR_RATE
+
+
+async def test_an_estimate_is_never_past_when_it_is_read(queue: JobQueue, clock: Clock) -> None:
+    await drawn_job(queue, 1, seconds=0.001)
+    await queue.submit(new_job(2))
+    place = await queue.place(2)
+    assert place is not None
+    assert (place.position, place.waiting, place.ready_at) == (1, 1, clock() + timedelta(seconds=2))
+    assert (await queue.overview()).ready_at == clock() + timedelta(seconds=2)
+
+
+async def test_an_estimate_counts_how_long_the_gpu_was_busy_not_the_drawing_alone(
+    queue: JobQueue, clock: Clock
+) -> None:
     await queue.submit(new_job(1))
-    seconds = 128 * 128 * 4 * PRIOR_SECONDS_PER_PIXEL_STEP
-    assert await queue.place(1) == Place(
-        position=1,
-        waiting=1,
-        ready_at=clock() + timedelta(seconds=seconds),
-        uncertainty=timedelta(seconds=seconds * DEVIATION_PRIOR),
-    )
+    job = await claimed(queue)
+    clock.move(12)
+    await queue.record_drawn(job, picture="pictures/1.png", result=DRAWN)
+    await queue.submit(new_job(2))
+    place = await queue.place(2)
+    assert place is not None
+    assert place.ready_at - clock() == timedelta(seconds=12)
 
 
 async def test_the_estimate_is_the_median_of_the_last_twenty_of_the_same_shape(queue: JobQueue, clock: Clock) -> None:
@@ -446,16 +471,15 @@ async def test_an_unseen_shape_is_scaled_by_pixels_and_steps(queue: JobQueue, cl
 
 
 async def test_a_place_counts_what_is_left_of_the_running_job_and_all_before(queue: JobQueue, clock: Clock) -> None:
-    await drawn_job(queue, 1, seconds=10.0)
+    await drawn_job(queue, 1, seconds=40.0)
     jobs = [await queue.submit(new_job(number)) for number in (2, 3)]
     await claimed(queue)
-    clock.move(4)
+    clock.move(30)
     places = [await queue.place(job.id) for job in jobs]
-    assert [place.ready_at - clock() for place in places if place] == [timedelta(seconds=6), timedelta(seconds=16)]
-    clock.move(60)
-    late = await queue.place(jobs[0].id)
-    assert late is not None
-    assert late.ready_at == clock()
+    assert [place.ready_at - clock() for place in places if place] == [timedelta(seconds=10), timedelta(seconds=50)]
+    clock.move(600)  # overdue: nobody knows, but a little is left
+    places = [await queue.place(job.id) for job in jobs]
+    assert [place.ready_at - clock() for place in places if place] == [timedelta(seconds=4), timedelta(seconds=44)]
 
 
 async def test_jobs_that_are_over_have_no_place(queue: JobQueue) -> None:

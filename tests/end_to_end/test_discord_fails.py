@@ -190,6 +190,8 @@ async def test_an_answer_that_breaks_off_costs_no_job(
     await kiln.until_accepted(jobs=1)
     [job] = await kiln.until_all("delivered")
     assert [picture.id for picture in loopback.pictures(room)] == [job.result_message_id]
+    [card] = [one for one in loopback.world.messages.values() if not one.uploads]
+    await loopback.world.until(lambda world: "Done" in card.text)
 
 
 async def test_a_token_that_died_after_15_minutes_changes_nothing(

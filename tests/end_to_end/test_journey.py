@@ -6,6 +6,10 @@ import asyncio
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -140,7 +144,9 @@ async def test_no_privileged_intent_is_asked_for_and_commands_sync_once(
 
 
 @pytest.mark.slow
-async def test_the_real_model_draws_a_png_that_carries_its_recipe(loopback: LoopbackDiscord, kiln: KilnProcess) -> None:
+async def test_the_real_model_draws_the_png_that_kiln_draw_makes_of_the_same_recipe(
+    loopback: LoopbackDiscord, kiln: KilnProcess, tmp_path: Path
+) -> None:
     ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
     kiln.step_seconds = None
     await kiln.start()
@@ -156,3 +162,13 @@ async def test_the_real_model_draws_a_png_that_carries_its_recipe(loopback: Loop
     assert job.picture is not None
     on_disk = (kiln.data / job.picture).read_bytes()
     assert hashlib.sha256(on_disk).digest() == hashlib.sha256(picture.uploads[0].content).digest()
+    for threads in ("1", "4"):
+        by_hand = await asyncio.to_thread(_drawn_by_hand, tmp_path / f"{threads}.png", threads=threads)
+        assert by_hand == on_disk
+
+
+def _drawn_by_hand(out: Path, *, threads: str) -> bytes:
+    """The same picture from `kiln draw`, told to use so many threads."""
+    command = [sys.executable, "-m", "bot", "draw", "a red house at night", "--seed", "42", "--out", str(out)]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": threads}, check=True, capture_output=True)
+    return out.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -29,6 +30,33 @@ async def test_a_signal_in_mid_drawing_puts_the_job_back_uncounted_and_ends_in_f
     [job] = await kiln.until_all("delivered")
     assert job.attempts == 1
     assert "Traceback" not in kiln.log()
+
+
+@pytest.mark.slow
+async def test_the_real_model_in_mid_drawing_stops_within_three_seconds(
+    loopback: LoopbackDiscord, kiln: KilnProcess
+) -> None:
+    """Taking torch and DiffSynth apart took up to five; nothing waits for that any more."""
+    ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
+    kiln.step_seconds = None
+    await kiln.start()
+    interaction = await loopback.slash(ana, room, "imagine", prompt="a red house", steps=50)
+    card = interaction.message
+    assert card is not None
+    await loopback.world.until(lambda world: "Drawing" in card.text)
+    assert await kiln.stop(seconds=3) == 0
+    [job] = kiln.jobs()
+    assert (job.status, job.attempts) == ("queued", 0)
+
+
+async def test_a_start_and_an_end_are_told_in_a_few_lines_without_a_warning(
+    loopback: LoopbackDiscord, kiln: KilnProcess
+) -> None:
+    await kiln.start()
+    await kiln.stop()
+    told = kiln.log()
+    assert not re.search(r"WARNING|ERROR|PyNaCl|davey|alembic", told), told
+    assert len(told.splitlines()) < 12, told
 
 
 async def test_a_job_that_went_back_to_the_queue_at_the_end_says_so_on_its_card(

@@ -1,0 +1,133 @@
+"""A weights folder that is missing, half, damaged or of another kind is named before anything is loaded."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gen.errors import WeightsMissing
+from gen.weights import DEMO_WEIGHTS, FLUX_DEV, FluxShape, find_weights, read_names, read_profile, sha256
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the demo model that a test may damage."""
+    return Path(shutil.copytree(DEMO_WEIGHTS, tmp_path / "weights"))
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _add(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+def test_the_demo_model_is_found_whole() -> None:
+    weights = find_weights(DEMO_WEIGHTS)
+    assert weights.profile.is_demo
+    assert (weights.profile.width, weights.profile.height, weights.profile.steps) == (256, 256, 12)
+    assert weights.dit.name == "kiln-demo.safetensors"
+
+
+def test_the_demo_model_is_safetensors_only_and_at_most_24_mib() -> None:
+    files = [path for path in DEMO_WEIGHTS.parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert sum(path.stat().st_size for path in files) <= 24 * 2**20
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jsonl", ".py", ".png"}
+
+
+@pytest.mark.parametrize("name", ["kiln-demo.safetensors", "ae.safetensors", "text_encoder/model.safetensors"])
+@pytest.mark.parametrize("damage", [_cut, _add])
+def test_a_damaged_file_is_named(folder: Path, name: str, damage: Callable[[Path], None]) -> None:
+    damage(folder / name)
+    with pytest.raises(WeightsMissing, match=rf"{Path(name).name} is damaged"):
+        find_weights(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("kiln-demo.safetensors", "lacks the DiT"),
+        ("ae.safetensors", "lacks the VAE"),
+        ("text_encoder", "text_encoder has no"),
+        ("text_encoder_2", "text_encoder_2 has no"),
+        ("tokenizer", "tokenizer is missing or empty"),
+        ("tokenizer_2", "tokenizer_2 is missing or empty"),
+    ],
+)
+def test_a_missing_part_is_named(folder: Path, name: str, word: str) -> None:
+    path = folder / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(WeightsMissing, match=word):
+        find_weights(folder)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match=r"no weights folder at .*nowhere"):
+        read_profile(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_lacks_its_dit(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match="lacks the DiT"):
+        read_profile(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"short", b"\x80\x05pickle" * 20, b"\x08" + b"\0" * 7 + b"not json", b"\x02" + b"\0" * 7 + b"[]"]
+)
+def test_what_is_not_safetensors_is_told_so(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "renamed.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsMissing, match=r"renamed\.safetensors"):
+        read_names(path)
+
+
+def test_a_header_of_nonsense_is_told_so(tmp_path: Path) -> None:
+    header = json.dumps({"weight": {"dtype": "F32"}}).encode()
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsMissing, match=r"odd\.safetensors"):
+        read_names(path)
+
+
+def test_two_models_in_one_folder_are_refused(folder: Path) -> None:
+    shutil.copy(folder / "kiln-demo.safetensors", folder / "second.safetensors")
+    with pytest.raises(WeightsMissing, match="more than one file for the DiT"):
+        find_weights(folder)
+
+
+def test_a_shard_that_the_index_names_must_be_there(folder: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "text_encoder_2" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsMissing, match=r"model-00002-of-00002\.safetensors is missing"):
+        find_weights(folder)
+
+
+def test_without_a_description_the_model_is_flux_sized(folder: Path) -> None:
+    (folder / "kiln.json").unlink()
+    weights = find_weights(folder)
+    assert weights.shape == FluxShape()
+    assert (weights.profile.name, weights.profile.width) == ("kiln-demo", FLUX_DEV.width)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"shape": {"dim": 7}, "profile": {}}', '{"shape": 1, "profile": 2}']
+)
+def test_a_bad_description_is_named(folder: Path, text: str) -> None:
+    (folder / "kiln.json").write_text(text)
+    with pytest.raises(WeightsMissing, match=r"kiln\.json"):
+        find_weights(folder)
+
+
+def test_shapes_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="rope_axes"):
+        FluxShape(rope_axes=(16, 56, 58))
+    with pytest.raises(ValueError, match="vae_channels"):
+        FluxShape(vae_channels=(128, 256, 384, 512))
+
+
+def test_the_digest_of_a_missing_file_names_it(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match=r"gone\.safetensors cannot be read"):
+        sha256(tmp_path / "gone.safetensors")
