@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from bot.bench.histories import Stage, random_history
-from bot.bench.inline import open_inline
 from bot.database import Database, open_database
 from bot.dispatcher import Dispatcher
 from bot.job import Job, Limits, NewJob
@@ -75,7 +74,7 @@ async def _measure(folder: Path, *, histories: int, seconds: float) -> Figures:
     figures = await _verbs(folder / "full.sqlite3")
     figures |= await _acknowledge(folder / "asked.sqlite3", seconds=seconds)
     figures["gap_ms"] = await _gap(folder)
-    async with open_inline(folder / "fair.sqlite3") as database:
+    async with open_database(folder / "fair.sqlite3") as database:
         stage = Stage(database)
         worst = [await stage.play(random_history(seed)) for seed in range(histories)]
     figures["fairness_histories"] = histories

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bot.bench.inline import open_inline
 from bot.database import Database, open_database
 from bot.errors import BudgetSpent
 from bot.job import Job, Limits
@@ -32,7 +31,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def database(path: Path) -> AsyncIterator[Database]:
-    async with open_inline(path) as database:
+    async with open_database(path) as database:
         yield database
 
 

@@ -22,8 +22,7 @@ from sqlalchemy import func, select, text
 
 from bot import fairness
 from bot.bench.histories import STEPS, Event, History, Kind, Stage, random_history
-from bot.bench.inline import open_inline
-from bot.database import Database
+from bot.database import Database, open_database
 from bot.estimates import PRIOR_RATE
 from bot.job import Job, JobStatus, Limits, OverLimit
 from bot.job_queue import JobQueue
@@ -44,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 def play(path: Path) -> Iterator[Play]:
     """Plays a history and returns its worst drift as a fraction of the bound."""
     with asyncio.Runner() as runner:
-        opened = open_inline(path)
+        opened = open_database(path)
         stage = Stage(runner.run(opened.__aenter__()))
         yield lambda history: runner.run(stage.play(history))
         runner.run(opened.__aexit__(None, None, None))
@@ -57,7 +56,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def database(path: Path) -> AsyncIterator[Database]:
-    async with open_inline(path) as database:
+    async with open_database(path) as database:
         yield database
 
 
