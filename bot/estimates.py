@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from statistics import median
-from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from bot.tables import JobRow
 from gen.request import ImageRequest, ModelProfile
 
 RECENT = 20  # finished jobs that an estimate looks at
@@ -25,6 +22,15 @@ PRIOR_SECONDS_DEMO = 3.0  # before any job, for the demo model's own size and st
 DEVIATION_MIN, DEVIATION_SCALED, DEVIATION_PRIOR = 0.03, 0.3, 0.7  # of the seconds, for what was not measured
 
 Shape = tuple[int, int, int]
+
+# How long a drawn job kept the GPU; at least its drawing, also after the clock was set back. Milliseconds count.
+_BUSY = "coalesce(max(seconds, round((julianday(finished_at) - julianday(started_at)) * 86400, 3)), seconds)"
+_LATEST = f"ORDER BY finished_at DESC LIMIT {RECENT}"
+_SAME = text(
+    f"SELECT {_BUSY} FROM jobs "
+    f"WHERE seconds IS NOT NULL AND width = :width AND height = :height AND steps = :steps {_LATEST}"
+)
+_RATES = text(f"SELECT {_BUSY} / width / height / steps FROM jobs WHERE seconds IS NOT NULL {_LATEST}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +56,10 @@ def shape_of(request: ImageRequest) -> Shape:
 async def estimate(session: AsyncSession, shape: Shape, *, prior: float) -> Estimate:
     """Median of the latest jobs of this shape; else scaled from the latest of any shape by work; else from `prior`."""
     width, height, steps = shape
-    timed = JobRow.seconds.is_not(None)
-    latest = JobRow.finished_at.desc()
-    alike = (JobRow.width == width, JobRow.height == height, JobRow.steps == steps)
-    columns = select(JobRow.seconds, JobRow.started_at, JobRow.finished_at, JobRow.width, JobRow.height, JobRow.steps)
-    same = (await session.execute(columns.where(timed, *alike).order_by(latest).limit(RECENT))).all()
+    same = (await session.scalars(_SAME, {"width": width, "height": height, "steps": steps})).all()
     if same:
-        return _measured([_busy_seconds(row) for row in same])
-    recent = (await session.execute(columns.where(timed).order_by(latest).limit(RECENT))).all()
-    rates = [_busy_seconds(row) / _work((row.width, row.height, row.steps)) for row in recent]
+        return _measured(same)
+    rates = (await session.scalars(_RATES)).all()
     seconds = (median(rates) if rates else prior) * _work(shape)
     return Estimate(seconds=seconds, deviation=seconds * (DEVIATION_SCALED if rates else DEVIATION_PRIOR))
 
@@ -78,12 +79,3 @@ def _measured(timings: Sequence[float]) -> Estimate:
 def _work(shape: Shape) -> int:
     width, height, steps = shape
     return width * height * steps
-
-
-def _busy_seconds(row: Any) -> float:
-    """How long a drawn job kept the GPU; at least its drawing, also after the clock was set back."""
-    drawing: float = row.seconds or 0.0
-    if row.started_at is None or row.finished_at is None:
-        return drawing
-    busy: timedelta = row.finished_at - row.started_at
-    return max(drawing, busy.total_seconds())

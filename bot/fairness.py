@@ -20,6 +20,7 @@ level is fair in itself. Knows no verbs: the caller holds the transaction, and t
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import cache
 
 from sqlalchemy import ColumnElement, ScalarSelect, func, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -47,6 +48,7 @@ ENTER = text(
     "max(vtime, (SELECT above.virtual_time FROM accounts AS above WHERE above.id = accounts.parent_id)) "
     f"ELSE vtime END WHERE {_PATH}"
 )
+_WEIGHT = text("SELECT weight FROM accounts WHERE id = :account")
 _LEAVE = text(f"UPDATE accounts SET waiting = waiting - 1 WHERE {_PATH}")
 _ADVANCE = text(
     "UPDATE accounts SET virtual_time = max(virtual_time, (SELECT min(below.vtime) FROM "
@@ -74,6 +76,7 @@ _RECOUNT = (
 )
 
 
+@cache
 def next_in_line() -> ScalarSelect[int | None]:
     """The id of the job that is next, as a subquery: two or three seeks, however many wait. Deferred jobs are not."""
     top = _lowest(literal(EVERYONE))
@@ -118,8 +121,7 @@ async def leave(session: AsyncSession, job: JobRow) -> None:
 
 async def charge(session: AsyncSession, job: JobRow, *, estimate: float) -> None:
     """A waiting job was claimed, and is expected to take `estimate` GPU-seconds."""
-    weight = select(AccountRow.weight).where(AccountRow.id == job.account_id)
-    job.charge, job.weight = estimate, await session.scalar(weight)
+    job.charge, job.weight = estimate, await session.scalar(_WEIGHT, {"account": job.account_id})
     await session.execute(_ADVANCE, {"account": job.account_id})
     await session.execute(_START, _charged(job))
 
