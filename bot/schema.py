@@ -108,7 +108,7 @@ def check(path: Path) -> SchemaReport:
 
 
 def backup(path: Path, to: Path) -> None:
-    """Copy the database, also while it is in use; `to` appears whole or not at all. StartError if `to` exists."""
+    """Copy a sound database, also while it is in use; `to` appears whole or not at all. StartError if `to` exists."""
     _check_exists(path)
     if to.exists():
         raise StartError(f"{to} exists already: choose another name for the copy of {path}")
@@ -117,7 +117,7 @@ def backup(path: Path, to: Path) -> None:
     half.unlink(missing_ok=True)
     try:
         with _as_start_error(path), _connected(path) as source:
-            source.execute("SELECT count(*) FROM sqlite_master")  # what is wrong with the source is said of the source
+            _check_sound(source, path)  # a copy of a corrupt file would be trusted one day
             with _as_start_error(to), closing(sqlite3.connect(half)) as target:
                 source.backup(target)
             with half.open("rb+") as file:

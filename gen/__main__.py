@@ -119,6 +119,10 @@ def _check_output(arguments: argparse.Namespace) -> None:
         raise GenerationError(f"--repeat must be from 1 to {REPEAT_MAX:,}; it is {arguments.repeat:,}.")
     if arguments.out.is_dir():
         raise GenerationError(f"--out {arguments.out} is a folder; name a file in it.")
+    if arguments.out.exists() and not arguments.out.is_file():
+        raise GenerationError(
+            f"--out {arguments.out} is a device or a pipe, which a picture would replace; name a file."
+        )
     if not arguments.out.parent.is_dir():
         raise GenerationError(f"There is no folder {arguments.out.parent} to write into.")
     if not os.access(arguments.out.parent, os.W_OK):
@@ -152,7 +156,7 @@ def _write(path: Path, png: bytes) -> None:
 
 
 def _sentence(told: dict[str, Any]) -> str:
-    return f"{told['out']}: seed {told['seed']}, {told['size']}, {told['steps']} steps, {told['seconds']} s"
+    return f"{told['out']}: seed {told['seed']}, {told['size']}, steps {told['steps']}, {told['seconds']} s"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ _SIZE = re.compile(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", re.IGNORECASE)
 # Format characters steer how text is shown (bidi, zero width), controls have no place in a prompt. The zero-width
 # joiner and the variation selectors build emoji and scripts, and stay.
 _JOINERS = frozenset("\u200c\u200d")
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # Hangul's letters that show nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,8 @@ def check_prompt(prompt: str) -> None:
         )
     for position, character in enumerate(prompt, start=1):
         category = unicodedata.category(character)
-        if category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and character not in _JOINERS:
+        unseen = category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or character in _FILLERS
+        if unseen and character not in _JOINERS:
             raise InvalidRequest(
                 f"The prompt has an invisible or control character (U+{ord(character):04X}) at position {position}: "
                 "please remove it."

@@ -22,7 +22,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from gen.errors import WeightsMissing
+from gen.errors import InvalidRequest, WeightsMissing
 from gen.request import ModelProfile
 
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights"
@@ -174,8 +174,10 @@ def _read_description(folder: Path, dit: Path) -> tuple[ModelProfile, FluxShape]
     description = _read_json(path)
     try:
         shape: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in description["shape"].items()}
-        return ModelProfile(**description["profile"]), FluxShape(**shape)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        profile = ModelProfile(**description["profile"])
+        profile.request("its own defaults", seed=0)
+        return profile, FluxShape(**shape)
+    except (AttributeError, KeyError, TypeError, ValueError, InvalidRequest) as error:
         raise WeightsMissing(f"{path} does not describe a model: {error}.") from error
 
 

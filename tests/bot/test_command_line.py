@@ -219,6 +219,15 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: Path, command: list[st
     assert "data/kiln.sqlite3 is not a database" in complaint(kiln(tmp_path, *command))
 
 
+def test_a_corrupt_database_is_not_copied_as_if_it_were_sound(tmp_path: Path) -> None:
+    kiln(tmp_path, "db", "upgrade")
+    with (tmp_path / "data" / "kiln.sqlite3").open("rb+") as file:
+        file.seek(4100)
+        file.write(b"x" * 20)
+    assert "data/kiln.sqlite3 is corrupt" in complaint(kiln(tmp_path, "db", "backup", "copy.sqlite3"))
+    assert not (tmp_path / "copy.sqlite3").exists()
+
+
 def test_a_database_of_a_newer_kiln_is_refused(tmp_path: Path) -> None:
     kiln(tmp_path, "db", "upgrade")
     with sqlite3.connect(tmp_path / "data" / "kiln.sqlite3") as connection:

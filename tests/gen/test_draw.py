@@ -103,6 +103,16 @@ def test_an_output_that_cannot_be_written_is_said_before_drawing(
     assert "no folder" in capsys.readouterr().err
 
 
+def test_a_picture_never_takes_the_place_of_a_pipe_or_a_device(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert main(["draw", "a", "--out", str(pipe)]) == 1
+    assert "device or a pipe" in capsys.readouterr().err
+    assert pipe.is_fifo()
+
+
 def test_words_that_are_no_numbers_are_wrong_usage(tmp_path: Path) -> None:
     done = _run("a", "--seed", "many", "--out", str(tmp_path / "a.png"))
     assert done.returncode == 2

@@ -57,6 +57,7 @@ def test_a_prompt_of_visible_words_is_taken_as_it_is(prompt: str) -> None:
         ("a fox\x1b[31m", r"\(U\+001B\) at position 6"),
         ("a\nfox", r"\(U\+000A\) at position 2"),
         ("a\u200bfox", r"\(U\+200B\) at position 2"),
+        ("\u3164", r"\(U\+3164\) at position 1"),
         ("fox \u202egnp", r"\(U\+202E\) at position 5"),
         ("fox \u2066x\u2069", r"\(U\+2066\) at position 5"),
         ("a\ufefffox", r"\(U\+FEFF\) at position 2"),

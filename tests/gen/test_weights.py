@@ -112,6 +112,16 @@ def test_without_a_description_the_model_is_flux_sized(folder: Path) -> None:
     assert (weights.profile.name, weights.profile.width) == ("kiln-demo", FLUX_DEV.width)
 
 
+@pytest.mark.parametrize(("key", "value"), [("width", "wide"), ("steps", 500), ("pixels_max", None), ("side_min", 999)])
+def test_a_description_that_contradicts_itself_is_named(folder: Path, key: str, value: object) -> None:
+    path = folder / "kiln.json"
+    description = json.loads(path.read_text())
+    description["profile"][key] = value
+    path.write_text(json.dumps(description))
+    with pytest.raises(WeightsMissing, match=r"kiln\.json does not describe a model"):
+        find_weights(folder)
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", "{}", '{"shape": {"dim": 7}, "profile": {}}', '{"shape": 1, "profile": 2}']
 )
