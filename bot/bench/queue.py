@@ -106,7 +106,7 @@ async def _verbs(path: Path, *, rounds: int = 300) -> Figures:
         "submit_p50_ms": _quantile([took for took, _ in submits], 0.5),
         "submit_p99_ms": _quantile([took for took, _ in submits], 0.99),
         "place_p50_ms": _quantile([took for took, _ in place], 0.5),
-        "recover_ms": recover,
+        "recover_ms": round(recover, 2),
     }
 
 
