@@ -117,7 +117,7 @@ class _Clock:
             self._mark = (step, self.seconds())
             return steps
         pace = (self.seconds() - self._mark[1]) / (step - self._mark[0])
-        return step + int((minutes * 60 - self.seconds()) / pace)
+        return step + max(1, int((minutes * 60 - self.seconds()) / pace))
 
 
 def _image_ids(x: Tensor) -> Tensor:
