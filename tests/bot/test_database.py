@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -463,52 +462,20 @@ async def test_times_come_back_aware_and_in_utc(path: Path) -> None:
 
 
 async def test_closing_waits_for_a_write_whose_caller_was_cancelled(path: Path) -> None:
-    entered, leave = threading.Event(), threading.Event()
+    entered = asyncio.Event()
 
     async def slow(session: AsyncSession) -> None:
         session.add(UserRow(id=5, theoretical_arrival=NOW))
         entered.set()
-        leave.wait(10)
+        for _ in range(20):
+            await asyncio.sleep(0)
 
     upgrade(path, now=NOW)
     database = connect(path)
     caller = asyncio.create_task(database.write(slow))
-    await asyncio.to_thread(entered.wait, 10)
+    await entered.wait()
     caller.cancel()
     await asyncio.wait({caller})
     assert caller.cancelled()
-    closing_it = asyncio.create_task(database.aclose())
-    await asyncio.sleep(0)
-    leave.set()
-    await closing_it
+    await database.aclose()
     assert query(path, "SELECT id FROM users") == [(5,)]
-
-
-async def test_a_transaction_that_waits_for_something_else_is_a_bug_and_changes_nothing(path: Path) -> None:
-    async def sleepy(session: AsyncSession) -> None:
-        session.add(UserRow(id=5, theoretical_arrival=NOW))
-        await session.flush()
-        await asyncio.sleep(0)
-
-    async with open_database(path) as database:
-        with pytest.raises(RuntimeError, match="may await nothing but its session"):
-            await database.write(sleepy)
-        await JobQueue(database, limits=Limits(), now=Clock()).submit(new_job(1))
-    assert query(path, "SELECT id FROM users") == [(1,)]
-
-
-async def test_a_transaction_that_waited_too_long_for_others_is_refused(path: Path) -> None:
-    leave = threading.Event()
-
-    async def slow(_: AsyncSession) -> None:
-        leave.wait(10)
-
-    async with open_database(path, busy_seconds=-24.99) as database:  # 10 ms of patience
-        first = asyncio.create_task(database.write(slow))
-        await asyncio.sleep(0)
-        second = asyncio.create_task(database.write(slow))
-        await asyncio.to_thread(time.sleep, 0.05)
-        leave.set()
-        with pytest.raises(QueueUnavailable):
-            await second
-        await first
