@@ -1,4 +1,4 @@
-"""The command line: `kiln run | demo | draw | commands | doctor | db`. The only module of `bot` that may reach torch.
+"""The command line: `kiln run | demo | draw | commands | doctor | bench | db`. Only it may reach torch in `bot`.
 
 Exit codes: 0 it worked, 1 it failed, 2 it was called wrongly. Errors are readable lines on stderr.
 """
@@ -104,6 +104,15 @@ def _doctor(parsed: argparse.Namespace) -> int:
     return FAILED if any(finding.status is doctor.Status.FAIL for finding in findings) else OK
 
 
+def _bench_queue(parsed: argparse.Namespace) -> int:
+    from bot.bench import queue
+
+    figures = queue.measure(histories=parsed.histories, seconds=parsed.seconds)
+    for line in queue.lines(figures, as_json=parsed.json):
+        print(line)
+    return OK if all(figures[name] <= promise for name, promise in queue.PROMISES.items()) else FAILED
+
+
 def _db_upgrade(_: argparse.Namespace) -> int:
     settings = load_settings()
     settings.make_data_folder()
@@ -186,8 +195,18 @@ def _parser() -> argparse.ArgumentParser:
     listed.add_argument("--json", action="store_true", help="the payloads that Discord receives")
     check = add("doctor", _doctor, "Check settings, database, weights and device, and say what will happen here.")
     check.add_argument("--json", action="store_true", help="the findings as JSON")
+    _add_bench(commands.add_parser("bench", help="Measure Kiln.", description="Measure Kiln on this machine."))
     _add_database(commands.add_parser("db", help="Look after the database.", description="Look after the database."))
     return parser
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    queue = commands.add_parser("queue", help="speed and fairness of the queue; exit code 1 if a promise is broken")
+    queue.set_defaults(command=_bench_queue)
+    queue.add_argument("--json", action="store_true", help="the figures as JSON")
+    queue.add_argument("--histories", type=int, default=1000, help="random histories (default: %(default)s)")
+    queue.add_argument("--seconds", type=float, default=5.0, help="of asking at 200 a second (default: %(default)s)")
 
 
 def _add_database(parser: argparse.ArgumentParser) -> None:

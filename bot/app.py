@@ -54,7 +54,7 @@ async def open_kiln(
         GpuExecutor(load) as executor,
     ):
         prior = estimates.prior_rate(executor.profile)
-        queue = JobQueue(database, limits=settings.limits, now=now, prior=prior)
+        queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
         delivery = make_delivery(queue=queue, data=settings.data)
         recovery = await queue.recover()
         for job in recovery.requeued:

@@ -3,6 +3,7 @@
 Refusal                    will not do; str() is shown to the person as it is
 ├─ QueueFull               too many of their jobs wait already
 ├─ RateLimited             too many pictures in a short time; says when to come back
+├─ BudgetSpent             no GPU time left for them today; says when the next day begins
 ├─ NotAllowed              somebody else's job, or none
 └─ QueueUnavailable        the database takes nothing right now; nothing was stored
 StartError                 start is impossible; str() is one line for the operator
@@ -31,6 +32,22 @@ class RateLimited(Refusal):
         super().__init__(
             f"That is a lot of pictures: {pictures_per_hour} an hour are yours here. You can ask again <t:{unix}:R>."
         )
+
+
+class BudgetSpent(Refusal):
+    """This person's GPU time of the day does not suffice for the picture."""
+
+    def __init__(self, *, used: float, estimate: float, per_day: float, retry_at: datetime) -> None:
+        """GPU-seconds; `retry_at` is aware UTC, when the next day begins."""
+        self.retry_at = retry_at
+        needs = f"This picture needs about {estimate:.0f} s of the GPU"
+        if estimate > per_day:
+            super().__init__(f"{needs}, and {per_day:g} s a day are yours here. Please ask for fewer steps or pixels.")
+        else:
+            super().__init__(
+                f"{needs}, and {max(0.0, per_day - used):.0f} s of your {per_day:g} s of today are left. "
+                f"You have all of them again <t:{retry_at.timestamp():.0f}:R>."
+            )
 
 
 class NotAllowed(Refusal):

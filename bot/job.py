@@ -12,7 +12,7 @@ A job's life, each arrow one committed transaction:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from gen.request import ImageRequest
@@ -28,6 +28,13 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"  # by its owner
     FAILED = "failed"  # broken while running; `reason` says why
     QUARANTINED = "quarantined"  # its process died under it twice; never tried again
+
+
+class OverLimit(StrEnum):
+    """What becomes of a job over its owner's rate."""
+
+    REFUSE = "refuse"
+    DEFER = "defer"  # it waits until the rate allows it, or until nobody else waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +79,16 @@ class Limits:
     waiting_per_user: int = 5
     pictures_per_hour: int = 30
     burst: int = 10  # pictures at once after a pause
+    gpu_seconds_per_day: float = 0.0  # from midnight to midnight UTC; 0: no such limit
+    over_limit: OverLimit = OverLimit.REFUSE  # the rate; the other limits always refuse
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a limit under one."""
-        for name in self.__slots__:
+        """Raise ValueError for a count under one, or a budget under zero."""
+        for name in ("waiting_per_user", "pictures_per_hour", "burst"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more; it is {getattr(self, name)}")
+        if not self.gpu_seconds_per_day >= 0:
+            raise ValueError(f"gpu_seconds_per_day must be 0 or more; it is {self.gpu_seconds_per_day}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +97,11 @@ class Place:
 
     position: int  # 0 is being drawn now, 1 is next
     waiting: int  # all queued jobs
-    ready_at: datetime  # estimate, aware UTC
+    ready_at: datetime  # estimate, aware UTC; who comes later and had less of the GPU may still go before
+    uncertainty: timedelta = timedelta()  # standard deviation of `ready_at`, from the spread of recent timings
+    mine: int = 0  # of the jobs before it, how many are its owner's
+    people: int = 0  # how many others have jobs before it
+    deferred_until: datetime | None = None  # its owner was over their rate: it waits until then if others wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

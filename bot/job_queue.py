@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, func, select, union_all, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import ColumnElement, Update, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from bot import estimates
+from bot import estimates, fairness
+from bot.admission import admit, correct
 from bot.database import Database
-from bot.errors import NotAllowed, QueueFull, RateLimited, Refusal
+from bot.errors import NotAllowed, Refusal
 from bot.job import Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
-from bot.limits import take
-from bot.tables import JobRow, UserRow, has_status, to_job, to_row
+from bot.outlook import Lookout
+from bot.tables import JobRow, has_status, to_job, to_row
 from gen.request import ImageResult
 
 __all__ = ["Job", "JobQueue", "JobStatus", "Limits", "NewJob", "Overview", "Place", "Recovery"]
@@ -36,29 +36,48 @@ class JobQueue:
     """All verbs of the queue over one database; cheap to make, keeps nothing but its limits."""
 
     def __init__(
-        self, database: Database, *, limits: Limits, now: Callable[[], datetime], prior: float = estimates.PRIOR_RATE
+        self,
+        database: Database,
+        *,
+        limits: Limits,
+        now: Callable[[], datetime],
+        prior: float = estimates.PRIOR_RATE,
+        server_share: bool = False,
     ) -> None:
-        """`now` returns aware UTC; `prior` is `estimates.prior_rate` of the model."""
+        """`now` returns aware UTC; `prior` is `estimates.prior_rate` of the model.
+
+        With `server_share` each Discord server has a share of its own, and people have theirs within it.
+        """
         self._database = database
+        self._prior = prior
         self._limits = limits
         self._now = now
-        self._prior = prior
+        self._server_share = server_share
+        self._lookout = Lookout(database, now=now, prior=prior)
 
-    async def submit(self, new: NewJob) -> Job:
-        """Accept a job, or raise QueueFull or RateLimited and store nothing.
+    async def submit(self, new: NewJob, *, weight: float = 1.0) -> Job:
+        """Accept a job, or raise QueueFull, RateLimited or BudgetSpent and store nothing.
 
-        The same interaction again returns its first job and charges nothing.
+        The same interaction again returns its first job and charges nothing. `weight` is the person's share of the
+        GPU beside others' from now on; twice the weight, twice the GPU.
         """
 
         async def accept(session: AsyncSession) -> Job:
             first = await session.scalar(select(JobRow).where(JobRow.interaction_id == new.interaction_id))
             if first is not None:
                 return to_job(first)
-            await self._check_waiting(session, new.user_id)
-            await self._charge(session, new.user_id)
-            row = to_row(new, created_at=self._now())
+            now = self._now()
+            admission = await admit(session, new, limits=self._limits, now=now, prior=self._prior)
+            server_id = new.guild_id if self._server_share else None
+            row = to_row(new, created_at=now)
+            row.account_id = await fairness.open_account(
+                session, user_id=new.user_id, server_id=server_id, weight=weight
+            )
+            row.not_before, row.reserved = admission.not_before, admission.reserved
             session.add(row)
             await session.flush()
+            if row.not_before is None:
+                await fairness.enter(session, row)
             return to_job(row)
 
         return await self._database.write(accept)
@@ -69,27 +88,48 @@ class JobQueue:
         await self._database.write(lambda session: session.execute(change))
 
     async def claim(self) -> Job | None:
-        """Mark the oldest queued job as running and return it; None when nothing waits.
+        """Mark the job that is next as running, charge its owner and return it; None when nothing waits.
 
         One UPDATE finds and takes the job, so two claims never return the same one.
         """
-        oldest = select(func.min(JobRow.id)).where(has_status(JobStatus.QUEUED)).scalar_subquery()
-        return await self._change(
-            update(JobRow).where(JobRow.id == oldest),
-            status=JobStatus.RUNNING,
-            attempts=JobRow.attempts + 1,
-            attempt_token=uuid.uuid4().hex,
-            started_at=self._now(),
+
+        async def take(session: AsyncSession) -> Job | None:
+            await fairness.release_due(session, now=self._now())
+            row = await self._take(session)
+            if row is None and await fairness.release_one(session):
+                row = await self._take(session)
+            if row is None:
+                return None
+            shape = (row.width, row.height, row.steps)
+            estimate = await estimates.expected(session, shape, prior=self._prior)
+            await fairness.charge(session, row, estimate=estimate)
+            return to_job(row)
+
+        return await self._database.write(take)
+
+    async def _take(self, session: AsyncSession) -> JobRow | None:
+        change = (
+            update(JobRow)
+            .where(JobRow.id == fairness.next_in_line())
+            .values(
+                status=JobStatus.RUNNING,
+                attempts=JobRow.attempts + 1,
+                attempt_token=uuid.uuid4().hex,
+                started_at=self._now(),
+            )
         )
+        return await session.scalar(change.returning(JobRow))
 
     async def record_drawn(self, job: Job, *, picture: str, result: ImageResult) -> bool:
         """Note the picture's path, relative to the data folder. False: a late result, dropped."""
-        return await self._finish(job, JobStatus.DRAWN, picture=picture, seconds=result.seconds, notice=result.notice)
+        values = {"picture": picture, "seconds": result.seconds, "notice": result.notice}
+        return await self._finish(job, JobStatus.DRAWN, **values)
 
     async def record_delivered(self, job_id: int, *, message_id: int) -> bool:
         """Note the message that brought the picture. False: the job was not waiting for delivery."""
         drawn = update(JobRow).where(JobRow.id == job_id, has_status(JobStatus.DRAWN))
-        return await self._change(drawn, status=JobStatus.DELIVERED, result_message_id=message_id) is not None
+        change = drawn.values(status=JobStatus.DELIVERED, result_message_id=message_id)
+        return await self._change(change) is not None
 
     async def record_failed(self, job: Job, *, reason: str) -> bool:
         """Note in words for its owner why the job failed. False: late, dropped."""
@@ -101,10 +141,9 @@ class JobQueue:
 
     async def requeue(self, job: Job) -> bool:
         """Put a running job back to its old place; the attempt is not counted. False: late, dropped."""
-        back = await self._change(
-            _running(job), status=JobStatus.QUEUED, attempts=JobRow.attempts - 1, attempt_token=None, started_at=None
-        )
-        return back is not None
+        values = {"attempts": JobRow.attempts - 1, "attempt_token": None, "started_at": None}
+        change = _running(job).values(status=JobStatus.QUEUED, **values)
+        return await self._change(change, then=fairness.put_back) is not None
 
     async def cancel(self, job_id: int, *, user_id: int) -> Job:
         """Cancel a queued job at once. A running one is returned still running: the dispatcher must stop it.
@@ -118,6 +157,8 @@ class JobQueue:
                 raise NotAllowed(f"You have no job {job_id}.")
             if row.status is JobStatus.QUEUED:
                 row.status, row.finished_at = JobStatus.CANCELLED, self._now()
+                await fairness.leave(session, row)
+                await correct(session, row, used=0.0)
             elif row.status is not JobStatus.RUNNING:
                 raise Refusal(f"Job {job_id} is over already: it is {row.status}.")
             return to_job(row)
@@ -136,17 +177,17 @@ class JobQueue:
         async def sort_out(session: AsyncSession) -> Recovery:
             orphans = await session.scalars(select(JobRow).where(has_status(JobStatus.RUNNING)).order_by(JobRow.id))
             requeued, quarantined = [], []
-            for row in orphans:
+            for row in orphans.all():
                 row.attempt_token = None
                 if row.attempts >= CRASHES_MAX:
-                    row.status, row.finished_at = JobStatus.QUARANTINED, self._now()
-                    row.reason = (
-                        f"Kiln went down {row.attempts} times while drawing this, so it will not be tried again."
-                    )
+                    await self._quarantine(session, row)
                     quarantined.append(to_job(row))
                 else:
                     row.status, row.started_at = JobStatus.QUEUED, None
+                    await fairness.put_back(session, row)
                     requeued.append(to_job(row))
+            await session.flush()
+            await fairness.recount(session)
             return Recovery(requeued=tuple(requeued), quarantined=tuple(quarantined))
 
         recovery = await self._database.write(sort_out)
@@ -171,52 +212,46 @@ class JobQueue:
 
     async def place(self, job_id: int) -> Place | None:
         """Where a queued or running job stands, and when it should be ready; None for any other."""
-        now = self._now()
-        return await self._database.read(lambda session: estimates.place(session, job_id, now=now, prior=self._prior))
+        return (await self._lookout.look()).place(job_id)
 
     async def overview(self) -> Overview:
         """How many wait, who is being drawn, and when the last should be ready."""
-        now = self._now()
-        return await self._database.read(lambda session: estimates.overview(session, now=now, prior=self._prior))
+        return (await self._lookout.look()).overview
 
-    async def _check_waiting(self, session: AsyncSession, user_id: int) -> None:
-        count = select(func.count()).select_from(JobRow).where(has_status(JobStatus.QUEUED), JobRow.user_id == user_id)
-        waiting = await session.scalar(count) or 0
-        if waiting >= self._limits.waiting_per_user:
-            raise QueueFull(
-                f"{waiting} of your jobs wait already, and {self._limits.waiting_per_user} may. "
-                "Wait for one, or cancel one with /cancel."
-            )
+    async def _quarantine(self, session: AsyncSession, row: JobRow) -> None:
+        row.status, row.finished_at = JobStatus.QUARANTINED, self._now()
+        row.reason = f"Kiln went down {row.attempts} times while drawing this, so it will not be tried again."
+        await self._settle(session, row)
 
-    async def _charge(self, session: AsyncSession, user_id: int) -> None:
-        """Take one picture from the person's rate, or raise RateLimited."""
-        user = await session.get(UserRow, user_id)
-        verdict = take(
-            user.theoretical_arrival if user else None,
-            now=self._now(),
-            every=timedelta(hours=1) / self._limits.pictures_per_hour,
-            burst=self._limits.burst,
-        )
-        if verdict.retry_at is not None:
-            raise RateLimited(pictures_per_hour=self._limits.pictures_per_hour, retry_at=verdict.retry_at)
-        values = {"theoretical_arrival": verdict.arrival}
-        charge = insert(UserRow).values(id=user_id, **values)
-        await session.execute(charge.on_conflict_do_update(index_elements=[UserRow.id], set_=values))
+    async def _settle(self, session: AsyncSession, row: JobRow) -> None:
+        """Charge a job that ran and is over for what it used, to its owner's share and day; not if it failed."""
+        assert row.finished_at is not None
+        used = row.seconds
+        if used is None:
+            began, estimate = row.started_at or row.finished_at, row.charge or 0.0
+            used = fairness.used_seconds(started_at=began, now=row.finished_at, estimate=estimate)
+        failed = row.status in (JobStatus.FAILED, JobStatus.QUARANTINED)
+        await (fairness.refund if failed else fairness.settle)(session, row, used=used)
+        await correct(session, row, used=0.0 if failed else used)
 
     async def _finish(self, job: Job, status: JobStatus, **values: Any) -> bool:
-        done = await self._change(_running(job), status=status, finished_at=self._now(), **values)
+        change = _running(job).values(status=status, finished_at=self._now(), **values)
+        done = await self._change(change, then=self._settle)
         if done is None:
             log.warning("job %d: a late result (%s) was dropped", job.id, status)
             return False
         _log_end(done)
         return True
 
-    async def _change(self, change: Update, **values: Any) -> Job | None:
-        """Apply one UPDATE to at most one row; return the job as it is then, None if no row matched."""
-        statement = change.values(**values).returning(JobRow)
+    async def _change(
+        self, change: Update, *, then: Callable[[AsyncSession, JobRow], Awaitable[None]] | None = None
+    ) -> Job | None:
+        """Apply one UPDATE to at most one row, and what follows from it; return the job as it is then, if any."""
 
         async def apply(session: AsyncSession) -> Job | None:
-            row = await session.scalar(statement)
+            row = await session.scalar(change.returning(JobRow))
+            if row is not None and then is not None:
+                await then(session, row)
             return None if row is None else to_job(row)
 
         return await self._database.write(apply)

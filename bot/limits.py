@@ -18,13 +18,14 @@ class Verdict:
     retry_at: datetime | None
 
 
-def take(arrival: datetime | None, *, now: datetime, every: timedelta, burst: int) -> Verdict:
+def take(arrival: datetime | None, *, now: datetime, every: timedelta, burst: int, deferrable: int = 0) -> Verdict:
     """Ask for one picture at `now`; `arrival` is the stored theoretical arrival, None for a newcomer.
 
-    An arrival further ahead than a full burst can only come from a clock that was set back; it counts as a full
-    burst, so nobody is locked out longer than that.
+    With `deferrable`, so many requests over the rate may be accepted ahead of their time: then store
+    `arrival + every` after a refusal too. An arrival further ahead than a full burst and those can only come from a
+    clock that was set back; it counts as that, so nobody is locked out longer.
     """
-    due = min(max(arrival or now, now), now + burst * every)
+    due = min(max(arrival or now, now), now + (burst + deferrable) * every)
     allowed_from = due - (burst - 1) * every
     if allowed_from > now:
         return Verdict(arrival=due, retry_at=allowed_from)

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.errors import StartError
-from bot.job import Limits
+from bot.job import Limits, OverLimit
 from gen.weights import DEMO_WEIGHTS
 
 PREFIX = "KILN_"
@@ -50,6 +50,16 @@ class Settings(BaseSettings):
     max_waiting_per_user: int = Field(default=5, ge=1, le=100, description="Jobs one person may have waiting.")
     pictures_per_hour: int = Field(default=30, ge=1, le=3600, description="Pictures an hour for one person.")
     burst: int = Field(default=10, ge=1, le=1000, description="Pictures in a row before the hourly rate applies.")
+    gpu_seconds_per_day: float = Field(
+        default=0, ge=0, le=86400, description="GPU-seconds a day (UTC) for one person; 0 sets no such limit."
+    )
+    over_limit: OverLimit = Field(
+        default=OverLimit.REFUSE,
+        description="Over the hourly rate: refuse, or defer (the job waits, and others go first).",
+    )
+    server_share: bool = Field(
+        default=False, description="Give each Discord server the same share of the GPU, whatever its size."
+    )
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, or cuda:N for card N."
     )
@@ -64,7 +74,11 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """What the queue allows one person."""
         return Limits(
-            waiting_per_user=self.max_waiting_per_user, pictures_per_hour=self.pictures_per_hour, burst=self.burst
+            waiting_per_user=self.max_waiting_per_user,
+            pictures_per_hour=self.pictures_per_hour,
+            burst=self.burst,
+            gpu_seconds_per_day=self.gpu_seconds_per_day,
+            over_limit=self.over_limit,
         )
 
     def make_data_folder(self) -> None:

@@ -1,4 +1,4 @@
-"""The tables: jobs and the people who ask, and how a row becomes a Job. Knows no verbs.
+"""The tables: jobs, the people who ask and their shares, and how a row becomes a Job. Knows no verbs.
 
 `migrations/` must say the same as this (`kiln db check --models`).
 
@@ -9,11 +9,12 @@ promises a partial index only to a query with the same literal condition, hence 
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Date,
     DateTime,
     Dialect,
     Enum,
@@ -73,6 +74,27 @@ class UserRow(Base):
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     theoretical_arrival: Mapped[datetime] = mapped_column(UtcDateTime)  # GCRA's only memory, see limits.py
+    budget_day: Mapped[date | None] = mapped_column(Date)  # UTC; the day that `budget_seconds` belongs to
+    budget_seconds: Mapped[float] = mapped_column(server_default=text("0"))  # GPU-seconds used or reserved that day
+
+
+class AccountRow(Base):
+    """A share of the GPU: everyone's, a server's or a person's; fairness.py says what the columns mean."""
+
+    __tablename__ = "accounts"
+    __table_args__ = (
+        Index("accounts_waiting", "parent_id", "vtime", "ticket", "id", sqlite_where=text("waiting > 0")),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)  # everyone, user:5, server:7, server:7/user:5
+    parent_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("accounts.id"))  # None: everyone's
+    weight: Mapped[float] = mapped_column(server_default=text("1"))
+    vtime: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    virtual_time: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    waiting: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    ticket: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    failures: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
 
 class JobRow(Base):
@@ -82,6 +104,13 @@ class JobRow(Base):
     __table_args__ = (
         Index("jobs_queued", "id", sqlite_where=text("status = 'queued'")),
         Index("jobs_queued_by_user", "user_id", "id", sqlite_where=text("status = 'queued'")),
+        Index(
+            "jobs_queued_by_account",
+            "account_id",
+            "id",
+            sqlite_where=text("status = 'queued' AND not_before IS NULL"),
+        ),
+        Index("jobs_deferred", "not_before", "id", sqlite_where=text("status = 'queued' AND not_before IS NOT NULL")),
         Index("jobs_running", "id", sqlite_where=text("status = 'running'")),
         Index("jobs_drawn", "id", sqlite_where=text("status = 'drawn'")),
         Index("jobs_timed", "finished_at", sqlite_where=text("seconds IS NOT NULL")),
@@ -116,6 +145,11 @@ class JobRow(Base):
     result_message_id: Mapped[int | None] = mapped_column(BigInteger)
     seconds: Mapped[float | None]
     notice: Mapped[str | None] = mapped_column(Text)
+    account_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("accounts.id"))  # who is charged
+    not_before: Mapped[datetime | None] = mapped_column(UtcDateTime)  # deferred: others go first until then
+    charge: Mapped[float | None]  # GPU-seconds, what the last claim charged the account
+    weight: Mapped[float | None]  # of the account at that claim
+    reserved: Mapped[float | None]  # GPU-seconds of the day's budget, from submit on
 
 
 def has_status(status: JobStatus) -> ColumnElement[bool]:

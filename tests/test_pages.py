@@ -19,7 +19,7 @@ LINES_MAX, README_LINES_MAX, FILE_LINES_MAX, FUNCTION_LINES_MAX = 150, 110, 300,
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"(?:[\w.-]+/)+[\w.-]*|\.?[\w-]+(?:\.[\w-]+)*\.(?:py|md|toml|txt|example)")
-NOT_THERE = frozenset({"utils.py", "fairness.py"})  # named because Kiln has none
+NOT_THERE = frozenset({"utils.py"})  # named because Kiln has none
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 

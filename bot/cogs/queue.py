@@ -9,7 +9,8 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.cards import ago, fold, place_words, quoted
-from bot.job import Job, JobStatus, Overview
+from bot.forecast import why
+from bot.job import Job, JobStatus, Overview, Place
 
 if TYPE_CHECKING:
     from bot.client import KilnBot
@@ -32,7 +33,10 @@ class Queue(commands.Cog):
         """Show the person their jobs with place and time, and everyone's number."""
         queue = self._bot.kiln.queue
         jobs = await queue.active_jobs(interaction.user.id)
-        lines = [await self._line(job) for job in jobs[:JOBS_SHOWN]]
+        places = [await queue.place(job.id) for job in jobs[:JOBS_SHOWN]]
+        lines = [_line(job, place) for job, place in zip(jobs, places, strict=False)]
+        if reasons := [why(place) for place in places if place and place.position > 1]:
+            lines.append(f"-# {reasons[0]}")
         if len(jobs) > JOBS_SHOWN:
             lines.append(f"… and {len(jobs) - JOBS_SHOWN} more")
         mine = "\n".join(["**Your pictures**", *lines]) if lines else "You have no picture waiting."
@@ -68,15 +72,14 @@ class Queue(commands.Cog):
         found = [number for number, label in labels.items() if typed in label.casefold()]
         return [app_commands.Choice(name=labels[number], value=number) for number in found[:CHOICES_MAX]]
 
-    async def _line(self, job: Job) -> str:
-        place = await self._bot.kiln.queue.place(job.id)
-        where = place_words(place) if place else "just drawn"
-        return f"`{job.id}` {where}: {_prompt(job)}"
-
     async def _label(self, job: Job) -> str:
         place = await self._bot.kiln.queue.place(job.id)
         where = "drawing now" if place is None or place.position == 0 else f"place {place.position}"
         return fold(f"{job.id} · {where} · {job.request.prompt}", characters=CHOICE_CHARACTERS)
+
+
+def _line(job: Job, place: Place | None) -> str:
+    return f"`{job.id}` {place_words(place) if place else 'just drawn'}: {_prompt(job)}"
 
 
 def overview_words(overview: Overview) -> str:

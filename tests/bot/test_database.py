@@ -31,6 +31,7 @@ from tests.fakes import Clock, new_job
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOBODY = 65534
+HEAD = "0002"  # the newest revision
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_a_second_process_is_told_who_holds_the_database_until_that_one_is_kille
         assert f"is in use by another Kiln (process {first.pid})" in refusal(lambda: upgrade(path, now=NOW))
         first.kill()
         first.wait()
-    assert upgrade(path, now=NOW).after == "0001"
+    assert upgrade(path, now=NOW).after == HEAD
 
 
 def test_the_lock_is_free_again_after_an_error(path: Path) -> None:
@@ -139,7 +140,7 @@ def test_the_lock_is_free_again_after_an_error(path: Path) -> None:
 
     with pytest.raises(KeyError):
         fail_while_locked()
-    assert upgrade(path, now=NOW).after == "0001"
+    assert upgrade(path, now=NOW).after == HEAD
 
 
 def test_a_lock_that_the_file_system_does_not_know_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +201,7 @@ async def test_a_newer_schema_is_refused_by_both_names_and_not_touched(path: Pat
     await submitted(path, 1)
     query(path, "UPDATE alembic_version SET version_num = '0099'")
     words = refusal(lambda: upgrade(path, now=NOW))
-    assert "has schema 0099 of a newer Kiln; this one knows up to 0001" in words
+    assert f"has schema 0099 of a newer Kiln; this one knows up to {HEAD}" in words
     assert words == refusal(lambda: check(path))
     assert query(path, "SELECT count(*) FROM jobs") == [(1,)]
 
@@ -250,7 +251,7 @@ def test_a_disk_that_takes_no_more_is_refused_and_a_later_start_works(path: Path
         assert answer.stderr == ""
         assert "kiln.sqlite3 cannot be read or written, the disk failed or is full" in answer.stdout
         assert answer.stdout.count("\n") == 1
-    assert upgrade(path, now=NOW).after == "0001"
+    assert upgrade(path, now=NOW).after == HEAD
 
 
 def test_a_copy_that_the_disk_does_not_take_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,12 +278,12 @@ def test_a_database_locked_by_another_program_is_refused_at_start(path: Path, mo
 def test_check_takes_an_empty_file_and_misses_an_absent_one(path: Path) -> None:
     assert f"there is no database {path}" in refusal(lambda: check(path))
     path.touch()
-    assert check(path) == SchemaReport(revision=None, head="0001", jobs=0)
+    assert check(path) == SchemaReport(revision=None, head=HEAD, jobs=0)
 
 
 async def test_check_reports_a_sound_file(path: Path) -> None:
     await submitted(path, 1, 2)
-    assert check(path) == SchemaReport(revision="0001", head="0001", jobs=2)
+    assert check(path) == SchemaReport(revision=HEAD, head=HEAD, jobs=2)
 
 
 async def test_check_finds_rows_that_refer_to_nothing(path: Path) -> None:
@@ -304,17 +305,17 @@ async def test_a_copy_is_whole_while_the_database_is_in_use(path: Path) -> None:
 def test_a_start_that_changes_nothing_makes_no_copy(path: Path) -> None:
     first = upgrade(path, now=NOW)
     second = upgrade(path, now=NOW)
-    assert (first.before, first.after, first.backup) == (None, "0001", None)
-    assert (second.before, second.after, second.backup) == ("0001", "0001", None)
+    assert (first.before, first.after, first.backup) == (None, HEAD, None)
+    assert (second.before, second.after, second.backup) == (HEAD, HEAD, None)
     assert sorted(name.name for name in path.parent.iterdir()) == ["kiln.sqlite3", "kiln.sqlite3.lock"]
 
 
-SECOND = """
+NEXT = """
 import os
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "0099", "0002", None, None
 
 def upgrade():
     op.create_table("roles", sa.Column("id", sa.Integer(), primary_key=True))
@@ -325,10 +326,10 @@ def upgrade():
 """
 
 
-def with_second_revision(folder: Path, act: str) -> Path:
+def with_next_revision(folder: Path, act: str) -> Path:
     script = folder / "migrations"
     shutil.copytree(schema.MIGRATIONS, script, dirs_exist_ok=True)
-    (script / "versions/0002_roles.py").write_text(SECOND.format(act=act))
+    (script / "versions/0099_roles.py").write_text(NEXT.format(act=act))
     return script
 
 
@@ -344,7 +345,7 @@ print(schema.upgrade(Path(sys.argv[1]), now=datetime.now(UTC), script=Path(sys.a
 
 async def test_an_upgrade_killed_midway_leaves_the_old_schema_and_works_when_run_again(path: Path) -> None:
     await submitted(path, 1, 2)
-    script = with_second_revision(path.parent, 'if "DIE" in os.environ: os._exit(9)')
+    script = with_next_revision(path.parent, 'if "DIE" in os.environ: os._exit(9)')
     before = query(path, "SELECT name, sql FROM sqlite_master ORDER BY name")
     command = [sys.executable, "-c", UPGRADE, str(path), str(script)]
 
@@ -353,36 +354,36 @@ async def test_an_upgrade_killed_midway_leaves_the_old_schema_and_works_when_run
 
     assert (await asyncio.to_thread(run, DIE="1")).returncode == 9
     assert query(path, "SELECT name, sql FROM sqlite_master ORDER BY name") == before
-    assert check(path) == SchemaReport(revision="0001", head="0001", jobs=2)
-    assert (await asyncio.to_thread(run)).stdout == b"0002\n"
-    assert query(path, "SELECT version_num FROM alembic_version") == [("0002",)]
+    assert check(path) == SchemaReport(revision=HEAD, head=HEAD, jobs=2)
+    assert (await asyncio.to_thread(run)).stdout == b"0099\n"
+    assert query(path, "SELECT version_num FROM alembic_version") == [("0099",)]
     assert query(path, "SELECT count(*) FROM users WHERE weight = 1.0") == [(1,)]
     assert query(path, "SELECT count(*) FROM jobs") == [(2,)]  # recreating users did not take its jobs along
-    copies = sorted(path.parent.glob("kiln-0001-*.sqlite3"))
+    copies = sorted(path.parent.glob("kiln-0002-*.sqlite3"))
     assert copies
     assert all(check(copy).jobs == 2 for copy in copies)
 
 
 async def test_an_upgrade_that_breaks_a_reference_is_rolled_back(path: Path) -> None:
     await submitted(path, 1)
-    script = with_second_revision(path.parent, 'op.execute("DELETE FROM users")')
+    script = with_next_revision(path.parent, 'op.execute("DELETE FROM users")')
     words = refusal(lambda: schema.upgrade(path, now=NOW, script=script))
     assert "cannot be upgraded: the upgrade would leave 1 rows that refer to nothing" in words
-    assert check(path) == SchemaReport(revision="0001", head="0001", jobs=1)
+    assert check(path) == SchemaReport(revision=HEAD, head=HEAD, jobs=1)
     assert query(path, "SELECT count(*) FROM users") == [(1,)]
 
 
 def test_the_copy_before_an_upgrade_is_named_by_revision_and_time(path: Path) -> None:
     upgrade(path, now=NOW)
-    report = schema.upgrade(path, now=NOW, script=with_second_revision(path.parent, "pass"))
-    assert (report.before, report.after) == ("0001", "0002")
-    assert report.backup == path.with_name("kiln-0001-20260102T030405Z.sqlite3")
+    report = schema.upgrade(path, now=NOW, script=with_next_revision(path.parent, "pass"))
+    assert (report.before, report.after) == (HEAD, "0099")
+    assert report.backup == path.with_name("kiln-0002-20260102T030405Z.sqlite3")
     with path.open("wb") as file:
         file.write(report.backup.read_bytes())
     for end in ("-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
     again = schema.upgrade(path, now=NOW, script=path.parent / "migrations")
-    assert again.backup == path.with_name("kiln-0001-20260102T030405Z-2.sqlite3")
+    assert again.backup == path.with_name("kiln-0002-20260102T030405Z-2.sqlite3")
 
 
 def test_migrations_run_only_through_kiln(tmp_path: Path) -> None:

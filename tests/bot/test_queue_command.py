@@ -31,9 +31,21 @@ async def test_it_shows_the_number_of_others_but_not_their_prompts(stage: Stage)
     await stage.imagine("a second garden", by=bob)
     words = said(await bob.slash(stage.channel, "queue"))
     assert "2 pictures wait, from 2 people" in words
-    assert "place 2 of 2" in words
+    assert "place 1 of 2" in words  # alice is being drawn already
     assert "secret" not in words
     assert "endless" not in words
+
+
+async def test_it_says_why_a_picture_is_not_next(stage: Stage) -> None:
+    stage.detach()
+    bob = stage.guild.add_member(stage.env.create_user("bob"))
+    for prompt in ("endless rain", "a first garden", "a second garden"):
+        await stage.imagine(prompt)
+    await stage.imagine("a third garden", by=bob)
+    await eventually(lambda: stage.generator.begun)
+    words = said(await stage.alice.slash(stage.channel, "queue"))
+    assert "Place 2, because 1 picture of 1 other person comes first" in words
+    assert words.count("because") == 1
 
 
 async def test_many_jobs_fit_into_one_answer(stage: Stage) -> None:

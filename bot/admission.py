@@ -1,0 +1,84 @@
+"""May this person have one more job: waiting cap, rate and daily budget, inside the submit transaction.
+
+What a limit has to remember is in the person's row and commits with the job, so a restart or a crash changes nothing.
+Knows no queue order: being admitted says nothing about being next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+
+from sqlalchemy import func, select, text
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bot import estimates
+from bot.errors import BudgetSpent, QueueFull, RateLimited
+from bot.job import JobStatus, Limits, NewJob, OverLimit
+from bot.limits import take
+from bot.tables import JobRow, UserRow, has_status
+
+_CORRECT = text(
+    "UPDATE users SET budget_seconds = max(0, budget_seconds + :used - :reserved) "
+    "WHERE id = :user AND budget_day = :day"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What was agreed: when the job may go before others, and what it took from the day's budget."""
+
+    not_before: datetime | None  # aware UTC; None: it waits like any other
+    reserved: float | None  # GPU-seconds; None: there is no budget
+
+
+async def admit(session: AsyncSession, new: NewJob, *, limits: Limits, now: datetime, prior: float) -> Admission:
+    """Charge one job to the person's rate and budget, or raise QueueFull, RateLimited or BudgetSpent."""
+    await _check_waiting(session, new.user_id, limits)
+    user = await session.get(UserRow, new.user_id)
+    every = timedelta(hours=1) / limits.pictures_per_hour
+    defers = limits.over_limit is OverLimit.DEFER
+    verdict = take(
+        user.theoretical_arrival if user else None,
+        now=now,
+        every=every,
+        burst=limits.burst,
+        deferrable=limits.waiting_per_user if defers else 0,
+    )
+    if verdict.retry_at is not None and not defers:
+        raise RateLimited(pictures_per_hour=limits.pictures_per_hour, retry_at=verdict.retry_at)
+    values: dict[str, object] = {"theoretical_arrival": verdict.arrival + (every if verdict.retry_at else timedelta())}
+    reserved = None
+    if limits.gpu_seconds_per_day:
+        reserved = await estimates.expected(session, estimates.shape_of(new.request), prior=prior)
+        used = user.budget_seconds if user and user.budget_day == now.date() else 0.0
+        _check_budget(used, reserved, limits=limits, now=now)
+        values |= {"budget_day": now.date(), "budget_seconds": used + reserved}
+    change = insert(UserRow).values(id=new.user_id, **values)
+    await session.execute(change.on_conflict_do_update(index_elements=[UserRow.id], set_=values))
+    return Admission(not_before=verdict.retry_at, reserved=reserved)
+
+
+async def correct(session: AsyncSession, job: JobRow, *, used: float) -> None:
+    """A job is over and used so many GPU-seconds; 0.0 gives back all that it took from its day's budget."""
+    if job.reserved is not None:
+        day = job.created_at.date().isoformat()
+        await session.execute(_CORRECT, {"user": job.user_id, "day": day, "used": used, "reserved": job.reserved})
+
+
+async def _check_waiting(session: AsyncSession, user_id: int, limits: Limits) -> None:
+    count = select(func.count()).select_from(JobRow).where(has_status(JobStatus.QUEUED), JobRow.user_id == user_id)
+    waiting = await session.scalar(count) or 0
+    if waiting >= limits.waiting_per_user:
+        raise QueueFull(
+            f"{waiting} of your jobs wait already, and {limits.waiting_per_user} may. "
+            "Wait for one, or cancel one with /cancel."
+        )
+
+
+def _check_budget(used: float, estimate: float, *, limits: Limits, now: datetime) -> None:
+    """Raise BudgetSpent unless `estimate` more GPU-seconds fit into the day."""
+    if used + estimate > limits.gpu_seconds_per_day:
+        midnight = datetime.combine(now.date() + timedelta(days=1), time(), tzinfo=UTC)
+        raise BudgetSpent(used=used, estimate=estimate, per_day=limits.gpu_seconds_per_day, retry_at=midnight)

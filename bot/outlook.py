@@ -1,0 +1,148 @@
+"""Everybody's place at one moment: reads queue, accounts and timings in one view of the database, and runs it forward.
+
+One outlook answers for every job, so that a crowd that asks at the same time costs one. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bot import estimates
+from bot.database import Database
+from bot.estimates import Estimate, Shape
+from bot.forecast import Share, Turn, Waiting, turns
+from bot.job import JobStatus, Overview, Place
+from bot.tables import JobRow, has_status
+
+SOONEST_SECONDS = 2.0  # an estimate is never nearer: what is shown must not lie in the past when it arrives
+REST_MAX = 2.0  # seconds between two looks
+OVERDUE_PART = 0.1  # of the expected seconds is what an overdue job is thought to need still
+
+# Who waits, those above them, and everyone's account.
+_SHARES = text(
+    "WITH waiting AS (SELECT id, parent_id FROM accounts WHERE waiting > 0 UNION SELECT id, parent_id FROM accounts "
+    "WHERE id IN (SELECT account_id FROM jobs WHERE status = 'queued' AND not_before IS NOT NULL)) "
+    "SELECT id, parent_id, weight, vtime, virtual_time, ticket FROM accounts "
+    "WHERE id IN (SELECT id FROM waiting UNION SELECT parent_id FROM waiting UNION SELECT 1)"
+)
+
+
+class Lookout:
+    """Looks at the queue for all who ask; while one look is under way, the next serves everybody who waits."""
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime], prior: float) -> None:
+        """`prior` is `estimates.prior_rate` of the model."""
+        self._database, self._now, self._prior = database, now, prior
+        self._looking = asyncio.Lock()
+        self._next: asyncio.Task[Outlook] | None = None
+        self._not_before = 0.0  # of time.perf_counter()
+
+    async def look(self) -> Outlook:
+        """The queue as it is now, or a little later."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._look())
+        return await asyncio.shield(self._next)
+
+    async def _look(self) -> Outlook:
+        """A long queue is looked at less often: looking takes a fifth of the time at most."""
+        async with self._looking:
+            await asyncio.sleep(max(0.0, self._not_before - time.perf_counter()))
+            self._next = None
+            now = self._now()
+            began = time.perf_counter()
+            outlook = await self._database.read(lambda session: look(session, now=now, prior=self._prior))
+            ended = time.perf_counter()
+            self._not_before = ended + min(4 * (ended - began), REST_MAX)
+            return outlook
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """Where each job stands that waits or runs, and the whole queue at a glance."""
+
+    now: datetime
+    turns: dict[int, Turn]  # by job id
+    overview: Overview
+
+    def place(self, job_id: int) -> Place | None:
+        """Where the job stands; None when it neither waits nor runs."""
+        turn = self.turns.get(job_id)
+        if turn is None:
+            return None
+        deferred = turn.job.not_before
+        return Place(
+            position=turn.position,
+            waiting=self.overview.waiting,
+            ready_at=_at(self.now, turn.ends),
+            uncertainty=timedelta(seconds=turn.deviation),
+            mine=turn.mine,
+            people=turn.people,
+            deferred_until=None if deferred is None else self.now + timedelta(seconds=deferred),
+        )
+
+
+async def look(session: AsyncSession, *, now: datetime, prior: float) -> Outlook:
+    """Run the queue forward from `now`; `prior` is `estimates.prior_rate` of the model."""
+    running = await _running(session, now, prior=prior)
+    jobs = await _waiting(session, now, prior=prior)
+    shares = [Share(**row._mapping) for row in await session.execute(_SHARES)]
+    free_in, deviation = (running.ends, running.deviation) if running else (0.0, 0.0)
+    found = list(turns(shares, jobs, free_in=free_in, deviation=deviation))
+    everyone = [running, *found] if running else found
+    overview = Overview(
+        waiting=len(jobs),
+        people=len({job.user_id for job in jobs}),
+        running_job_id=running.job.job_id if running else None,
+        ready_at=_at(now, everyone[-1].ends) if everyone else None,
+    )
+    return Outlook(now=now, turns={turn.job.job_id: turn for turn in everyone}, overview=overview)
+
+
+async def _running(session: AsyncSession, now: datetime, *, prior: float) -> Turn | None:
+    """The running job as a turn at position 0, with what is left of it."""
+    row = await session.scalar(select(JobRow).where(has_status(JobStatus.RUNNING)))
+    if row is None:
+        return None
+    estimate = await estimates.estimate(session, (row.width, row.height, row.steps), prior=prior)
+    since = (now - (row.started_at or now)).total_seconds()
+    left = max(estimate.seconds * OVERDUE_PART, estimate.seconds - since)
+    job = Waiting(
+        job_id=row.id, account_id=0, user_id=row.user_id, seconds=left, deviation=estimate.deviation, not_before=None
+    )
+    return Turn(job=job, position=0, ends=left, deviation=estimate.deviation, mine=0, people=0)
+
+
+async def _waiting(session: AsyncSession, now: datetime, *, prior: float) -> list[Waiting]:
+    """The queued jobs, oldest first, one estimate per shape."""
+    columns = (JobRow.id, JobRow.account_id, JobRow.user_id, JobRow.not_before)
+    shape = (JobRow.width, JobRow.height, JobRow.steps)
+    queued = select(*columns, *shape).where(has_status(JobStatus.QUEUED)).order_by(JobRow.id)
+    known: dict[Shape, Estimate] = {}
+    jobs = []
+    for job_id, account_id, user_id, not_before, width, height, steps in (await session.execute(queued)).all():
+        asked = (width, height, steps)
+        if asked not in known:
+            known[asked] = await estimates.estimate(session, asked, prior=prior)
+        assert account_id is not None, f"job {job_id} waits without an account"
+        jobs.append(
+            Waiting(
+                job_id=job_id,
+                account_id=account_id,
+                user_id=user_id,
+                seconds=known[asked].seconds,
+                deviation=known[asked].deviation,
+                not_before=None if not_before is None else (not_before - now).total_seconds(),
+            )
+        )
+    return jobs
+
+
+def _at(now: datetime, seconds: float) -> datetime:
+    return now + timedelta(seconds=max(seconds, SOONEST_SECONDS))

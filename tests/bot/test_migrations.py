@@ -1,0 +1,100 @@
+"""Upgrades of real old files: what people had before is there afterwards, and the queue goes on with it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bot import schema
+from bot.database import check, open_database
+from bot.errors import StartError
+from bot.job import JobStatus, Limits
+from bot.job_queue import JobQueue
+from gen.request import ImageResult
+from tests.fakes import Clock, new_job
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+AT = "2026-01-01 00:00:00.000000"
+STATES = ("queued", "running", "drawn", "delivered", "cancelled", "failed", "quarantined")
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A database of revision 0001: two people, each with two jobs in every state."""
+    script = tmp_path / "old"
+    shutil.copytree(schema.MIGRATIONS, script, ignore=shutil.ignore_patterns("000[2-9]*", "00[1-9]*"))
+    path = tmp_path / "kiln.sqlite3"
+    assert schema.upgrade(path, now=NOW, script=script).after == "0001"
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.executemany("INSERT INTO users VALUES (?, ?)", [(7, AT), (8, AT)])
+        rows = [(state, user) for state in STATES for _ in range(2) for user in (7, 8)]
+        raw.executemany(
+            "INSERT INTO jobs (status, interaction_id, user_id, guild_id, channel_id, prompt, seed, width, height, "
+            "steps, guidance, attempts, attempt_token, created_at, started_at, finished_at, seconds) "
+            f"VALUES (?, ?, ?, 10, 20, 'a fox', 1, 128, 128, 4, 3.5, ?, ?, '{AT}', ?, ?, ?)",
+            [(state, number, user, *_lived(state)) for number, (state, user) in enumerate(rows)],
+        )
+    return path
+
+
+def _lived(state: str) -> tuple[object, ...]:
+    ran, over = state not in ("queued", "cancelled"), state not in ("queued", "running")
+    timed = state in ("drawn", "delivered")
+    return int(ran), "t" if ran else None, AT if ran else None, AT if over else None, 2.0 if timed else None
+
+
+def query(path: Path, statement: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as raw:
+        return raw.execute(statement).fetchall()
+
+
+def test_0002_keeps_every_job_and_counts_who_waits(old: Path) -> None:
+    unchanged = "SELECT id, status, user_id, attempts, attempt_token, started_at, seconds FROM jobs ORDER BY id"
+    before = query(old, unchanged)
+    assert schema.upgrade(old, now=NOW).before == "0001"
+    assert check(old).jobs == 28
+    assert query(old, unchanged) == before
+    accounts = query(old, "SELECT name, parent_id, weight, vtime, waiting, ticket FROM accounts ORDER BY id")
+    assert accounts == [("everyone", None, 1, 0, 0, 0), ("user:7", 1, 1, 0, 2, 1), ("user:8", 1, 1, 0, 2, 2)]
+    owned = "SELECT DISTINCT status, account_id IS NOT NULL FROM jobs"
+    assert dict(query(old, owned)) == {state: state in ("queued", "running") for state in STATES}  # type: ignore[arg-type]
+    assert query(old, "SELECT budget_day, budget_seconds FROM users") == [(None, 0.0)] * 2
+
+
+async def test_after_0002_the_queue_goes_on(old: Path) -> None:
+    async with open_database(old) as database:
+        queue = JobQueue(database, limits=Limits(), now=Clock())
+        assert len((await queue.recover()).requeued) == 4
+        assert len(await queue.undelivered()) == 4
+        await queue.submit(new_job(100, user_id=7))
+        turns = []
+        while job := await queue.claim():
+            result = ImageResult(png=b"", sha256="", seconds=2.0, model="fake")
+            assert await queue.record_drawn(job, picture="x", result=result)
+            turns.append((job.user_id, job.id))
+        assert [user for user, _ in turns] == [7, 8] * 4 + [7]
+        assert (await queue.overview()).waiting == 0
+        cancelled = await queue.job(17)
+        assert cancelled is not None
+        assert cancelled.status is JobStatus.CANCELLED
+
+
+def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:
+    script = tmp_path / "broken"
+    shutil.copytree(schema.MIGRATIONS, script)
+    second = next((script / "versions").glob("0002*"))
+    second.write_text(
+        second.read_text().replace(
+            '_index("jobs_deferred"', 'op.execute("SELECT no_such()")\n    _index("jobs_deferred"'
+        )
+    )
+    before = query(old, "SELECT name, sql FROM sqlite_master ORDER BY name")
+    with pytest.raises(StartError, match="cannot be used"):
+        schema.upgrade(old, now=NOW, script=script)
+    assert query(old, "SELECT name, sql FROM sqlite_master ORDER BY name") == before
+    assert schema.upgrade(old, now=NOW).after == "0002"
