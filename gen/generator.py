@@ -47,8 +47,7 @@ class FluxGenerator:
         self.profile.check(request)
         started = time.perf_counter()
         picture = self._denoise(request, _Steps(request.steps, started, on_step))
-        if picture.getcolors(maxcolors=1) is not None:
-            raise BadPicture("The model drew nothing but one flat colour; another seed may do better.")
+        _check_picture(picture)
         png = encode_png(picture, self._recipe(request))
         return ImageResult(
             png=png,
@@ -100,6 +99,15 @@ class FluxGenerator:
         if len(self._pipe.tokenizer_2(prompt).input_ids) > limit:
             return f"The prompt is longer than the {limit} tokens that the model reads; its end had no effect."
         return None
+
+
+def _check_picture(picture: Image.Image) -> None:
+    """Raise BadPicture for one flat colour; numbers that broke on the way decode to black."""
+    match picture.getcolors(maxcolors=1):
+        case [(_, (0, 0, 0))]:
+            raise BadPicture("The model drew a black picture: its weights are damaged, or its numbers overflowed.")
+        case [_]:
+            raise BadPicture("The model drew nothing but one flat colour; another seed may do better.")
 
 
 class _Steps:

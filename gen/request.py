@@ -25,6 +25,8 @@ _SIZE = re.compile(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", re.IGNORECASE)
 # Format characters steer how text is shown (bidi, zero width), controls have no place in a prompt. The zero-width
 # joiner and the variation selectors build emoji and scripts, and stay.
 _JOINERS = frozenset("\u200c\u200d")
+_FLAGS = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")  # a black flag and invisible letters: England's
+_EMOJI = range(0x1F000, 0x1FC00)  # newer ones may be unassigned in Python's tables
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # Hangul's letters that show nothing
 
 
@@ -149,16 +151,25 @@ def check_prompt(prompt: str) -> None:
         raise InvalidRequest(
             f"The prompt may have {PROMPT_MAX_CHARACTERS:,} characters at most; it has {len(prompt):,}."
         )
-    for position, character in enumerate(prompt, start=1):
-        category = unicodedata.category(character)
-        unseen = category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or character in _FILLERS
-        if unseen and character not in _JOINERS:
+    for position, character in enumerate(_FLAGS.sub(_stand_in, prompt), start=1):
+        if _is_unseen(character):
             raise InvalidRequest(
                 f"The prompt has an invisible or control character (U+{ord(character):04X}) at position {position}: "
                 "please remove it."
             )
     if not any(unicodedata.category(character)[0] in "LN" for character in prompt):
         raise InvalidRequest("The prompt needs at least one letter or digit: say in words what to draw.")
+
+
+def _is_unseen(character: str) -> bool:
+    """Whether a character shows nothing, or steers how others are shown."""
+    if character in _JOINERS or ord(character) in _EMOJI:
+        return False
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or character in _FILLERS
+
+
+def _stand_in(flag: re.Match[str]) -> str:
+    return "-" * len(flag[0])
 
 
 def parse_size(text: str) -> tuple[int, int]:

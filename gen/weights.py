@@ -9,7 +9,7 @@ published:
     text_encoder_2/*.safetensors    T5         tokenizer_2/     its tokenizer
     kiln.json                       only where the model is not FLUX.1-dev's size: its name, shape and defaults
 
-Reads the headers of safetensors files, never their tensors, so it needs no torch. Does not know how to draw.
+Reads names and shapes in safetensors files, never their tensors, so it needs no torch. Does not know how to draw.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights"
 PREFIX = "model.diffusion_model."
 _DIT_KEY = "double_blocks.0.img_attn.qkv.weight"
 _VAE_KEY = "decoder.conv_in.weight"
+_CLIP_KEY = "text_model.embeddings.token_embedding.weight"
+_TOKENIZERS = {  # folder -> the sets of files of which one must be there
+    "tokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    "tokenizer_2": (("tokenizer.json",), ("spiece.model",)),
+}
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,25 +112,25 @@ def find_weights(folder: Path) -> Weights:
     """Find and check the model's files; raise WeightsMissing naming the first that is missing or damaged."""
     if not folder.is_dir():
         raise WeightsMissing(f"There is no weights folder at {folder}.")
-    top = {path: read_names(path) for path in sorted(folder.glob("*.safetensors"))}
+    top = {path: read_shapes(path) for path in sorted(folder.glob("*.safetensors"))}
     dit = _only(folder, "the DiT (one *.safetensors file with FLUX.1's blocks)", [p for p in top if _is_dit(top[p])])
     vae = _only(folder, "the VAE (ae.safetensors)", [p for p in top if _VAE_KEY in top[p]])
     clip, t5 = _shards(folder / "text_encoder"), _shards(folder / "text_encoder_2")
-    for tokenizer in ("tokenizer", "tokenizer_2"):
-        if not any((folder / tokenizer).glob("*.json")):
-            raise WeightsMissing(f"The tokenizer folder {folder / tokenizer} is missing or empty.")
+    _check_tokenizers(folder)
     profile, shape = _read_description(folder, dit)
-    return Weights(folder=folder, profile=profile, shape=shape, dit=dit, vae=vae, clip=clip, t5=t5)
+    weights = Weights(folder=folder, profile=profile, shape=shape, dit=dit, vae=vae, clip=clip, t5=t5)
+    _check_shapes(weights, top[dit], top[vae])
+    return weights
 
 
-def read_names(path: Path) -> frozenset[str]:
-    """The names of the tensors in a safetensors file.
+def read_shapes(path: Path) -> Shapes:
+    """The tensors of a safetensors file: name -> shape. No tensor is loaded.
 
     Raise WeightsMissing when the file is missing, not safetensors, or shorter or longer than its header says.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            return frozenset(file.keys())
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}.") from error
     except SafetensorError as error:
@@ -140,8 +146,46 @@ def sha256(path: Path) -> str:
         raise WeightsMissing(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _is_dit(names: frozenset[str]) -> bool:
-    return _DIT_KEY in names or PREFIX + _DIT_KEY in names
+def _is_dit(shapes: Shapes) -> bool:
+    return _DIT_KEY in shapes or PREFIX + _DIT_KEY in shapes
+
+
+def _check_tokenizers(folder: Path) -> None:
+    """Each tokenizer in one of the forms in which it is published; transformers would do without, and read nonsense."""
+    for name, forms in _TOKENIZERS.items():
+        if not any(all((folder / name / file).is_file() for file in form) for form in forms):
+            needed = ", or ".join(" and ".join(form) for form in forms)
+            raise WeightsMissing(f"The tokenizer {folder / name} is missing or incomplete: it needs {needed}.")
+
+
+def _check_shapes(weights: Weights, dit: Shapes, vae: Shapes) -> None:
+    """A few tensors tell a file of another model, or another part of one, before everything is loaded."""
+    shape, prefix = weights.shape, PREFIX if PREFIX + _DIT_KEY in dit else ""
+    dim, (full, *_, eighth) = shape.dim, shape.vae_channels
+    clip, t5 = (
+        {name: size for path in files for name, size in read_shapes(path).items()}
+        for files in (weights.clip, weights.t5)
+    )
+    expected: list[tuple[Path, Shapes, str, tuple[int, ...]]] = [
+        (weights.dit, dit, prefix + "img_in.weight", (dim, 64)),
+        (weights.dit, dit, prefix + "txt_in.weight", (dim, shape.t5_dim)),
+        (weights.dit, dit, prefix + "vector_in.in_layer.weight", (dim, shape.clip_dim)),
+        (weights.dit, dit, f"{prefix}double_blocks.{shape.joint_blocks - 1}.img_attn.qkv.weight", (3 * dim, dim)),
+        (weights.dit, dit, f"{prefix}single_blocks.{shape.single_blocks - 1}.linear1.weight", (7 * dim, dim)),
+        (weights.vae, vae, "encoder.conv_in.weight", (full, 3, 3, 3)),
+        (weights.vae, vae, "decoder.conv_in.weight", (eighth, 16, 3, 3)),
+        (weights.clip[0], clip, _CLIP_KEY, (shape.clip_vocabulary, shape.clip_dim)),
+        (weights.t5[0], t5, "shared.weight", (shape.t5_vocabulary, shape.t5_dim)),
+    ]
+    for path, shapes, name, size in expected:
+        if shapes.get(name) != size:
+            source = "kiln.json" if (weights.folder / "kiln.json").exists() else "FLUX.1-dev, for want of a kiln.json,"
+            found = f"is {shapes[name]}" if name in shapes else "is missing"
+            raise WeightsMissing(f"{path} does not fit the model's shape: {name} {found}; {source} says {size}.")
+
+
+def _all_shapes(files: tuple[Path, ...]) -> Shapes:
+    return {name: size for path in files for name, size in read_shapes(path).items()}
 
 
 def _only(folder: Path, what: str, found: list[Path]) -> Path:
@@ -155,10 +199,11 @@ def _only(folder: Path, what: str, found: list[Path]) -> Path:
 def _shards(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a text encoder, each checked to be whole, all that an index names present."""
     found = tuple(sorted(folder.glob("*.safetensors")))
-    for path in found:
-        read_names(path)
     for index in folder.glob("*.safetensors.index.json"):
-        missing = set(_read_json(index).get("weight_map", {}).values()) - {path.name for path in found}
+        named = _read_json(index).get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise WeightsMissing(f"{index} does not tell which file holds which tensor.")
+        missing = set(named.values()) - {path.name for path in found}
         if missing:
             raise WeightsMissing(f"{folder / min(missing)} is missing; {index.name} names it.")
     if not found:
@@ -177,7 +222,7 @@ def _read_description(folder: Path, dit: Path) -> tuple[ModelProfile, FluxShape]
         profile = ModelProfile(**description["profile"])
         profile.request("its own defaults", seed=0)
         return profile, FluxShape(**shape)
-    except (AttributeError, KeyError, TypeError, ValueError, InvalidRequest) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, InvalidRequest) as error:
         raise WeightsMissing(f"{path} does not describe a model: {error}.") from error
 
 

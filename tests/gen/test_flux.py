@@ -129,10 +129,20 @@ def test_a_prompt_longer_than_the_model_reads_is_said(generator: FluxGenerator) 
     assert "64 tokens" in notice
 
 
-def test_a_flat_picture_is_told_as_bad(tmp_path: Path) -> None:
+def test_numbers_that_break_are_told_as_bad(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(DEMO_WEIGHTS, tmp_path / "weights"))
     vae = load_file(folder / "ae.safetensors")
     vae["decoder.conv_out.weight"] = vae["decoder.conv_out.weight"] * float("nan")
+    save_file(vae, folder / "ae.safetensors")
+    broken = load_generator(folder, device="cpu")
+    with pytest.raises(BadPicture, match="black picture"):
+        broken.draw(_ask(broken, steps=1), on_step=_ignore)
+
+
+def test_a_flat_colour_is_told_as_bad(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DEMO_WEIGHTS, tmp_path / "weights"))
+    vae = load_file(folder / "ae.safetensors")
+    vae["decoder.conv_out.weight"] = vae["decoder.conv_out.weight"] * 0
     save_file(vae, folder / "ae.safetensors")
     broken = load_generator(folder, device="cpu")
     with pytest.raises(BadPicture, match="flat colour"):
@@ -155,7 +165,20 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
     key = "model.diffusion_model.img_in.weight"
     state[key] = state[key][:, :32].contiguous()
     save_file(state, path)
-    with pytest.raises(WeightsMissing, match=r"kiln-demo.safetensors does not fit.*x_embedder.weight"):
+    with pytest.raises(
+        WeightsMissing,
+        match=r"kiln-demo.safetensors does not fit.*img_in.weight is \(192, 32\); kiln.json says \(192, 64\)",
+    ):
+        load_generator(folder, device="cpu")
+
+
+def test_a_tensor_too_many_is_named(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DEMO_WEIGHTS, tmp_path / "weights"))
+    path = folder / "ae.safetensors"
+    state = load_file(path)
+    del state["decoder.mid.block_1.conv1.weight"]
+    save_file(state, path)
+    with pytest.raises(WeightsMissing, match=r"ae.safetensors does not fit.*blocks.0.conv1.weight"):
         load_generator(folder, device="cpu")
 
 

@@ -208,3 +208,17 @@ def test_a_request_exists_only_within_every_limit(
         assert not inside
     else:
         assert inside
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a \U0001fae9 house", "England 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", "a 👨‍👩‍👧 family"],
+)
+def test_visible_emoji_may_stand_in_a_prompt_however_new(prompt: str) -> None:
+    check_prompt(prompt)
+
+
+@pytest.mark.parametrize("hidden", ["\U000e0067\U000e007f", "\u2065", "\ufffe", "\ufdd0", "\U0001ffff"])
+def test_what_shows_nothing_is_refused_wherever_it_stands(hidden: str) -> None:
+    with pytest.raises(InvalidRequest, match="invisible or control"):
+        check_prompt(f"a house{hidden}")

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from gen.errors import WeightsMissing
-from gen.weights import DEMO_WEIGHTS, FLUX_DEV, FluxShape, find_weights, read_names, read_profile, sha256
+from gen.weights import DEMO_WEIGHTS, FLUX_DEV, FluxShape, find_weights, read_profile, read_shapes, sha256
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def test_a_damaged_file_is_named(folder: Path, name: str, damage: Callable[[Path
         ("ae.safetensors", "lacks the VAE"),
         ("text_encoder", "text_encoder has no"),
         ("text_encoder_2", "text_encoder_2 has no"),
-        ("tokenizer", "tokenizer is missing or empty"),
-        ("tokenizer_2", "tokenizer_2 is missing or empty"),
+        ("tokenizer", "tokenizer is missing or incomplete: it needs tokenizer.json, or vocab.json and merges.txt"),
+        ("tokenizer_2", "tokenizer_2 is missing or incomplete"),
     ],
 )
 def test_a_missing_part_is_named(folder: Path, name: str, word: str) -> None:
@@ -81,7 +82,7 @@ def test_what_is_not_safetensors_is_told_so(tmp_path: Path, content: bytes) -> N
     path = tmp_path / "renamed.safetensors"
     path.write_bytes(content)
     with pytest.raises(WeightsMissing, match=r"renamed\.safetensors"):
-        read_names(path)
+        read_shapes(path)
 
 
 def test_a_header_of_nonsense_is_told_so(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_header_of_nonsense_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(WeightsMissing, match=r"odd\.safetensors"):
-        read_names(path)
+        read_shapes(path)
 
 
 def test_two_models_in_one_folder_are_refused(folder: Path) -> None:
@@ -105,7 +106,38 @@ def test_a_shard_that_the_index_names_must_be_there(folder: Path) -> None:
         find_weights(folder)
 
 
-def test_without_a_description_the_model_is_flux_sized(folder: Path) -> None:
+@pytest.mark.parametrize("content", ['{"weight_map": []}', '{"weight_map": {"a": 1}}', "{}"])
+def test_an_index_of_nonsense_is_named(folder: Path, content: str) -> None:
+    (folder / "text_encoder_2" / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(WeightsMissing, match=r"index\.json does not tell"):
+        find_weights(folder)
+
+
+@pytest.mark.parametrize(("name", "file"), [("tokenizer", "tokenizer.json"), ("tokenizer_2", "tokenizer.json")])
+def test_half_a_tokenizer_is_named(folder: Path, name: str, file: str) -> None:
+    (folder / name / file).unlink()
+    with pytest.raises(WeightsMissing, match=f"{name} is missing or incomplete"):
+        find_weights(folder)
+
+
+def test_a_vae_without_its_encoder_is_named(folder: Path) -> None:
+    state = load_file(folder / "ae.safetensors")
+    save_file({name: t for name, t in state.items() if name.startswith("decoder.")}, folder / "ae.safetensors")
+    with pytest.raises(WeightsMissing, match=r"ae\.safetensors does not fit.*encoder\.conv_in\.weight is missing"):
+        find_weights(folder)
+
+
+def test_a_small_model_without_its_description_is_told_by_the_dits_file(folder: Path) -> None:
+    (folder / "kiln.json").unlink()
+    with pytest.raises(
+        WeightsMissing, match=r"kiln-demo\.safetensors does not fit.*FLUX.1-dev, for want of a kiln.json"
+    ):
+        find_weights(folder)
+
+
+def test_without_a_description_the_model_is_flux_sized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gen.weights._check_shapes", lambda *_: None)  # the real size has 24 GB
+    folder = Path(shutil.copytree(DEMO_WEIGHTS, tmp_path / "weights"))
     (folder / "kiln.json").unlink()
     weights = find_weights(folder)
     assert weights.shape == FluxShape()
@@ -123,7 +155,16 @@ def test_a_description_that_contradicts_itself_is_named(folder: Path, key: str, 
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", '{"shape": {"dim": 7}, "profile": {}}', '{"shape": 1, "profile": 2}']
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"shape": {"heads": 0}, "profile": {}}',
+        '{"shape": {"vae_channels": [1]}, "profile": {}}',
+        '{"shape": {"dim": 7}, "profile": {}}',
+        '{"shape": 1, "profile": 2}',
+    ],
 )
 def test_a_bad_description_is_named(folder: Path, text: str) -> None:
     (folder / "kiln.json").write_text(text)
