@@ -16,12 +16,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.cogs.imagine import ALREADY_ANSWERED, Imagine
+from bot.answers import tell
+from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
@@ -29,8 +29,6 @@ from bot.errors import Refusal
 from bot.job_queue import JobQueue
 from gen.errors import InvalidRequest
 from gen.request import ModelProfile
-
-EXPIRED = frozenset({10062, 10015, 50027})  # Discord: unknown interaction, unknown webhook, invalid webhook token
 
 _log = logging.getLogger(__name__)
 
@@ -131,19 +129,3 @@ class KilnBot(commands.Bot):
 def create_bot(kiln: Kiln | None = None, *, synced: Path | None = None) -> KilnBot:
     """Make the client. Without `kiln` it can only list its commands."""
     return KilnBot(kiln, synced=synced)
-
-
-async def tell(interaction: discord.Interaction[KilnBot], text: str) -> None:
-    """Say something to the person alone, if Discord still listens; what it does not take is logged, not repeated."""
-    try:
-        if interaction.response.is_done():
-            await interaction.followup.send(text, ephemeral=True)
-        else:
-            await interaction.response.send_message(text, ephemeral=True)
-    except discord.HTTPException as error:
-        if error.code == ALREADY_ANSWERED:
-            return  # a repeated request of the library's: the person has an answer
-        why = "expired before" if error.status == 401 or error.code in EXPIRED else "did not take"
-        _log.warning("interaction %d %s the answer: %s", interaction.id, why, error)
-    except (aiohttp.ClientError, OSError) as error:
-        _log.warning("interaction %d got no answer: %s", interaction.id, error)

@@ -15,6 +15,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.answers import ALREADY_ANSWERED, in_time, is_deferred
 from bot.cards import card
 from bot.errors import QueueUnavailable, Refusal
 from bot.job import Job, NewJob, Place
@@ -34,7 +35,6 @@ from gen.request import (
 if TYPE_CHECKING:
     from bot.client import KilnBot
 
-ALREADY_ANSWERED = 40060  # Discord: the interaction was acknowledged before
 CHOICES_MAX = 25  # Discord's limit for autocomplete
 SIZE_MAX_CHARACTERS = 20
 
@@ -91,9 +91,9 @@ class Imagine(commands.Cog):
             channel_id=interaction.channel_id,
             request=request,
         )
-        job = await kiln.queue.submit(new)
+        job, place = await in_time(interaction, self._accept(new), alone=False)
         try:
-            await self._show_card(interaction, job)
+            await self._show_card(interaction, job, place)
         finally:
             kiln.dispatcher.wake()
 
@@ -105,14 +105,23 @@ class Imagine(commands.Cog):
         found = [choice for choice in offered if typed in choice.name.lower()]
         return (found or offered)[:CHOICES_MAX]
 
-    async def _show_card(self, interaction: discord.Interaction[KilnBot], job: Job) -> None:
+    async def _accept(self, new: NewJob) -> tuple[Job, Place | None]:
+        """Store the job, and look where it stands; once it is stored, nothing here fails."""
+        queue = self._bot.kiln.queue
+        job = await queue.submit(new)
+        try:
+            return job, await queue.place(job.id)
+        except QueueUnavailable:
+            return job, None  # the card does without
+
+    async def _show_card(self, interaction: discord.Interaction[KilnBot], job: Job, place: Place | None) -> None:
         """Answer with the card and remember its message.
 
         The job is stored: whatever fails here must neither lose it nor tell the person that it was not accepted.
         """
         kiln = self._bot.kiln
         try:
-            message_id = await self._answer(interaction, job)
+            message_id = await self._answer(interaction, job, view=card(job, place=place))
             if message_id is None:
                 return
             try:
@@ -122,35 +131,43 @@ class Imagine(commands.Cog):
         except (*UNREACHABLE, QueueUnavailable) as error:
             _log.warning("job %d: its card is not shown or not recorded: %s", job.id, error)
 
-    async def _answer(self, interaction: discord.Interaction[KilnBot], job: Job) -> int | None:
+    async def _answer(
+        self, interaction: discord.Interaction[KilnBot], job: Job, *, view: discord.ui.LayoutView
+    ) -> int | None:
         """Send the card as the answer, or by channel when Discord no longer takes an answer; return its message.
 
         A connection that breaks may have brought the answer or not: it is sent once more, and then Discord either
         takes it or says that it has it. What a crash between here and `record_card` leaves is not looked for: that
         card goes on saying "waiting", and the picture comes all the same.
         """
-        view = card(job, place=await self._place(job))
         try:
             try:
-                shown = await interaction.response.send_message(view=view)
+                return await _send(interaction, view)
             except (aiohttp.ClientError, OSError) as error:
                 _log.info("job %d: its card is sent once more (%s)", job.id, error)
-                shown = await interaction.response.send_message(view=view)
+                return await _send(interaction, view)
         except discord.InteractionResponded:
             return None
         except discord.HTTPException as error:
             if error.code == ALREADY_ANSWERED:  # a repeat, ours or the library's, hit the first one's success
-                return (await interaction.original_response()).id
+                return await _original(interaction, view)
             _log.warning("job %d: the interaction takes no answer (%s); its card goes by channel", job.id, error)
             channel = self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
             return (await channel.send(view=view)).id
-        return shown.message_id
 
-    async def _place(self, job: Job) -> Place | None:
-        try:
-            return await self._bot.kiln.queue.place(job.id)
-        except QueueUnavailable:
-            return None  # the card does without
+
+async def _send(interaction: discord.Interaction[KilnBot], view: discord.ui.LayoutView) -> int | None:
+    if is_deferred(interaction):
+        return (await interaction.edit_original_response(view=view)).id
+    return (await interaction.response.send_message(view=view)).message_id
+
+
+async def _original(interaction: discord.Interaction[KilnBot], view: discord.ui.LayoutView) -> int:
+    """The message of an answer that Discord has already; the card replaces a "thinking…" whose deferral broke off."""
+    shown = await interaction.original_response()
+    if shown.flags.loading:
+        await interaction.edit_original_response(view=view)
+    return shown.id
 
 
 def check_channel(interaction: discord.Interaction[KilnBot]) -> None:

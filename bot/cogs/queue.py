@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.answers import ANSWER_SECONDS, in_time, say
 from bot.cards import ago, fold, place_words, quoted
+from bot.errors import QueueUnavailable
 from bot.forecast import why
 from bot.job import Job, JobStatus, Overview, Place
 
@@ -31,8 +34,11 @@ class Queue(commands.Cog):
     @app_commands.command(description="See where your pictures stand, and how long the queue is")
     async def queue(self, interaction: discord.Interaction[KilnBot]) -> None:
         """Show the person their jobs with place and time, and everyone's number."""
+        await say(interaction, await in_time(interaction, self._words(interaction.user.id), alone=True))
+
+    async def _words(self, user_id: int) -> str:
         queue = self._bot.kiln.queue
-        jobs = await queue.active_jobs(interaction.user.id)
+        jobs = await queue.active_jobs(user_id)
         places = [await queue.place(job.id) for job in jobs[:JOBS_SHOWN]]
         lines = [_line(job, place) for job, place in zip(jobs, places, strict=False)]
         if reasons := [why(place) for place in places if place and place.position > 1]:
@@ -40,8 +46,7 @@ class Queue(commands.Cog):
         if len(jobs) > JOBS_SHOWN:
             lines.append(f"… and {len(jobs) - JOBS_SHOWN} more")
         mine = "\n".join(["**Your pictures**", *lines]) if lines else "You have no picture waiting."
-        everyone = overview_words(await queue.overview())
-        await interaction.response.send_message(f"{mine}\n{everyone}", ephemeral=True)
+        return f"{mine}\n{overview_words(await queue.overview())}"
 
     @app_commands.command(description="Take back one of your pictures that waits or is being drawn")
     @app_commands.describe(job="Choose from the list, or type the job's number")
@@ -50,7 +55,7 @@ class Queue(commands.Cog):
     ) -> None:
         """Cancel a waiting job at once, a running one within a step."""
         kiln = self._bot.kiln
-        cancelled = await kiln.queue.cancel(job, user_id=interaction.user.id)
+        cancelled = await in_time(interaction, kiln.queue.cancel(job, user_id=interaction.user.id), alone=True)
         name = f"job {cancelled.id}, **{_prompt(cancelled)}**"
         if cancelled.status is not JobStatus.RUNNING:
             kiln.delivery.cancelled(cancelled)
@@ -59,15 +64,19 @@ class Queue(commands.Cog):
             words = f"Stopping {name}."
         else:
             words = f"Too late for {name}: it has just been drawn."
-        await interaction.response.send_message(words, ephemeral=True)
+        await say(interaction, words)
 
     @cancel.autocomplete("job")
     async def my_jobs(
         self, interaction: discord.Interaction[KilnBot], current: int | str
     ) -> list[app_commands.Choice[int]]:
         """Offer the person's own waiting and running jobs that match what was typed."""
-        jobs = await self._bot.kiln.queue.active_jobs(interaction.user.id)
-        labels = {job.id: await self._label(job) for job in jobs}
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                jobs = await self._bot.kiln.queue.active_jobs(interaction.user.id)
+                labels = {job.id: await self._label(job) for job in jobs}
+        except (TimeoutError, QueueUnavailable):
+            return []  # the number can be typed
         typed = str(current).strip().casefold()
         found = [number for number, label in labels.items() if typed in label.casefold()]
         return [app_commands.Choice(name=labels[number], value=number) for number in found[:CHOICES_MAX]]

@@ -16,7 +16,7 @@ from aiohttp import web
 from tests.loopback import payloads
 from tests.loopback.faults import FaultScript
 from tests.loopback.record import RESET, UNKNOWN_ROUTE, Request, read_request
-from tests.loopback.world import EPHEMERAL, ApiError, Interaction, Json, Message, Upload, World
+from tests.loopback.world import EPHEMERAL, LOADING, ApiError, Interaction, Json, Message, Upload, World
 
 Answer = object  # JSON; None answers 204
 Handler = Callable[[Request], Awaitable[Answer]]
@@ -130,6 +130,8 @@ class Rest:
         data = request.payload.get("data") or {}
         uploads = self._uploads(request, data)
         kind = int(request.payload["type"])
+        if kind == DEFERRED:
+            data = {**data, "flags": int(data.get("flags", 0)) | LOADING}
         if kind in (MESSAGE, DEFERRED):
             interaction.message = self._world.store(interaction.channel, data, uploads)
         interaction.answer = request.payload

@@ -21,7 +21,8 @@ NONCE_WINDOW = timedelta(minutes=5)  # "the past few minutes"
 UPLOAD_LIMIT_BYTES = 10 * 1024 * 1024
 VIEW_CHANNEL, SEND_MESSAGES, EMBED_LINKS, ATTACH_FILES = 1 << 10, 1 << 11, 1 << 14, 1 << 15
 ALL_PERMISSIONS = (1 << 50) - 1
-EPHEMERAL, COMPONENTS_V2 = 1 << 6, 1 << 15
+EPHEMERAL, LOADING, COMPONENTS_V2 = 1 << 6, 1 << 7, 1 << 15
+CONTENT_CHARACTERS = 2000
 
 
 class ApiError(Exception):
@@ -159,6 +160,7 @@ class World:
         return self.store(channel, body, uploads, nonce=nonce)
 
     def store(self, channel: Channel, body: Json, uploads: list[Upload], *, nonce: str | None = None) -> Message:
+        check_content(body)
         message = Message(
             id=self.snowflake(), channel=channel, body=body, uploads=uploads, nonce=nonce, created_at=self.now()
         )
@@ -167,12 +169,16 @@ class World:
 
     def edit(self, message: Message, body: Json, uploads: list[Upload]) -> Message:
         self._check_size(uploads)
-        if message.body.get("flags", 0) & COMPONENTS_V2 and (body.get("content") or body.get("embeds")):
+        flags = int(message.body.get("flags", 0))
+        if flags & COMPONENTS_V2 and (body.get("content") or body.get("embeds")):
             raise ApiError(400, 50035, "Invalid Form Body: content and embeds are off with components V2")
         kept = {int(item["id"]) for item in body.get("attachments", [])} if "attachments" in body else None
         old = [upload for upload in message.uploads if kept is None or upload.id in kept]
         message.uploads = old + uploads
+        check_content(body)
         message.body = {**message.body, **{key: value for key, value in body.items() if key != "attachments"}}
+        kept_flags = int(body.get("flags") or flags) | flags & EPHEMERAL
+        message.body["flags"] = kept_flags & ~LOADING
         message.edits += 1
         return message
 
@@ -220,6 +226,12 @@ class World:
     def _check_size(self, uploads: list[Upload]) -> None:
         if any(len(upload.content) > self.upload_limit_bytes for upload in uploads):
             raise ApiError(413, 40005, "Request entity too large")
+
+
+def check_content(body: Json) -> None:
+    """Refuse a text that is longer than Discord takes."""
+    if len(str(body.get("content") or "")) > CONTENT_CHARACTERS:
+        raise ApiError(400, 50035, f"Invalid Form Body: content has more than {CONTENT_CHARACTERS} characters")
 
 
 def _texts(value: object) -> list[str]:

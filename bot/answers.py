@@ -1,0 +1,79 @@
+"""Answers to an interaction, inside Discord's three seconds: said at once, or deferred and said when they are known.
+
+Knows no command and no queue; what an answer waits for is the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import aiohttp
+import discord
+
+ANSWER_SECONDS = 1.5  # half of what Discord waits: the way there and back needs time too
+ALREADY_ANSWERED = 40060  # Discord: the interaction was acknowledged before
+EXPIRED = frozenset({10062, 10015, 50027})  # Discord: unknown interaction, unknown webhook, invalid webhook token
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+async def in_time(
+    interaction: discord.Interaction[Any],
+    work: Coroutine[Any, Any, _T],
+    *,
+    alone: bool,
+    seconds: float = ANSWER_SECONDS,
+) -> _T:
+    """Return what `work` returns or raises; defer the answer if that takes longer than `seconds`.
+
+    `work` is never given up half known: what it stores is stored, and the person hears of it. `alone`: only the person
+    sees the answer, also a deferred one.
+    """
+    task = asyncio.create_task(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if not done:
+            await _defer(interaction, alone=alone)
+        return await task
+    finally:
+        task.cancel()
+
+
+def is_deferred(interaction: discord.Interaction[Any]) -> bool:
+    """Whether the person sees "thinking…", which the answer replaces."""
+    return interaction.response.type is discord.InteractionResponseType.deferred_channel_message
+
+
+async def say(interaction: discord.Interaction[Any], text: str) -> None:
+    """Answer the person alone; raise what Discord raises. A deferred answer is seen by whom its deferral was."""
+    if is_deferred(interaction):
+        await interaction.edit_original_response(content=text)
+    elif interaction.response.is_done():
+        await interaction.followup.send(text, ephemeral=True)
+    else:
+        await interaction.response.send_message(text, ephemeral=True)
+
+
+async def tell(interaction: discord.Interaction[Any], text: str) -> None:
+    """Say something to the person alone, if Discord still listens; what it does not take is logged, not repeated."""
+    try:
+        await say(interaction, text)
+    except discord.HTTPException as error:
+        if error.code == ALREADY_ANSWERED:
+            return  # a repeated request of the library's: the person has an answer
+        why = "expired before" if error.status == 401 or error.code in EXPIRED else "did not take"
+        _log.warning("interaction %d %s the answer: %s", interaction.id, why, error)
+    except (aiohttp.ClientError, OSError) as error:
+        _log.warning("interaction %d got no answer: %s", interaction.id, error)
+
+
+async def _defer(interaction: discord.Interaction[Any], *, alone: bool) -> None:
+    """Ask Discord for fifteen minutes; what it does not take is logged: the answer itself is tried all the same."""
+    try:
+        await interaction.response.defer(ephemeral=alone, thinking=True)
+    except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+        _log.warning("interaction %d could not be deferred: %s", interaction.id, error)

@@ -1,0 +1,88 @@
+"""A database that another program holds: the person hears of it in Discord's three seconds, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+
+import pytest
+
+from tests.end_to_end.kiln_process import KilnProcess
+from tests.loopback.world import EPHEMERAL, LOADING, Channel, Person
+from tests.loopback_discord import LoopbackDiscord
+
+DISCORD_SECONDS = 3.0
+
+
+@pytest.fixture
+def ana(loopback: LoopbackDiscord) -> Person:
+    loopback.world.answer_within_seconds = DISCORD_SECONDS
+    return loopback.world.add_person("Ana")
+
+
+@pytest.fixture
+def room(loopback: LoopbackDiscord) -> Channel:
+    return loopback.world.add_channel("pictures")
+
+
+@asynccontextmanager
+async def locked(kiln: KilnProcess, *, seconds: float) -> AsyncIterator[None]:
+    """Hold the write lock, as a database browser does, for so long from the start of the body."""
+    with closing(sqlite3.connect(kiln.data / "kiln.sqlite3", isolation_level=None)) as browser:
+        browser.execute("BEGIN IMMEDIATE")
+        end = asyncio.get_running_loop().time() + seconds
+        yield
+        await asyncio.sleep(max(0.0, end - asyncio.get_running_loop().time()))
+        browser.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize(("command", "options"), [("imagine", {"prompt": "a red house"}), ("cancel", {"job": 1})])
+async def test_a_long_lock_is_told_to_the_person_and_changes_nothing(
+    loopback: LoopbackDiscord,
+    kiln: KilnProcess,
+    ana: Person,
+    room: Channel,
+    command: str,
+    options: dict[str, object],
+) -> None:
+    await kiln.start()
+    async with locked(kiln, seconds=6):
+        interaction = await loopback.slash(ana, room, command, seconds=DISCORD_SECONDS, **options)
+        message = interaction.message
+        assert message is not None
+        await loopback.world.until(
+            lambda world: bool(message.content), seconds=20
+        )  # the claim of the start may wait first
+    assert "cannot reach its queue" in message.content
+    assert not message.body["flags"] & LOADING
+    assert kiln.jobs() == []
+
+
+async def test_a_short_lock_ends_in_the_card_and_the_picture(
+    loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel
+) -> None:
+    await kiln.start()
+    async with locked(kiln, seconds=3.5):
+        interaction = await loopback.slash(ana, room, "imagine", seconds=DISCORD_SECONDS, prompt="a red house")
+        card = interaction.message
+        assert card is not None
+        assert kiln.jobs() == []
+    await kiln.until_accepted(jobs=1)
+    await kiln.until_all("delivered")
+    await loopback.world.until(lambda world: "Done" in card.text)
+    assert [one.id for one in loopback.world.messages.values() if not one.uploads] == [card.id]
+    assert len(loopback.pictures(room)) == 1
+
+
+async def test_queue_and_the_list_of_cancel_answer_while_the_database_is_locked(
+    loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel
+) -> None:
+    await kiln.start()
+    async with locked(kiln, seconds=2):
+        interaction = await loopback.slash(ana, room, "queue", seconds=DISCORD_SECONDS)
+        assert await loopback.autocomplete(ana, room, "cancel", job="") == []
+    assert interaction.message is not None
+    assert "no picture waiting" in interaction.message.content
+    assert interaction.message.body["flags"] & EPHEMERAL
