@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-import aiohttp
 import discord
 
 from bot import database, doctor
@@ -42,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StartError, GenerationError) as error:
         _complain(str(error))
         return FAILED
+    except OSError as error:
+        logging.getLogger(__name__).debug("the system refused", exc_info=True)
+        _complain(f"the system refused: {error}")
+        return FAILED
     except KeyboardInterrupt:
         return FAILED
 
@@ -62,9 +65,6 @@ def _run(_: argparse.Namespace) -> int:
         asyncio.run(run_until_stopped(settings, load=load, token=token))
     except discord.LoginFailure:
         raise StartError(how_to_connect("Discord does not accept DISCORD_TOKEN.", token=token)) from None
-    except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
-        logging.getLogger(__name__).debug("the start failed", exc_info=True)
-        raise StartError(f"Discord cannot be reached or refuses the bot: {error}") from error
     _leave(OK)
 
 

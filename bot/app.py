@@ -17,11 +17,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import aiohttp
+import discord
+
 from bot import estimates
 from bot.client import Kiln, KilnBot, create_bot
 from bot.database import open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
+from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
@@ -91,7 +95,7 @@ async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator]
 async def _serve(bot: KilnBot, *, token: str) -> None:
     """Stay connected until cancelled; then let go of the queue first, while cards can still be edited."""
     try:
-        await bot.start(token)
+        await _connect(bot, token=token)
     except Exception:
         _end_process_soon(1)
         raise
@@ -101,6 +105,17 @@ async def _serve(bot: KilnBot, *, token: str) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await bot.close()
+
+
+async def _connect(bot: KilnBot, *, token: str) -> None:
+    """Log in and stay connected; StartError when Discord cannot be reached, LoginFailure for a wrong token."""
+    try:
+        await bot.start(token)
+    except discord.LoginFailure:
+        raise
+    except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+        _log.debug("the start failed", exc_info=True)
+        raise StartError(f"Discord cannot be reached or refuses the bot: {error}") from error
 
 
 @asynccontextmanager

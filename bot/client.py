@@ -113,12 +113,11 @@ class KilnBot(commands.Bot):
         """Send the commands when they differ from what this application was sent last (200 a day are allowed)."""
         wanted = hashlib.sha256(f"{self.application_id}{json.dumps(self.payloads(), sort_keys=True)}".encode())
         digest = wanted.hexdigest()
-        if self._synced is not None and self._synced.exists() and self._synced.read_text().strip() == digest:
+        if _recall(self._synced) == digest:
             return
         await self.tree.sync()
         _log.info("told Discord about %d commands", len(self.payloads()))
-        if self._synced is not None:
-            self._synced.write_text(digest + "\n")
+        _remember(self._synced, digest)
 
     def payloads(self) -> list[dict[str, Any]]:
         """The commands as Discord receives them, in the order of their names."""
@@ -129,3 +128,23 @@ class KilnBot(commands.Bot):
 def create_bot(kiln: Kiln | None = None, *, synced: Path | None = None) -> KilnBot:
     """Make the client. Without `kiln` it can only list its commands."""
     return KilnBot(kiln, synced=synced)
+
+
+def _recall(synced: Path | None) -> str | None:
+    """What was sent last; None if that is not known: then it is sent again."""
+    if synced is None or not synced.exists():
+        return None
+    try:
+        return synced.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        _log.warning("%s cannot be read, so Discord is told the commands again: %s", synced, error)
+        return None
+
+
+def _remember(synced: Path | None, digest: str) -> None:
+    if synced is None:
+        return
+    try:
+        synced.write_text(digest + "\n", encoding="utf-8")
+    except OSError as error:
+        _log.warning("%s cannot be written, so the next start tells Discord the commands again: %s", synced, error)

@@ -120,6 +120,7 @@ def lock(path: Path) -> Iterator[None]:
         raise StartError(f"{place} cannot be written: {error.strerror}") from error
     try:
         _take(handle, path)
+        _sign(handle, place)
         yield
     finally:
         os.close(handle)
@@ -135,8 +136,15 @@ def _take(handle: int, path: Path) -> None:
         ) from error
     except OSError as error:
         raise StartError(f"{path} cannot be locked: {error.strerror}; use a folder on a local disk") from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+
+
+def _sign(handle: int, place: Path) -> None:
+    """Leave this process's number in the lock file, for the message to a second one."""
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        raise StartError(f"{place} cannot be written: {error.strerror}") from error
 
 
 async def _transact(engine: AsyncEngine, work: Callable[[AsyncSession], Awaitable[_T]]) -> _T:

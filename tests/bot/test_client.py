@@ -66,6 +66,16 @@ async def test_commands_are_sent_again_only_when_they_changed(tmp_path: Path) ->
     assert await synced(tmp_path)
 
 
+@pytest.mark.parametrize("damage", ["not UTF-8", "a folder"])
+async def test_a_damaged_memory_of_sent_commands_stops_nothing(tmp_path: Path, damage: str) -> None:
+    memory = tmp_path / "commands.sha256"
+    if damage == "a folder":
+        memory.mkdir()  # neither to be read nor to be written
+    else:
+        memory.write_bytes(b"\xff\xfe\xfa")
+    assert await synced(tmp_path)
+
+
 def test_the_bots_side_never_imports_torch() -> None:
     modules = sorted(
         ".".join(path.relative_to(Path(bot.__path__[0]).parent).with_suffix("").parts)

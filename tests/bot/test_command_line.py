@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sqlite3
@@ -60,6 +61,21 @@ def complaint(done: subprocess.CompletedProcess[str], *, code: int = 1) -> str:
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("kiln: ")
     return line
+
+
+def test_a_disk_that_refuses_is_not_blamed_on_discord(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "data/kiln.sqlite3")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISCORD_TOKEN", TOKEN)
+    monkeypatch.setattr("bot.__main__.run_until_stopped", refuse)
+    assert main(["run"]) == 1
+    told = capsys.readouterr().err
+    assert "No space left on device: 'data/kiln.sqlite3'" in told
+    assert "Discord" not in told
 
 
 @pytest.mark.parametrize(

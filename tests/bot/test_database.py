@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -31,7 +32,7 @@ from tests.fakes import Clock, new_job
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOBODY = 65534
-HEAD = "0002"  # the newest revision
+HEAD = "0003"  # the newest revision
 
 
 @pytest.fixture
@@ -141,6 +142,14 @@ def test_the_lock_is_free_again_after_an_error(path: Path) -> None:
     with pytest.raises(KeyError):
         fail_while_locked()
     assert upgrade(path, now=NOW).after == HEAD
+
+
+def test_a_full_disk_at_the_lock_is_refused_with_the_files_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("bot.database.os.pwrite", full)
+    assert "kiln.sqlite3.lock cannot be written: No space left on device" in refusal(lambda: upgrade(path, now=NOW))
 
 
 def test_a_lock_that_the_file_system_does_not_know_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +324,7 @@ import os
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0099", "0002", None, None
+revision, down_revision, branch_labels, depends_on = "0099", "0003", None, None
 
 def upgrade():
     op.create_table("roles", sa.Column("id", sa.Integer(), primary_key=True))
@@ -359,7 +368,7 @@ async def test_an_upgrade_killed_midway_leaves_the_old_schema_and_works_when_run
     assert query(path, "SELECT version_num FROM alembic_version") == [("0099",)]
     assert query(path, "SELECT count(*) FROM users WHERE weight = 1.0") == [(1,)]
     assert query(path, "SELECT count(*) FROM jobs") == [(2,)]  # recreating users did not take its jobs along
-    copies = sorted(path.parent.glob("kiln-0002-*.sqlite3"))
+    copies = sorted(path.parent.glob("kiln-0003-*.sqlite3"))
     assert copies
     assert all(check(copy).jobs == 2 for copy in copies)
 
@@ -377,13 +386,13 @@ def test_the_copy_before_an_upgrade_is_named_by_revision_and_time(path: Path) ->
     upgrade(path, now=NOW)
     report = schema.upgrade(path, now=NOW, script=with_next_revision(path.parent, "pass"))
     assert (report.before, report.after) == (HEAD, "0099")
-    assert report.backup == path.with_name("kiln-0002-20260102T030405Z.sqlite3")
+    assert report.backup == path.with_name("kiln-0003-20260102T030405Z.sqlite3")
     with path.open("wb") as file:
         file.write(report.backup.read_bytes())
     for end in ("-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
     again = schema.upgrade(path, now=NOW, script=path.parent / "migrations")
-    assert again.backup == path.with_name("kiln-0002-20260102T030405Z-2.sqlite3")
+    assert again.backup == path.with_name("kiln-0003-20260102T030405Z-2.sqlite3")
 
 
 def test_migrations_run_only_through_kiln(tmp_path: Path) -> None:
