@@ -71,10 +71,7 @@ async def _check_waiting(session: AsyncSession, user_id: int, limits: Limits) ->
     count = select(func.count()).select_from(JobRow).where(has_status(JobStatus.QUEUED), JobRow.user_id == user_id)
     waiting = await session.scalar(count) or 0
     if waiting >= limits.waiting_per_user:
-        raise QueueFull(
-            f"{waiting} of your jobs wait already, and {limits.waiting_per_user} may. "
-            "Wait for one, or cancel one with /cancel."
-        )
+        raise QueueFull(waiting=waiting, allowed=limits.waiting_per_user)
 
 
 def _check_budget(used: float, estimate: float, *, limits: Limits, now: datetime) -> None:

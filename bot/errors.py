@@ -1,7 +1,7 @@
 """What the bot will not do, in words for people, and why it cannot start, in words for operators.
 
 Refusal                    will not do; str() is shown to the person as it is
-├─ QueueFull               too many of their jobs wait already
+├─ QueueFull               too many of their jobs wait already; says when the first is ready
 ├─ RateLimited             too many pictures in a short time; says when to come back
 ├─ BudgetSpent             no GPU time left for them today; says when the next day begins
 ├─ NotAllowed              somebody else's job, or none
@@ -19,7 +19,15 @@ class Refusal(Exception):
 
 
 class QueueFull(Refusal):
-    """As many jobs of this person wait as may."""
+    """As many jobs of this person wait as may; by `retry_at`, if that is known, one of them has left the queue."""
+
+    def __init__(self, *, waiting: int, allowed: int, retry_at: datetime | None = None) -> None:
+        """`retry_at` is aware UTC; the text shows it as a Discord timestamp."""
+        self.waiting, self.allowed, self.retry_at = waiting, allowed, retry_at
+        when = "" if retry_at is None else f", the first is ready <t:{_up(retry_at)}:R>"
+        super().__init__(
+            f"{waiting} of your jobs wait already, and {allowed} may. Wait for one{when}, or cancel one with /cancel."
+        )
 
 
 class RateLimited(Refusal):
@@ -28,9 +36,9 @@ class RateLimited(Refusal):
     def __init__(self, *, pictures_per_hour: int, retry_at: datetime) -> None:
         """`retry_at` is aware UTC; the text shows it as a Discord timestamp."""
         self.retry_at = retry_at
-        unix = -int(-retry_at.timestamp() // 1)  # rounded up: coming back then must work
         super().__init__(
-            f"That is a lot of pictures: {pictures_per_hour} an hour are yours here. You can ask again <t:{unix}:R>."
+            f"That is a lot of pictures: {pictures_per_hour} an hour are yours here. "
+            f"You can ask again <t:{_up(retry_at)}:R>."
         )
 
 
@@ -66,3 +74,8 @@ class QueueUnavailable(Refusal):
 
 class StartError(Exception):
     """Start is impossible; `str()` is one readable line that says what to do."""
+
+
+def _up(moment: datetime) -> int:
+    """Unix seconds, rounded up: coming back then must work."""
+    return -int(-moment.timestamp() // 1)

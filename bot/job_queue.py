@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bot import estimates, fairness
 from bot.admission import admit, correct
 from bot.database import Database
-from bot.errors import NotAllowed, Refusal
+from bot.errors import NotAllowed, QueueFull, Refusal
 from bot.job import Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.outlook import Lookout
 from bot.tables import JobRow, has_status, to_job, to_row
@@ -80,7 +80,11 @@ class JobQueue:
                 await fairness.enter(session, row)
             return to_job(row)
 
-        return await self._database.write(accept)
+        try:
+            return await self._database.write(accept)
+        except QueueFull as full:
+            retry_at = (await self._lookout.look()).first_ready(new.user_id)
+            raise QueueFull(waiting=full.waiting, allowed=full.allowed, retry_at=retry_at) from None
 
     async def record_card(self, job_id: int, *, message_id: int) -> None:
         """Remember which message shows the job."""

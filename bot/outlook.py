@@ -87,6 +87,11 @@ class Outlook:
             deferred_until=None if deferred is None else self.now + timedelta(seconds=deferred),
         )
 
+    def first_ready(self, user_id: int) -> datetime | None:
+        """When the first of this person's waiting jobs should be ready; None when none waits."""
+        ends = [turn.ends for turn in self.turns.values() if turn.job.user_id == user_id and turn.position > 0]
+        return _at(self.now, min(ends)) if ends else None
+
 
 async def look(session: AsyncSession, *, now: datetime, prior: float) -> Outlook:
     """Run the queue forward from `now`; `prior` is `estimates.prior_rate` of the model."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CHOICES_MAX = 25  # Discord's limit for autocomplete
 CHOICE_CHARACTERS = 100  # Discord's limit for a choice's name
+CONTENT_CHARACTERS = 2000  # Discord's limit for a message
 JOBS_SHOWN = 15
 PROMPT_CHARACTERS = 60
 JOB_ID_MAX = 2**53 - 1  # Discord's largest integer
@@ -41,12 +42,11 @@ class Queue(commands.Cog):
         jobs = await queue.active_jobs(user_id)
         places = [await queue.place(job.id) for job in jobs[:JOBS_SHOWN]]
         lines = [_line(job, place) for job, place in zip(jobs, places, strict=False)]
-        if reasons := [why(place) for place in places if place and place.position > 1]:
-            lines.append(f"-# {reasons[0]}")
-        if len(jobs) > JOBS_SHOWN:
-            lines.append(f"… and {len(jobs) - JOBS_SHOWN} more")
-        mine = "\n".join(["**Your pictures**", *lines]) if lines else "You have no picture waiting."
-        return f"{mine}\n{overview_words(await queue.overview())}"
+        reasons = [f"-# {why(place)}" for place in places if place and place.position > 1][:1]
+        everyone = overview_words(await queue.overview())
+        if not lines:
+            return f"You have no picture waiting.\n{everyone}"
+        return _fitted("**Your pictures**", lines, [*reasons, everyone], jobs=len(jobs))
 
     @app_commands.command(description="Take back one of your pictures that waits or is being drawn")
     @app_commands.describe(job="Choose from the list, or type the job's number")
@@ -85,6 +85,16 @@ class Queue(commands.Cog):
         place = await self._bot.kiln.queue.place(job.id)
         where = "drawing now" if place is None or place.position == 0 else f"place {place.position}"
         return fold(f"{job.id} · {where} · {job.request.prompt}", characters=CHOICE_CHARACTERS)
+
+
+def _fitted(head: str, lines: list[str], tail: list[str], *, jobs: int) -> str:
+    """As many whole lines as Discord takes in one message, and how many jobs are left out."""
+    for shown in range(len(lines), -1, -1):
+        more = [f"… and {jobs - shown} more"] if jobs > shown else []
+        text = "\n".join([head, *lines[:shown], *more, *tail])
+        if len(text) <= CONTENT_CHARACTERS:
+            break
+    return text
 
 
 def _line(job: Job, place: Place | None) -> str:

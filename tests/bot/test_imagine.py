@@ -261,7 +261,12 @@ async def test_over_the_cap_nothing_is_stored(tmp_path: Path) -> None:
         await stage.imagine("endless rain")
         await eventually(lambda: stage.generator.begun)
         await stage.imagine("one waits")
-        assert "1 of your jobs wait" in said(await stage.imagine("one too many"))
+        words = said(await stage.imagine("one too many"))
+        assert "1 of your jobs wait" in words
+        waiting = await stage.kiln.queue.place(2)
+        assert waiting is not None
+        said_at = int(words.partition("ready <t:")[2].partition(":R>")[0])
+        assert abs(said_at - waiting.ready_at.timestamp()) < 5, "it does not say when to come back"
         assert await stage.kiln.queue.job(3) is None
 
 

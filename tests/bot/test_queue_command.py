@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.bot.conftest import Stage, eventually, said
+from pathlib import Path
+
+from tests.bot.conftest import Stage, eventually, open_stage, said
 
 
 async def test_an_empty_queue_says_so(stage: Stage) -> None:
@@ -57,3 +59,17 @@ async def test_many_jobs_fit_into_one_answer(stage: Stage) -> None:
     words = said(await stage.alice.slash(stage.channel, "queue"))
     assert "place 5 of 5" in words
     assert len(words) < 2000
+
+
+async def test_jobs_whose_words_grow_by_escaping_are_cut_to_one_message(tmp_path: Path) -> None:
+    async with open_stage(tmp_path, max_waiting_per_user=20, burst=30) as stage:
+        stage.detach()
+        await stage.imagine("endless rain")
+        await eventually(lambda: stage.generator.begun)
+        for _ in range(16):
+            await stage.imagine("a " + "*" * 58)
+        words = said(await stage.alice.slash(stage.channel, "queue"))
+    assert len(words) <= 2000
+    listed = sum(line.startswith("`") for line in words.splitlines())
+    assert f"… and {17 - listed} more" in words
+    assert "16 pictures wait, from 1 person" in words

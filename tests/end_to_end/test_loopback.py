@@ -171,3 +171,11 @@ async def test_a_route_that_is_not_modelled_is_recorded(loopback: LoopbackDiscor
     with pytest.raises(discord.NotFound):
         await bot.fetch_user(1)
     assert loopback.unknown_routes() == ["GET /users/1"]
+
+
+async def test_a_text_that_is_too_long_is_refused(loopback: LoopbackDiscord, bot: EchoBot) -> None:
+    room = loopback.world.add_channel("pictures")
+    with pytest.raises(discord.HTTPException) as refused:
+        await bot.get_partial_messageable(room.id).send("x" * 2001)
+    assert (refused.value.status, refused.value.code) == (400, 50035)
+    await bot.get_partial_messageable(room.id).send("x" * 2000)
