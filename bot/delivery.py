@@ -21,7 +21,7 @@ from bot.cards import author_only, card, failure_words, message_link
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
-from bot.posting import UNREACHABLE, Posted, Poster, Undeliverable, backoff
+from bot.posting import UNREACHABLE, Posted, Poster, Undeliverable, backoff, nonce
 from gen.request import StepReport
 
 EDIT_EVERY = timedelta(seconds=3)  # a card, at most
@@ -216,7 +216,7 @@ class Delivery:
             return
         channel = self._client.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
         try:
-            await channel.send(failure_words(job), allowed_mentions=author_only(job), nonce=f"{job.id}-failed")
+            await channel.send(failure_words(job), allowed_mentions=author_only(job), nonce=nonce(job, mark="!"))
         except UNREACHABLE as error:
             log.warning("job %d: its failure could not be told: %s", job.id, error)
 

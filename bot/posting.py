@@ -1,8 +1,9 @@
 """Post one picture so that people see it exactly once, whatever Discord answers and whenever the process dies.
 
-Two things make a repeat harmless: the nonce (the job's id), with which Discord returns the first message for some
-minutes, and the channel's history, where the bot finds its own file by the job's id. After a restart, or once the
-nonce is too old, nothing is sent again before the history was read. Knows no queue and no card.
+Two things make a repeat harmless: the nonce (the job's id and its interaction), with which Discord returns the first
+message for some minutes, and the channel's history, where the bot finds its own file by the same words. The job's id
+alone would not do: a new or restored database gives it to another job. After a restart, or once the nonce is too old,
+nothing is sent again before the history was read. Knows no queue and no card.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Poster:
             file=discord.File(io.BytesIO(upload.data), filename=upload.name, description=alt_text(job)),
             allowed_mentions=author_only(job),
             suppress_embeds=True,
-            nonce=str(job.id),
+            nonce=nonce(job),
         )
         return Posted(message_id=message.id, channel_id=message.channel.id)
 
@@ -160,7 +161,15 @@ class Poster:
 
 def file_stem(job: Job) -> str:
     """The name of the posted file without its ending; the history is searched for it."""
-    return f"kiln-{job.id}"
+    return f"kiln-{nonce(job)}"
+
+
+def nonce(job: Job, *, mark: str = "-") -> str:
+    """What Discord knows a job's message by: its id and its interaction, in the 25 characters that Discord takes.
+
+    Another `mark` of one character names another message of the job.
+    """
+    return f"{job.id}{mark}{job.interaction_id % 10**12}"
 
 
 def backoff() -> Iterator[float]:

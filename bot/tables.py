@@ -117,7 +117,7 @@ class JobRow(Base):
         Index(
             "jobs_timed_by_shape", "width", "height", "steps", "finished_at", sqlite_where=text("seconds IS NOT NULL")
         ),
-        {"sqlite_autoincrement": True},  # an id is never used again: it names a picture and a nonce
+        {"sqlite_autoincrement": True},  # an id is never used again in this file: it names a picture
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)  # the order of acceptance

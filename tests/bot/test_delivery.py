@@ -19,7 +19,7 @@ from bot.cards import card
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
-from bot.posting import NONCE_LASTS, Posted, Poster, backoff
+from bot.posting import NONCE_LASTS, Posted, Poster, backoff, nonce
 from bot.upload import largest_fitting
 from tests.bot.conftest import Stage, eventually, open_stage, text_of
 
@@ -40,12 +40,14 @@ async def test_a_passing_failure_is_tried_again(stage: Stage, status: int, code:
     assert (await only_job(stage)).status is JobStatus.DELIVERED
 
 
-async def test_each_try_carries_the_jobs_id_as_nonce(stage: Stage) -> None:
+async def test_each_try_carries_the_jobs_id_and_its_interaction_as_nonce(stage: Stage) -> None:
     stage.env.inject_error(*SEND, status=500, times=1)
     await stage.imagine()
     posts = [entry.json for entry in stage.env.http_requests if entry.method == "POST"]
     sent = [body["nonce"] for body in posts if body and "nonce" in body]
-    assert sent == ["1", "1"]
+    job = await only_job(stage)
+    assert sent == [f"1-{job.interaction_id % 10**12}"] * 2
+    assert len(nonce(replace(job, id=10**12 - 1, interaction_id=10**12 - 1))) == 25  # Discord's limit
 
 
 @pytest.mark.parametrize("status", [401, 400])
@@ -164,12 +166,20 @@ async def test_another_jobs_picture_is_not_taken_for_this_one(stage: Stage) -> N
     assert found.message_id not in {picture.id for picture in stage.pictures()[:10]}
 
 
+async def test_a_job_of_the_same_id_from_another_database_is_not_taken_for_this_one(stage: Stage) -> None:
+    await stage.imagine()
+    job = await only_job(stage)
+    asked_earlier = replace(job, interaction_id=job.interaction_id - 1)  # a restored backup: its id was used again
+    posted = await Poster(stage.bot).post(asked_earlier, png=noise(16), look_first=True)
+    assert posted.message_id != job.result_message_id
+
+
 @pytest.mark.parametrize(("status", "code"), [(413, 0), (400, 40005)])
 async def test_a_file_that_is_too_large_is_sent_smaller(stage: Stage, status: int, code: int) -> None:
     stage.env.inject_error(*SEND, status=status, code=code, times=1)
     await stage.imagine(size="512x512")
     (picture,) = stage.pictures()
-    assert picture.attachments[0].filename == "kiln-1.webp"
+    assert picture.attachments[0].filename == f"kiln-{nonce(await only_job(stage))}.webp"
     assert (await only_job(stage)).status is JobStatus.DELIVERED
 
 

@@ -44,7 +44,7 @@ async def test_a_post_that_fails_in_passing_is_repeated_until_the_picture_is_the
     first, second = loopback.asked(faults.POST_MESSAGE)
     assert [picture.id for picture in loopback.pictures()] == [job.result_message_id]
     assert second.at - first.at >= 0.9
-    assert second.payload["nonce"] == first.payload["nonce"] == str(job.id)
+    assert second.payload["nonce"] == first.payload["nonce"] == f"{job.id}-{job.interaction_id % 10**12}"
 
 
 async def test_a_file_that_is_refused_as_too_large_is_sent_smaller_and_kept_whole(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import sqlite3
 from datetime import timedelta
 
@@ -13,7 +14,7 @@ import pytest
 from tests.end_to_end.kiln_process import KilnProcess
 from tests.end_to_end.launch_kiln import MID_DRAWING
 from tests.loopback import faults
-from tests.loopback.world import Channel, Interaction, Person
+from tests.loopback.world import Channel, Interaction, Message, Person
 from tests.loopback_discord import LoopbackDiscord
 
 KILLS, JOBS = 20, 30
@@ -51,7 +52,7 @@ async def test_killed_while_drawing_the_job_is_drawn_again_and_those_behind_it_s
     await kiln.start()
     jobs = await kiln.until_all("delivered")
     assert [job.attempts for job in jobs] == [2, 1, 1]
-    assert sorted(int(one.nonce or 0) for one in loopback.pictures(room)) == [job.id for job in jobs]
+    assert sorted(drawn_for(one) for one in loopback.pictures(room)) == [job.id for job in jobs]
 
 
 async def test_a_job_whose_process_died_twice_is_quarantined_and_the_next_is_drawn(
@@ -76,7 +77,7 @@ async def test_killed_around_the_post_the_picture_is_posted_once_and_not_drawn_a
     await kiln.start()
     jobs = await kiln.until_all("delivered")
     assert jobs[0].attempts == 1  # the others may have been in mid drawing
-    assert sorted(int(one.nonce or 0) for one in loopback.pictures(room)) == [job.id for job in jobs]
+    assert sorted(drawn_for(one) for one in loopback.pictures(room)) == [job.id for job in jobs]
 
 
 async def test_posted_but_not_recorded_and_restarted_when_discord_has_forgotten_the_nonce_is_posted_once(
@@ -90,6 +91,23 @@ async def test_posted_but_not_recorded_and_restarted_when_discord_has_forgotten_
     [job] = await kiln.until_all("delivered")
     [picture] = loopback.pictures(room)
     assert job.result_message_id == picture.id
+
+
+async def test_a_new_database_whose_job_1_is_another_gets_its_own_picture(
+    loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel
+) -> None:
+    """Within the minutes in which Discord remembers the nonce of the old job 1."""
+    await kiln.start()
+    await loopback.slash(ana, room, "imagine", prompt="a red house")
+    await kiln.until_all("delivered")
+    await kiln.kill()
+    shutil.rmtree(kiln.data)
+    await kiln.start()
+    await loopback.slash(ana, room, "imagine", prompt="a blue boat")
+    [job] = await kiln.until_all("delivered")
+    old, new = loopback.pictures(room)
+    assert job.id == 1
+    assert (job.result_message_id, "a blue boat" in new.text, "a red house" in old.text) == (new.id, True, True)
 
 
 async def test_killed_while_discord_handles_the_post_the_picture_is_there_once(
@@ -146,8 +164,13 @@ async def test_twenty_kills_at_random_points_lose_and_repeat_nothing(
     acknowledged = [one for one in asked if one.answer is not None]
     assert len(acknowledged) >= JOBS / 3
     assert {one.id for one in acknowledged} <= jobs.keys()
-    assert sorted(int(one.nonce or 0) for one in loopback.pictures()) == [job.id for job in jobs.values()]
+    assert sorted(drawn_for(one) for one in loopback.pictures()) == [job.id for job in jobs.values()]
     assert loopback.refused_again() == []
+
+
+def drawn_for(picture: Message) -> int:
+    """The job's id, which its nonce begins with."""
+    return int((picture.nonce or "0").partition("-")[0])
 
 
 async def kill_at_random(kiln: KilnProcess, chance: random.Random, *, seconds: float) -> None:
