@@ -152,6 +152,9 @@ async def _page(bot: KilnBot, *, port: int) -> AsyncIterator[str]:
         # private: until here simcord's clock stood at its own fixed date, so that ids are the same in each demo and a
         # kept `--data` folder finds its people and channel again. From here it is the real date, and runs.
         env.backend.clock = _RealClock()
+        # private: simcord keeps a refused command in the composer, since an error came by. Discord clears it: the
+        # person has the answer, and the log has the rest.
+        env.errors_since = lambda cursor: ()  # type: ignore[method-assign]
         preview = env.preview(
             channel, viewers=people, layout="channel", port=port, timezone=_timezone(), assets=_avatars(env)
         )

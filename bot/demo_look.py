@@ -72,18 +72,39 @@ document.addEventListener("click", ({ target }) => {
   setTimeout(() => document.activeElement === document.body && document.querySelector(".command-chip")?.focus(), 50);
 }, true);
 
-// The page drops an Enter that comes while it still talks to the bot: send again until the command is taken.
+// The page drops an Enter that comes while it still talks to the bot: send once, when it is free again.
 const form = document.getElementById("channel-composer");
+const sending = () => {
+  const action = window.simcordPreview.pendingAction;
+  return action?.kind === "run_command" ? action.requestId : null;
+};
+const PATIENCE = 15_000, LOOK_EVERY = 100;  // ms; an action takes 10 s at most
+let waiting = null;  // for the page to be free
+const sendWhenFree = (row, until) => {
+  waiting = setTimeout(() => {
+    const page = window.simcordPreview;
+    if (!row.isConnected || row.querySelector('[aria-invalid="true"]') || Date.now() > until) return;
+    if (page.pendingAction || page.awaitingRevision > page.publishedRevision) sendWhenFree(row, until);
+    else {
+      form.requestSubmit();
+      row.dataset.sent = sending();
+    }
+  }, LOOK_EVERY);
+};
+for (const kind of ["input", "pointerdown"]) {  // who goes on writing presses Enter again
+  form.addEventListener(kind, ({ isTrusted }) => { if (isTrusted) clearTimeout(waiting); }, true);
+}
 form.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || !event.target.closest(".command-row")) return;
+  const row = event.key === "Enter" && !event.isComposing && event.target.closest(".command-row");
+  if (!row || event.target.matches("button:not(.command-chip)")) return;
+  clearTimeout(waiting);
   if (document.querySelector(".command-popup:not([hidden])")) return;  // it chose from a list
-  const again = (left) => setTimeout(() => {
-    const row = form.querySelector(".command-row");
-    if (!left || !row || row.querySelector('[readonly], :disabled, [aria-invalid="true"]')) return;
-    form.requestSubmit();
-    again(left - 1);
-  }, 300);
-  again(5);
+  const before = sending();
+  form.addEventListener("keydown", () => {  // after the page's own listener: has it sent the command?
+    const now = sending();
+    if (now && now !== before) row.dataset.sent = now;
+    else if (!now || row.dataset.sent !== now) sendWhenFree(row, Date.now() + PATIENCE);
+  }, { once: true });
 }, true);
 
 // Whoever reads the newest message keeps it in sight while pictures arrive; whoever scrolled up stays there.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from gen.weights import DEMO_WEIGHTS, read_profile
 from tests.demo_page import Demo, DemoPage, find_chromium, open_browser
@@ -15,6 +16,7 @@ from tests.demo_page import Demo, DemoPage, find_chromium, open_browser
 CHROMIUM = find_chromium()
 UNDER_WAY = re.compile("Waiting|Drawing")
 PICTURE_SECONDS = 90.0  # at most, for one picture on two busy cores
+AFTERMATH_SECONDS = 3.0  # long enough for an Enter that sends by itself again
 
 pytestmark = [
     pytest.mark.browser,
@@ -47,6 +49,17 @@ def newcomer(demo: Demo, page: Page) -> Iterator[DemoPage]:
     expect(newcomer.cards(UNDER_WAY)).to_have_count(0, timeout=PICTURE_SECONDS * 1000)
     yield newcomer
     assert newcomer.complaints == []
+
+
+@contextlib.contextmanager
+def busy(page: Page) -> Iterator[None]:
+    """The page talks to the bot, which does not answer until the end of the block."""
+    held: list[Route] = []
+    page.route("**/api/action", lambda route: held.append(route), times=1)
+    page.evaluate("document.getElementById('refresh').click()")
+    page.wait_for_function("simcordPreview.pendingAction !== null")
+    yield
+    held[0].continue_()
 
 
 def test_a_newcomer_gets_pictures_and_sees_the_queue(newcomer: DemoPage) -> None:
@@ -88,6 +101,38 @@ def test_a_typed_line_is_the_command_and_cancel_offers_my_jobs(newcomer: DemoPag
     newcomer.choose("cancel", "a yellow boat")
 
     expect(newcomer.cards("a yellow boat").first).to_contain_text("Cancelled", timeout=10_000)
+
+
+def test_one_enter_on_a_refused_command_is_one_refusal(newcomer: DemoPage) -> None:
+    newcomer.page.locator("#channel-composer-input").click()
+    newcomer.page.keyboard.insert_text("/imagine 🦊🦊")
+    newcomer.page.keyboard.press("Enter")
+    refusals = newcomer.private_replies().filter(has_text="letter")
+    expect(refusals.first).to_be_visible()
+
+    newcomer.page.wait_for_timeout(AFTERMATH_SECONDS * 1000)
+
+    expect(refusals).to_have_count(1)
+    expect(newcomer.page.locator("#channel-composer-input")).to_have_value("")  # as on Discord, the command has gone
+    expect(newcomer.page.locator(".command-row")).to_have_count(0)
+
+
+def test_one_enter_is_one_job_while_the_page_is_free_and_while_it_is_busy(newcomer: DemoPage) -> None:
+    newcomer.imagine("a brown barn", steps="40")  # is being drawn all the time
+    newcomer.page.locator("#channel-composer-input").click()
+    newcomer.page.keyboard.insert_text("/imagine a grey goat")
+    with busy(newcomer.page):
+        newcomer.page.keyboard.press("Enter")
+        newcomer.page.wait_for_timeout(AFTERMATH_SECONDS * 1000)
+        expect(newcomer.cards("a grey goat")).to_have_count(0)
+    expect(newcomer.cards("a grey goat")).to_have_count(1)
+
+    newcomer.page.wait_for_timeout(AFTERMATH_SECONDS * 1000)
+
+    for words in ("a brown barn", "a grey goat"):
+        expect(newcomer.cards(words).filter(has_text=UNDER_WAY)).to_have_count(1)
+    for words in ("a brown barn", "a grey goat"):
+        expect(newcomer.pictures(words)).to_have_count(1, timeout=PICTURE_SECONDS * 1000)
 
 
 def test_relative_times_count_on_by_themselves(newcomer: DemoPage) -> None:
