@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import discord
 
@@ -28,6 +28,9 @@ from gen.__main__ import add_draw_arguments, draw
 from gen.errors import GenerationError
 from gen.executor import Generator
 from gen.weights import DEMO_WEIGHTS, read_profile
+
+if TYPE_CHECKING:
+    Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 OK, FAILED, MISUSED = 0, 1, 2
 
@@ -57,7 +60,7 @@ def _complain(text: str) -> None:
 def _run(_: argparse.Namespace) -> int:
     settings = load_settings()
     _log_to_stderr(settings.log_level)
-    token = settings.discord_token.get_secret_value().strip() if settings.discord_token else ""
+    token = settings.token
     if not token:
         raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
     load = _loader(settings)
@@ -172,6 +175,9 @@ def _leave(code: int) -> NoReturn:
 
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if level == "DEBUG":
+        for library in ("aiosqlite", "sqlalchemy", "discord"):
+            logging.getLogger(library).setLevel("INFO")  # below that they log what people write
     logging.getLogger("alembic").setLevel("WARNING")  # what an upgrade does, bot.schema says in one line
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # Kiln has no voice
 
@@ -202,8 +208,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    queue = commands.add_parser("queue", help="speed and fairness of the queue; exit code 1 if a promise is broken")
-    queue.set_defaults(command=_bench_queue)
+    text = "speed and fairness of the queue; exit code 1 if a promise is broken"
+    queue = _add_part(commands, "queue", _bench_queue, text)
     queue.add_argument("--json", action="store_true", help="the figures as JSON")
     queue.add_argument("--histories", type=int, default=1000, help="random histories (default: %(default)s)")
     queue.add_argument("--seconds", type=float, default=5.0, help="of asking at 200 a second (default: %(default)s)")
@@ -211,14 +217,19 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 def _add_database(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    upgrade = commands.add_parser("upgrade", help="bring it to this Kiln's schema, after a copy beside it")
-    upgrade.set_defaults(command=_db_upgrade)
-    check = commands.add_parser("check", help="read all of it and say whether it is sound")
+    _add_part(commands, "upgrade", _db_upgrade, "bring the database to this Kiln's schema, after a copy beside it")
+    check = _add_part(commands, "check", _db_check, "read all of the database and say whether it is sound")
     check.add_argument("--models", action="store_true", help="check that the code's tables and the migrations agree")
-    check.set_defaults(command=_db_check)
-    backup = commands.add_parser("backup", help="copy it to a file, also while Kiln runs")
+    backup = _add_part(commands, "backup", _db_backup, "copy the database to a file, also while Kiln runs")
     backup.add_argument("to", type=Path, help="the copy, a file that does not exist yet")
-    backup.set_defaults(command=_db_backup)
+
+
+def _add_part(
+    commands: Subcommands, name: str, command: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    added = commands.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.")
+    added.set_defaults(command=command)
+    return added
 
 
 def _port(text: str) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,8 @@ from pathlib import Path
 from bot.client import create_bot
 from bot.database import check
 from bot.errors import StartError
+from bot.invite import PORTAL, client_id, invite_link
+from bot.schema import check_folder
 from bot.settings import Settings, load_settings
 from gen.errors import WeightsMissing
 from gen.weights import read_profile
@@ -93,10 +94,15 @@ def _settings(settings: Settings) -> Finding:
 
 
 def _token(settings: Settings) -> Finding:
-    if settings.discord_token is None:
+    token = settings.token
+    if not token:
         cure = "Only `kiln run` needs one; run it and it says where to get the token."
         return Finding(name="token", status=Status.WARN, detail="DISCORD_TOKEN is not set", cure=cure)
-    return Finding(name="token", status=Status.OK, detail="DISCORD_TOKEN is set")
+    if client_id(token) is None:
+        cure = f"Copy it again: {PORTAL}, your application, Bot, Reset Token."
+        return Finding(name="token", status=Status.WARN, detail="DISCORD_TOKEN does not look like a token", cure=cure)
+    invite = f"To invite the bot to a server, open {invite_link(token)}"
+    return Finding(name="token", status=Status.OK, detail="DISCORD_TOKEN is set", cure=invite)
 
 
 def _database(settings: Settings) -> Finding:
@@ -104,6 +110,7 @@ def _database(settings: Settings) -> Finding:
     if not path.exists():
         return _new_database(path)
     try:
+        check_folder(path)
         found = check(path)
     except StartError as error:
         return Finding(name="database", status=Status.FAIL, detail=str(error), cure="See the line above.")
@@ -117,9 +124,11 @@ def _new_database(path: Path) -> Finding:
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    try:
+        check_folder(folder / path.name)
+    except StartError as error:
         cure = "Choose a folder that can be written, with KILN_DATA."
-        return Finding(name="database", status=Status.FAIL, detail=f"{folder} cannot be written", cure=cure)
+        return Finding(name="database", status=Status.FAIL, detail=str(error), cure=cure)
     return Finding(name="database", status=Status.OK, detail=f"{path} will be made at the first start")
 
 
@@ -152,9 +161,13 @@ def _device(settings: Settings, *, ask: Callable[[], Torch] | None = None) -> tu
         seen = f"torch {torch.version} sees {len(cards)} cards"
         cure = "Set KILN_DEVICE=auto, or install the card's driver and a torch that is built for it."
         return Finding(name="device", status=Status.FAIL, detail=f"KILN_DEVICE is {wanted}, but {seen}", cure=cure), ""
-    if cards and wanted != "cpu":
+    if wanted == "mps" and not torch.mps:
+        seen = f"torch {torch.version} sees no graphics chip of a Mac"
+        cure = "Set KILN_DEVICE=auto, or install a torch that is built for it."
+        return Finding(name="device", status=Status.FAIL, detail=f"KILN_DEVICE is mps, but {seen}", cure=cure), ""
+    if cards and wanted not in ("cpu", "mps"):
         return Finding(name="device", status=Status.OK, detail=f"{cards[number]}, torch {torch.version}"), cards[number]
-    place = "the Mac's graphics chip" if torch.mps and wanted == "auto" else "the CPU"
+    place = "the Mac's graphics chip" if torch.mps and wanted != "cpu" else "the CPU"
     return Finding(name="device", status=Status.OK, detail=f"{place}, torch {torch.version}"), place
 
 

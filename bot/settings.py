@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.errors import StartError
@@ -21,8 +21,19 @@ from bot.job import Limits, OverLimit
 from gen.weights import DEMO_WEIGHTS
 
 PREFIX = "KILN_"
+TOKEN = "DISCORD_TOKEN"
 ENV_FILE = Path(".env")
 
+
+def _expanded(folder: Path) -> Path:
+    """`~` is somebody's home here too: .env is read by no shell."""
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise ValueError("there is no such home folder") from error
+
+
+Folder = Annotated[Path, AfterValidator(_expanded)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -43,10 +54,10 @@ class Settings(BaseSettings):
     )
 
     discord_token: SecretStr | None = Field(
-        default=None, validation_alias="DISCORD_TOKEN", description="The bot's token; only `kiln run` needs it."
+        default=None, validation_alias=TOKEN, description="The bot's token; only `kiln run` needs it."
     )
-    weights: Path = Field(default=DEMO_WEIGHTS, description="Folder of the model's weights.")
-    data: Path = Field(default=Path("data"), description="Folder of the database and the pictures.")
+    weights: Folder = Field(default=DEMO_WEIGHTS, description="Folder of the model's weights.")
+    data: Folder = Field(default=Path("data"), description="Folder of the database and the pictures.")
     max_waiting_per_user: int = Field(default=5, ge=1, le=100, description="Jobs one person may have waiting.")
     pictures_per_hour: int = Field(default=30, ge=1, le=3600, description="Pictures an hour for one person.")
     burst: int = Field(default=10, ge=1, le=1000, description="Pictures in a row before the hourly rate applies.")
@@ -61,9 +72,16 @@ class Settings(BaseSettings):
         default=False, description="Give each Discord server the same share of the GPU, whatever its size."
     )
     device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda, or cuda:N for card N."
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="auto, cpu, mps (a Mac's graphics chip), cuda, or cuda:N for card N.",
     )
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @property
+    def token(self) -> str:
+        """The bot's token without blanks around it; empty when there is none."""
+        return self.discord_token.get_secret_value().strip() if self.discord_token else ""
 
     @property
     def database(self) -> Path:
@@ -112,8 +130,11 @@ def load_settings(**given: Any) -> Settings:
 def unknown_names(environment: Iterable[str], *, in_file: Iterable[str] = ()) -> list[str]:
     """Word each name that looks like one of ours and is none, with the nearest real name."""
     known = [variable(field) for field in Settings.model_fields]
-    names = {name.upper() for name in (*environment, *in_file) if name.upper().startswith(PREFIX)}
-    names |= {name.upper() for name in in_file if difflib.get_close_matches(name.upper(), known, cutoff=0.85)}
+    given, written = {name.upper() for name in environment}, {name.upper() for name in in_file}
+    names = {name for name in given | written if name.startswith(PREFIX)}
+    names |= {name for name in written if difflib.get_close_matches(name, known, cutoff=0.85)}
+    if TOKEN not in given | written:  # else a name like it is another program's
+        names |= {name for name in given if difflib.get_close_matches(name, [TOKEN], cutoff=0.9)}
     return [_nearest(name, known) for name in sorted(names.difference(known))]
 
 
@@ -129,6 +150,6 @@ def _worded(mistake: Any) -> str:
     name = field if field.isupper() else variable(field)
     said = str(mistake["msg"])
     if field == "device":
-        said = "should be auto, cpu, cuda or cuda:N"
-    shown = "" if name == "DISCORD_TOKEN" else f" (it is {str(mistake['input'])!r})"
+        said = "should be auto, cpu, mps, cuda or cuda:N"
+    shown = "" if name == TOKEN else f" (it is {str(mistake['input'])!r})"
     return f"{name}: {said[:1].lower()}{said[1:]}{shown}."

@@ -5,20 +5,24 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from bot.__main__ import main
 from bot.client import create_bot
-from bot.doctor import Status, Torch, _device
+from bot.database import upgrade
+from bot.doctor import Status, Torch, _database, _device, _token
 from bot.errors import StartError
 from bot.settings import Settings
 
@@ -79,13 +83,27 @@ def test_a_disk_that_refuses_is_not_blamed_on_discord(
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["demo"], ["draw"], ["commands"], ["doctor"], ["db"], ["db", "check"], ["db", "backup"]]
+    "command",
+    [
+        [],
+        ["run"],
+        ["demo"],
+        ["draw"],
+        ["commands"],
+        ["doctor"],
+        ["db"],
+        ["db", "upgrade"],
+        ["db", "check"],
+        ["db", "backup"],
+    ],
 )
 def test_every_command_has_a_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
     assert ended.value.code == 0
-    assert f"usage: {' '.join(['kiln', *command])} " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"usage: {' '.join(['kiln', *command])} " in told
+    assert re.search(r"\n\n[A-Z][^:]+\.\n", told), "it does not say what the command does"
 
 
 @pytest.mark.parametrize(
@@ -192,7 +210,7 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
     [
         ("KILN_WIEGHTS", "x", "did you mean KILN_WEIGHTS?"),
         ("KILN_BURST", "ten", "valid integer"),
-        ("KILN_DEVICE", "gpu", "auto, cpu, cuda or cuda:N"),
+        ("KILN_DEVICE", "gpu", "auto, cpu, mps, cuda or cuda:N"),
     ],
 )
 def test_a_mistake_in_the_settings_is_one_line(tmp_path: Path, name: str, value: str, word: str) -> None:
@@ -287,6 +305,45 @@ def test_the_doctor_names_each_trouble_and_its_cure(tmp_path: Path) -> None:
     assert findings["commands"]["detail"] == "/cancel, /imagine, /queue"
 
 
+@pytest.mark.parametrize("made", [True, False], ids=["a database", "none yet"])
+def test_the_doctor_finds_a_folder_that_cannot_be_written(
+    tmp_path: Path, made: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(_env_file=None, data=tmp_path)  # type: ignore[call-arg]
+    if made:
+        upgrade(settings.database, now=datetime.now(UTC))
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda place, mode, **_: place != tmp_path and allowed(place, mode))
+    finding = _database(settings)
+    assert finding.status is Status.FAIL
+    assert f"{tmp_path} cannot be written" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("token", "status", "word"),
+    [
+        ("   ", Status.WARN, "is not set"),
+        ("secret", Status.WARN, "does not look like a token"),
+        (f" {TOKEN} ", Status.OK, "client_id=1456074443980800000&"),
+    ],
+)
+def test_the_doctor_judges_the_token_as_run_does(token: str, status: Status, word: str) -> None:
+    finding = _token(Settings(_env_file=None, discord_token=SecretStr(token)))  # type: ignore[call-arg]
+    assert finding.status is status
+    assert word in f"{finding.detail} {finding.cure}"
+    assert token.strip() not in finding.cure or not token.strip()
+
+
+def test_what_people_write_stays_out_of_the_log_at_debug(tmp_path: Path) -> None:
+    code = (
+        "import logging\nfrom bot.__main__ import _log_to_stderr\n_log_to_stderr('DEBUG')\n"
+        "for name in ('aiosqlite', 'sqlalchemy.engine', 'discord.gateway', 'bot'):\n"
+        "    logging.getLogger(name).debug('of %s', name)"
+    )
+    (line,) = run(tmp_path, "-c", code).stderr.splitlines()
+    assert line.endswith("of bot")
+
+
 def test_the_doctor_says_what_will_happen_here(tmp_path: Path) -> None:
     done = kiln(tmp_path, "doctor", KILN_DEVICE="cpu")
     assert done.returncode == 0, done.stdout
@@ -309,6 +366,8 @@ def test_the_doctor_finds_a_mistake_in_the_settings(tmp_path: Path) -> None:
         ("cpu", ["NVIDIA H200"], False, Status.OK, "the CPU"),
         ("auto", [], True, Status.OK, "the Mac's graphics chip"),
         ("auto", [], False, Status.OK, "the CPU"),
+        ("mps", [], True, Status.OK, "the Mac's graphics chip"),
+        ("mps", [], False, Status.FAIL, "KILN_DEVICE is mps"),
     ],
 )
 def test_the_doctor_knows_where_kiln_draws(device: str, cards: list[str], mps: bool, status: Status, word: str) -> None:

@@ -79,7 +79,7 @@ def test_variables_of_other_programs_are_none_of_ours() -> None:
         ("KILN_BURST", "-3", "greater than or equal to 1"),
         ("KILN_PICTURES_PER_HOUR", "1e9", "valid integer"),
         ("KILN_MAX_WAITING_PER_USER", "101", "less than or equal to 100"),
-        ("KILN_DEVICE", "gpu", "auto, cpu, cuda or cuda:N"),
+        ("KILN_DEVICE", "gpu", "auto, cpu, mps, cuda or cuda:N"),
         ("KILN_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ],
 )
@@ -93,6 +93,32 @@ def test_a_bad_value_is_one_line_with_name_and_value(
     assert line.startswith(name)
     assert word in line
     assert repr(value) in line
+
+
+@pytest.mark.parametrize("name", ["KILN_DATA", "KILN_WEIGHTS"])
+def test_a_tilde_is_the_home_folder(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(name, "~/kiln")
+    settings = load_settings()
+    assert tmp_path / "kiln" in (settings.data, settings.weights)
+
+
+def test_the_home_folder_of_nobody_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILN_DATA", "~nobody-of-that-name/kiln")
+    with pytest.raises(StartError, match=r"^KILN_DATA: .*no such home folder.*nobody-of-that-name"):
+        load_settings()
+
+
+def test_a_mac_may_draw_on_its_graphics_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILN_DEVICE", "mps")
+    assert load_settings().device == "mps"
+
+
+@pytest.mark.parametrize("wrong", ["DISCORD_TOKENN", "DISCORD_TOKN", "DISCORDTOKEN"])
+def test_a_misspelt_token_in_the_environment_is_named(wrong: str) -> None:
+    assert unknown_names([wrong, "PATH"]) == [f"{wrong} is not a setting; did you mean DISCORD_TOKEN?"]
+    assert unknown_names([wrong, "DISCORD_TOKEN"]) == [], "it is another program's"
+    assert unknown_names(["DISCORD_WEBHOOK_URL"]) == []
 
 
 def test_two_mistakes_are_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
