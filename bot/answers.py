@@ -14,6 +14,7 @@ import aiohttp
 import discord
 
 ANSWER_SECONDS = 1.5  # half of what Discord waits: the way there and back needs time too
+CHOICES_MAX = 25  # Discord's limit for autocomplete
 ALREADY_ANSWERED = 40060  # Discord: the interaction was acknowledged before
 EXPIRED = frozenset({10062, 10015, 50027})  # Discord: unknown interaction, unknown webhook, invalid webhook token
 

@@ -15,7 +15,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answers import ALREADY_ANSWERED, in_time, is_deferred
+from bot.answers import ALREADY_ANSWERED, CHOICES_MAX, in_time, is_deferred
 from bot.cards import card
 from bot.errors import QueueUnavailable, Refusal
 from bot.job import Job, NewJob, Place
@@ -28,6 +28,7 @@ from gen.request import (
     SEED_MAX,
     STEPS_MAX,
     STEPS_MIN,
+    ModelProfile,
     check_prompt,
     parse_size,
 )
@@ -35,10 +36,9 @@ from gen.request import (
 if TYPE_CHECKING:
     from bot.client import KilnBot
 
-CHOICES_MAX = 25  # Discord's limit for autocomplete
 SIZE_MAX_CHARACTERS = 20
 
-_TRAILING_SEED = re.compile(r"(?:^|\s)seed\s*[:：]\s*(?P<value>\S+)\s*$", re.IGNORECASE)
+_TRAILING_SEED = re.compile(r"(?:^|\s)seed\s*[:：](?P<gap>\s*)(?P<value>\S+)\s*$", re.IGNORECASE)
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 _log = logging.getLogger(__name__)
 
@@ -100,10 +100,14 @@ class Imagine(commands.Cog):
     @imagine.autocomplete("size")
     async def sizes(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
         """Offer this model's sizes, and what was typed when it is a size."""
-        offered = [app_commands.Choice(name=size_label(size), value=size) for size in self._bot.kiln.profile.sizes()]
+        profile = self._bot.kiln.profile
+        sizes = profile.sizes()
         typed = current.strip().lower()
-        found = [choice for choice in offered if typed in choice.name.lower()]
-        return (found or offered)[:CHOICES_MAX]
+        found = [size for size in sizes if typed in size_label(size)] or list(sizes)
+        own = _own_size(profile, typed)
+        if own is not None:
+            found = [own, *(size for size in found if size != own)]
+        return [app_commands.Choice(name=size_label(size), value=size) for size in found[:CHOICES_MAX]]
 
     async def _accept(self, new: NewJob) -> tuple[Job, Place | None]:
         """Store the job, and look where it stands; once it is stored, nothing here fails."""
@@ -194,12 +198,25 @@ def split_seed(prompt: str) -> tuple[str, int | None]:
     if found is None:
         return prompt, None
     value = found["value"]
+    if found["gap"] and not any(character.isdigit() for character in value):
+        return prompt, None  # `a bird eating seed: millet`
     if not _WHOLE_NUMBER.fullmatch(value) or not 0 <= int(value) <= SEED_MAX:
         shown = value if len(value) <= 40 else value[:40] + "…"
         raise InvalidRequest(f"The seed must be a whole number from 0 to {SEED_MAX:,}; it is {shown!r}.")
     words = prompt[: found.start()].rstrip()
+    another = _TRAILING_SEED.search(words)
+    if another is not None and _WHOLE_NUMBER.fullmatch(another["value"]):
+        raise InvalidRequest(f"The prompt ends with two seeds, {another['value'][:40]} and {value}. Please keep one.")
     check_prompt(words)
     return words, int(value)
+
+
+def _own_size(profile: ModelProfile, typed: str) -> str | None:
+    """What was typed, if it is a size that this model draws."""
+    try:
+        return profile.request("a size", seed=0, size=typed).size
+    except InvalidRequest:
+        return None
 
 
 def size_label(size: str) -> str:

@@ -9,7 +9,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answers import ANSWER_SECONDS, in_time, say
+from bot.answers import ANSWER_SECONDS, CHOICES_MAX, in_time, say
 from bot.cards import ago, fold, place_words, quoted
 from bot.errors import QueueUnavailable
 from bot.forecast import why
@@ -18,7 +18,6 @@ from bot.job import Job, JobStatus, Overview, Place
 if TYPE_CHECKING:
     from bot.client import KilnBot
 
-CHOICES_MAX = 25  # Discord's limit for autocomplete
 CHOICE_CHARACTERS = 100  # Discord's limit for a choice's name
 CONTENT_CHARACTERS = 2000  # Discord's limit for a message
 JOBS_SHOWN = 15

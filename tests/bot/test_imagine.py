@@ -96,7 +96,10 @@ async def test_a_trailing_seed_in_the_prompt_is_the_option(stage: Stage, prompt:
     assert (job.request.prompt, job.request.seed) == ("a fox", 42)
 
 
-@pytest.mark.parametrize("prompt", ["a seed:42 fox", "birdseed:42", "a fox seed", "a fox cfg:7", "seed packets: many"])
+@pytest.mark.parametrize(
+    "prompt",
+    ["a seed:42 fox", "birdseed:42", "a fox seed", "a fox cfg:7", "seed packets: many", "a bird eating seed: millet"],
+)
 def test_other_words_stay_in_the_prompt(prompt: str) -> None:
     assert split_seed(prompt) == (prompt, None)
 
@@ -108,6 +111,12 @@ def test_a_trailing_seed_that_is_none_is_refused_with_the_limit(value: str) -> N
     with pytest.raises(InvalidRequest, match="from 0 to 4,294,967,295") as refused:
         split_seed(f"a fox seed:{value}")
     assert value[:40] in str(refused.value)
+
+
+@pytest.mark.parametrize("prompt", ["a fox seed:42 seed:43", "a fox seed: 42 SEED:43"])
+def test_two_seeds_at_the_end_are_refused(prompt: str) -> None:
+    with pytest.raises(InvalidRequest, match="two seeds, 42 and 43"):
+        split_seed(prompt)
 
 
 async def test_two_seeds_are_refused(stage: Stage) -> None:
@@ -198,6 +207,16 @@ async def test_sizes_are_offered_with_words(stage: Stage) -> None:
     wide = await stage.alice.autocomplete(stage.channel, "imagine", "size", "wide", prompt="a fox")
     assert wide
     assert all(choice["name"].endswith("wide") for choice in wide)
+
+
+@pytest.mark.parametrize("typed", ["144x160", " 144 X 160 "])
+async def test_a_size_that_was_typed_is_offered_first(stage: Stage, typed: str) -> None:
+    offered = await stage.alice.autocomplete(stage.channel, "imagine", "size", typed, prompt="a fox")
+    assert offered[0] == {"name": "144x160 · tall", "value": "144x160"}
+    listed = await stage.alice.autocomplete(stage.channel, "imagine", "size", "256x256", prompt="a fox")
+    assert [choice["value"] for choice in listed].count("256x256") == 1
+    wrong = await stage.alice.autocomplete(stage.channel, "imagine", "size", "145x160", prompt="a fox")
+    assert "145x160" not in [choice["value"] for choice in wrong]
 
 
 @pytest.mark.parametrize(
