@@ -60,15 +60,12 @@ async def open_kiln(
         prior = estimates.prior_rate(executor.profile)
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
         delivery = make_delivery(queue=queue, data=settings.data)
-        recovery = await queue.recover()
-        for job in recovery.requeued:
-            delivery.requeued(job)
-        for job in recovery.quarantined:
-            delivery.failed(job)
+        await _recover(queue, delivery)
         async with (
             contextlib.aclosing(delivery),
             Dispatcher(queue=queue, executor=executor, outcomes=delivery, pictures=settings.data) as dispatcher,
         ):
+            delivery.on_requeue(dispatcher.wake)
             kiln = Kiln(
                 profile=executor.profile,
                 queue=queue,
@@ -78,6 +75,15 @@ async def open_kiln(
                 choose_seed=choose_seed,
             )
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
+
+
+async def _recover(queue: JobQueue, delivery: Delivery) -> None:
+    """Sort out what the last process left running; people hear of it once Discord is there."""
+    recovery = await queue.recover()
+    for job in recovery.requeued:
+        delivery.requeued(job)
+    for job in recovery.quarantined:
+        delivery.failed(job)
 
 
 async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator], token: str) -> None:

@@ -19,10 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bot import estimates, fairness
 from bot.admission import admit, correct
 from bot.database import Database
+from bot.endings import end_line, lose_picture, settle
 from bot.errors import NotAllowed, QueueFull, Refusal
 from bot.job import Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.outlook import Lookout
-from bot.tables import JobRow, has_status, to_job, to_row
+from bot.tables import JobRow, has_status, is_unshown, to_job, to_row
 from gen.request import ImageResult
 
 __all__ = ["Job", "JobQueue", "JobStatus", "Limits", "NewJob", "Overview", "Place", "Recovery"]
@@ -169,7 +170,7 @@ class JobQueue:
 
         job = await self._database.write(decide)
         if job.status is JobStatus.CANCELLED:
-            _log_end(job)
+            log.info(end_line(job))
         return job
 
     async def recover(self) -> Recovery:
@@ -196,12 +197,44 @@ class JobQueue:
 
         recovery = await self._database.write(sort_out)
         for job in recovery.quarantined:
-            _log_end(job)
+            log.info(end_line(job))
         return recovery
 
     async def undelivered(self) -> tuple[Job, ...]:
         """Jobs whose picture is on disk and not yet posted, oldest first."""
         return await self._jobs(has_status(JobStatus.DRAWN))
+
+    async def record_shown(self, job_id: int) -> None:
+        """Note that people saw how the job ended, or that Discord will take no word of it."""
+        change = update(JobRow).where(JobRow.id == job_id).values(end_shown=True)
+        await self._database.write(lambda session: session.execute(change))
+
+    async def unshown(self) -> tuple[Job, ...]:
+        """Jobs that are over and of whose end people may not have been told, oldest first."""
+        return await self._jobs(is_unshown())
+
+    async def redraw(self, job_id: int) -> Job | None:
+        """Put a drawn job whose picture is lost back to its old place, uncounted; the second time it fails instead.
+
+        Return it as it is then; None: it was not drawn, and nothing was changed.
+        """
+
+        async def again(session: AsyncSession) -> Job | None:
+            row = await session.get(JobRow, job_id)
+            if row is None or row.status is not JobStatus.DRAWN:
+                return None
+            await lose_picture(session, row)
+            return to_job(row)
+
+        return await self._database.write(again)
+
+    async def line(self, *, limit: int) -> tuple[tuple[Job, Place], ...]:
+        """The first so many queued jobs in the order of their turns, each with its place."""
+        outlook = await self._lookout.look()
+        ids = [job_id for job_id, turn in outlook.turns.items() if turn.position > 0][:limit]
+        jobs = {job.id: job for job in await self._jobs(JobRow.id.in_(ids), has_status(JobStatus.QUEUED))}
+        placed = ((jobs[job_id], outlook.place(job_id)) for job_id in ids if job_id in jobs)
+        return tuple((job, place) for job, place in placed if place is not None)
 
     async def job(self, job_id: int) -> Job | None:
         """Read one job."""
@@ -225,26 +258,15 @@ class JobQueue:
     async def _quarantine(self, session: AsyncSession, row: JobRow) -> None:
         row.status, row.finished_at = JobStatus.QUARANTINED, self._now()
         row.reason = f"Kiln went down {row.attempts} times while drawing this, so it will not be tried again."
-        await self._settle(session, row)
-
-    async def _settle(self, session: AsyncSession, row: JobRow) -> None:
-        """Charge a job that ran and is over for what it used, to its owner's share and day; not if it failed."""
-        assert row.finished_at is not None
-        used = row.seconds
-        if used is None:
-            began, estimate = row.started_at or row.finished_at, row.charge or 0.0
-            used = fairness.used_seconds(started_at=began, now=row.finished_at, estimate=estimate)
-        failed = row.status in (JobStatus.FAILED, JobStatus.QUARANTINED)
-        await (fairness.refund if failed else fairness.settle)(session, row, used=used)
-        await correct(session, row, used=0.0 if failed else used)
+        await settle(session, row)
 
     async def _finish(self, job: Job, status: JobStatus, **values: Any) -> bool:
         change = _running(job).values(status=status, finished_at=self._now(), **values)
-        done = await self._change(change, then=self._settle)
+        done = await self._change(change, then=settle)
         if done is None:
             log.warning("job %d: a late result (%s) was dropped", job.id, status)
             return False
-        _log_end(done)
+        log.info(end_line(done))
         return True
 
     async def _change(
@@ -273,21 +295,4 @@ def _running(job: Job) -> Update:
     """The row of this very attempt; of no other, and of none that is over."""
     return update(JobRow).where(
         JobRow.id == job.id, has_status(JobStatus.RUNNING), JobRow.attempt_token == job.attempt_token
-    )
-
-
-def _log_end(job: Job) -> None:
-    """One line per job at its end; never the prompt."""
-    began, ended = job.started_at or job.finished_at, job.finished_at
-    assert began is not None
-    assert ended is not None
-    log.info(
-        "job %d %s: seconds=%.1f wait=%.1f size=%s steps=%d attempts=%d",
-        job.id,
-        job.status,
-        (ended - began).total_seconds() if job.seconds is None else job.seconds,
-        (began - job.created_at).total_seconds(),
-        job.request.size,
-        job.request.steps,
-        job.attempts,
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
-import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from datetime import timedelta
 import aiohttp
 import discord
 
+from bot.background import backoff
 from bot.cards import alt_text, author_only, picture_words
 from bot.job import Job
 from bot.upload import Upload, largest_fitting
@@ -27,7 +27,6 @@ from bot.upload import Upload, largest_fitting
 NONCE_LASTS = timedelta(minutes=2)  # Discord keeps a nonce "a few minutes"; we trust it for this long
 UPLOAD_LIMIT = 10 * 2**20  # bytes, of a server without boosts (discord.com/developers, 2026-08)
 TOO_LARGE = 40005  # Discord: request entity too large
-PAUSE_FIRST, PAUSE_MAX = 1.0, 120.0  # seconds between tries
 
 # What a request to Discord raises when Discord cannot be reached or does not want it.
 UNREACHABLE = (discord.HTTPException, aiohttp.ClientError, OSError, TimeoutError)
@@ -170,14 +169,6 @@ def nonce(job: Job, *, mark: str = "-") -> str:
     Another `mark` of one character names another message of the job.
     """
     return f"{job.id}{mark}{job.interaction_id % 10**12}"
-
-
-def backoff() -> Iterator[float]:
-    """Pauses in seconds that double up to two minutes, each with up to half of it again by chance."""
-    pause = PAUSE_FIRST
-    while True:
-        yield pause * (1 + random.random() / 2)
-        pause = min(pause * 2, PAUSE_MAX)
 
 
 def _raise_unless_passing(error: Exception) -> None:

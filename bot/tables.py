@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
     Date,
     DateTime,
@@ -34,6 +35,7 @@ from bot.job import Job, JobStatus, NewJob
 from gen.request import ImageRequest
 
 _REQUEST_FIELDS = tuple(field.name for field in fields(ImageRequest))
+_UNSHOWN = "end_shown = 0 AND status IN ('delivered', 'cancelled', 'failed', 'quarantined')"
 _JOB_COLUMNS = tuple(field.name for field in fields(Job) if field.name != "request")
 
 
@@ -113,6 +115,7 @@ class JobRow(Base):
         Index("jobs_deferred", "not_before", "id", sqlite_where=text("status = 'queued' AND not_before IS NOT NULL")),
         Index("jobs_running", "id", sqlite_where=text("status = 'running'")),
         Index("jobs_drawn", "id", sqlite_where=text("status = 'drawn'")),
+        Index("jobs_unshown", "id", sqlite_where=text(_UNSHOWN)),
         Index("jobs_timed", "finished_at", sqlite_where=text("seconds IS NOT NULL")),
         Index(
             "jobs_timed_by_shape", "width", "height", "steps", "finished_at", sqlite_where=text("seconds IS NOT NULL")
@@ -150,11 +153,18 @@ class JobRow(Base):
     charge: Mapped[float | None]  # GPU-seconds, what the last claim charged the account
     weight: Mapped[float | None]  # of the account at that claim
     reserved: Mapped[float | None]  # GPU-seconds of the day's budget, from submit on
+    end_shown: Mapped[bool] = mapped_column(server_default=text("0"))  # people saw the end, or Discord takes no word
+    pictures_lost: Mapped[int] = mapped_column(server_default=text("0"))  # times its file was gone before it was posted
 
 
 def has_status(status: JobStatus) -> ColumnElement[bool]:
     """`status = '…'` as a literal, which lets SQLite use the partial index of that status."""
     return JobRow.status == literal_column(f"'{status.value}'")
+
+
+def is_unshown() -> ColumnElement[bool]:
+    """Over, and nobody may have seen it; as a literal for the same reason."""
+    return literal_column(_UNSHOWN, Boolean)
 
 
 def to_row(new: NewJob, *, created_at: datetime) -> JobRow:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,13 +14,18 @@ import discord
 import pytest
 from PIL import Image
 
+from bot.app import open_kiln
+from bot.background import backoff
 from bot.cards import card
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
-from bot.posting import NONCE_LASTS, Posted, Poster, backoff, nonce
+from bot.posting import NONCE_LASTS, Posted, Poster, nonce
+from bot.settings import Settings
 from bot.upload import largest_fitting
+from gen.request import ImageResult
 from tests.bot.conftest import Stage, eventually, open_stage, text_of
+from tests.fakes import FakeGenerator, new_job
 
 SEND = ("POST", "/channels/*/messages")
 
@@ -210,16 +214,36 @@ async def test_the_last_edit_of_a_card_is_tried_again(stage: Stage) -> None:
     await eventually(lambda: "Done in" in text_of(stage.messages()[0]))
 
 
-async def test_a_picture_file_that_is_gone_is_said(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    stage.env.inject_error(*SEND, status=400, times=1)
-    await stage.imagine()
+async def lose_the_picture(stage: Stage) -> None:
+    """Job 1 is drawn and refused; its file goes, and the next look finds that."""
     job = await only_job(stage)
+    assert (job.status, stage.pictures()) == (JobStatus.DRAWN, [])
     assert job.picture is not None
     (stage.settings.data / job.picture).unlink()
-    with caplog.at_level(logging.ERROR):
-        stage.kiln.delivery.connect(stage.bot)
-        await eventually(lambda: "cannot be read" in text_of(stage.messages()[0]))
-    assert "job 1 stays undelivered" in caplog.text
+    stage.kiln.delivery.connect(stage.bot)
+
+
+async def test_a_picture_whose_file_is_gone_is_drawn_again_uncounted(stage: Stage) -> None:
+    stage.env.inject_error(*SEND, status=400, times=1)
+    await stage.imagine()
+    await lose_the_picture(stage)
+    await eventually(stage.pictures)
+    await eventually(lambda: "[the picture]" in text_of(stage.messages()[0]))
+    job = await only_job(stage)
+    assert (job.status, job.attempts, len(stage.generator.drawn)) == (JobStatus.DELIVERED, 1, 2)
+
+
+async def test_a_picture_whose_file_is_gone_twice_has_failed_and_is_said(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.env.inject_error(*SEND, status=400, times=2)
+    await stage.imagine()
+    await lose_the_picture(stage)
+    await eventually(lambda: caplog.text.count("job 1 stays undelivered") == 2)
+    await lose_the_picture(stage)
+    await eventually(lambda: "lost each time" in text_of(stage.messages()[0]))
+    assert (await only_job(stage)).status is JobStatus.FAILED
+    assert len(stage.generator.drawn) == 2
 
 
 async def test_a_restart_shows_on_the_card_that_the_job_waits_again(tmp_path: Path) -> None:
@@ -337,3 +361,75 @@ async def test_a_card_that_comes_late_shows_what_happened_meanwhile(stage: Stage
     stage.kiln.delivery.started(replace(job, status=JobStatus.CANCELLED))
     stage.kiln.delivery.card_shown(99, message_id=late.id)
     await eventually(lambda: "Cancelled" in text_of(stage.messages()[-1]))
+
+
+async def test_a_card_that_could_not_be_recorded_still_moves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is locked while the second job's card is noted, and the job waits."""
+    stage.detach()
+    await stage.imagine("endless rain")
+    await eventually(lambda: stage.generator.begun)
+
+    async def locked(*_: Any, **__: Any) -> None:
+        raise QueueUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.kiln.queue, "record_card", locked)
+        await stage.imagine("a red house")
+    stage.kiln.dispatcher.cancel(1)
+    await eventually(lambda: "Done in" in text_of(stage.messages()[1]))
+
+
+async def none_unshown(stage: Stage) -> None:
+    while await stage.kiln.queue.unshown():  # noqa: ASYNC110 - a row is nothing to await
+        await asyncio.sleep(0.01)
+
+
+async def test_a_failure_that_discord_did_not_take_is_told_once_by_the_next_starts(tmp_path: Path) -> None:
+    async with open_stage(tmp_path) as first:
+        first.detach()
+        first.env.inject_error("PATCH", "/channels/*/messages/*", status=500, times=None)
+        await first.imagine("a broken house")
+        async with asyncio.timeout(10):
+            while (await only_job(first)).status is not JobStatus.FAILED:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    async with open_stage(tmp_path) as second:  # the card of the first stage is gone
+        await eventually(second.messages)
+        assert "more memory" in second.messages()[0].content
+        assert second.notified(second.messages()[0]) == {second.alice.id}
+        await asyncio.wait_for(none_unshown(second), 10)
+    async with open_stage(tmp_path) as third:
+        await third.env.settle()
+        assert third.messages() == []
+
+
+async def test_a_job_set_aside_while_discord_was_away_is_told_at_the_next_start(tmp_path: Path) -> None:
+    await left_running(tmp_path, times=2)
+    settings = Settings(_env_file=None, data=tmp_path)  # type: ignore[call-arg]
+    async with open_kiln(settings, load=FakeGenerator) as bot:  # never connects
+        job = await bot.kiln.queue.job(1)
+        assert job is not None
+        assert job.status is JobStatus.QUARANTINED
+    async with open_stage(tmp_path) as stage:
+        (told,) = await eventually(stage.messages)
+        assert "Set aside" in told.content
+        assert stage.notified(told) == {stage.alice.id}
+
+
+async def test_the_end_of_a_job_without_a_card_is_told_if_it_failed_and_else_only_noted(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, data=tmp_path)  # type: ignore[call-arg]
+    async with open_kiln(settings, load=FakeGenerator) as bot:
+        queue = bot.kiln.queue
+        for number in (1, 2, 3):
+            await queue.submit(new_job(number))
+        failed, drawn = await queue.claim(), await queue.claim()
+        assert failed is not None
+        assert drawn is not None
+        await queue.record_failed(failed, reason="It broke.")
+        await queue.record_drawn(drawn, picture="x", result=ImageResult(png=b"", sha256="", seconds=1.0, model="fake"))
+        await queue.record_delivered(drawn.id, message_id=9)
+        await queue.cancel(3, user_id=1)
+        assert len(await queue.unshown()) == 3
+    async with open_stage(tmp_path) as stage:
+        await asyncio.wait_for(none_unshown(stage), 10)
+        sent = [one.path for one in stage.env.http_requests if one.method == "POST" and one.path.endswith("/messages")]
+        assert len(sent) == 1

@@ -84,6 +84,18 @@ async def test_after_0002_the_queue_goes_on(old: Path) -> None:
         assert cancelled.status is JobStatus.CANCELLED
 
 
+async def test_after_0003_no_end_of_before_is_shown_again(old: Path) -> None:
+    schema.upgrade(old, now=NOW)
+    assert query(old, "SELECT DISTINCT pictures_lost FROM jobs") == [(0,)]
+    async with open_database(old) as database:
+        queue = JobQueue(database, limits=Limits(), now=Clock())
+        assert await queue.unshown() == ()
+        job = await queue.claim()
+        assert job is not None
+        await queue.record_failed(job, reason="broken")
+        assert [left.id for left in await queue.unshown()] == [job.id]
+
+
 def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:
     script = tmp_path / "broken"
     shutil.copytree(schema.MIGRATIONS, script)
@@ -97,4 +109,4 @@ def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be used"):
         schema.upgrade(old, now=NOW, script=script)
     assert query(old, "SELECT name, sql FROM sqlite_master ORDER BY name") == before
-    assert schema.upgrade(old, now=NOW).after == "0002"
+    assert schema.upgrade(old, now=NOW).after == "0003"

@@ -73,10 +73,12 @@ async def test_a_job_whose_process_died_twice_is_quarantined_and_the_next_is_dra
 async def test_killed_around_the_post_the_picture_is_posted_once_and_not_drawn_again(
     loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel, point: str
 ) -> None:
-    await ask_then_crash(loopback, kiln, ana, room, point=point)
+    asked = await ask_then_crash(loopback, kiln, ana, room, point=point)
     await kiln.start()
     jobs = await kiln.until_all("delivered")
     assert jobs[0].attempts == 1  # the others may have been in mid drawing
+    cards = [one.message for one in asked if one.message is not None]
+    await loopback.world.until(lambda world: ["Done in" in card.text for card in cards] == [True] * 3)
     assert sorted(drawn_for(one) for one in loopback.pictures(room)) == [job.id for job in jobs]
 
 

@@ -1,0 +1,57 @@
+"""A job's end: what it costs its owner, how it is undone when the picture is lost, and its line in the log.
+
+Knows no verbs: the caller holds the transaction.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from bot import fairness
+from bot.admission import correct
+from bot.job import Job, JobStatus
+from bot.tables import JobRow
+
+LOSSES_MAX = 2  # a job whose picture is lost this often is not drawn again
+
+
+async def settle(session: AsyncSession, row: JobRow) -> None:
+    """Charge a job that ran and is over for what it used, to its owner's share and day; not if it failed."""
+    assert row.finished_at is not None
+    used = row.seconds
+    if used is None:
+        began, estimate = row.started_at or row.finished_at, row.charge or 0.0
+        used = fairness.used_seconds(started_at=began, now=row.finished_at, estimate=estimate)
+    failed = row.status in (JobStatus.FAILED, JobStatus.QUARANTINED)
+    await (fairness.refund if failed else fairness.settle)(session, row, used=used)
+    await correct(session, row, used=0.0 if failed else used)
+
+
+async def lose_picture(session: AsyncSession, row: JobRow) -> None:
+    """The picture of a drawn job is lost: it waits again, and its owner gets back what it cost; or it fails."""
+    row.pictures_lost += 1
+    if row.pictures_lost >= LOSSES_MAX:
+        row.status = JobStatus.FAILED
+        row.reason = f"Its picture was drawn {row.pictures_lost} times, and its file was lost each time."
+        return
+    row.charge = row.seconds or 0.0  # what it cost in the end; the next claim charges anew
+    if row.reserved is not None:
+        row.reserved = row.charge
+    if row.account_id is None:  # drawn by a Kiln before accounts
+        row.account_id = await fairness.open_account(session, user_id=row.user_id, server_id=None, weight=1.0)
+    row.status, row.attempts = JobStatus.QUEUED, row.attempts - 1
+    row.attempt_token = row.started_at = row.finished_at = row.picture = row.seconds = row.notice = None
+    await session.flush()
+    await fairness.put_back(session, row)
+
+
+def end_line(job: Job) -> str:
+    """One line for the log; never the prompt."""
+    began, ended = job.started_at or job.finished_at, job.finished_at
+    assert began is not None
+    assert ended is not None
+    seconds = (ended - began).total_seconds() if job.seconds is None else job.seconds
+    return (
+        f"job {job.id} {job.status}: seconds={seconds:.1f} wait={(began - job.created_at).total_seconds():.1f} "
+        f"size={job.request.size} steps={job.request.steps} attempts={job.attempts}"
+    )

@@ -1,0 +1,101 @@
+"""Keeps waiting cards true: when the queue moves, each card whose place changed is shown again, at a gentle pace.
+
+A task that lives only while jobs wait and something moved them. It decides which card is due; `bot.showing` edits it.
+Only the first in line are followed, because Discord takes one edit a second in a channel. Knows no Discord.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from bot.background import Tasks, patiently
+from bot.job import Job, Place
+from bot.job_queue import JobQueue
+
+FOLLOWED = 50  # the first so many in line
+AT_ONCE = 5  # edits under way together; the first in line go first
+PATIENCE = 20  # a place that changed is shown after this many times `edit_every`: with 3 s, a minute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """What a card said when it was shown last."""
+
+    position: int
+    ready_at: datetime
+    at: datetime
+
+
+class WaitingCards:
+    """Shows the cards of waiting jobs anew while the line moves."""
+
+    def __init__(
+        self,
+        *,
+        queue: JobQueue,
+        tasks: Tasks,
+        show: Callable[[Job], asyncio.Task[None] | None],
+        edit_every: timedelta,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`show` begins to edit a waiting job's card; None: there is nothing to edit. `now` is aware UTC."""
+        self._queue, self._tasks, self._show, self._now = queue, tasks, show, now
+        self._edit_every = edit_every
+        self._shown: dict[int, _Shown] = {}
+        self._moved = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def moved(self) -> None:
+        """A job left the queue, or came back to it. Returns at once."""
+        self._moved.set()
+        if not self._closing and (self._task is None or self._task.done()):
+            self._task = self._tasks.spawn(self._keep_true(), name="waiting cards")
+
+    def close(self) -> None:
+        """Begin no more edits."""
+        self._closing = True
+        self._moved.set()
+
+    async def _keep_true(self) -> None:
+        while not self._closing:
+            self._moved.clear()
+            line = await patiently(lambda: self._queue.line(limit=FOLLOWED))
+            if not line:
+                self._shown.clear()
+                return
+            waiting = {job.id for job, _ in line}
+            self._shown = {job_id: shown for job_id, shown in self._shown.items() if job_id in waiting}
+            now = self._now()
+            due = [(job, place) for job, place in line if self._due(job, place, now=now) <= now][:AT_ONCE]
+            await self._show_again(due, now=now)
+            if not self._closing:
+                await self._rest(min(self._due(job, place, now=now) for job, place in line))
+
+    async def _show_again(self, due: list[tuple[Job, Place]], *, now: datetime) -> None:
+        for job, place in due:
+            self._shown[job.id] = _Shown(position=place.position, ready_at=place.ready_at, at=now)
+        tasks = {task for job, _ in due if (task := self._show(job)) is not None}
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _due(self, job: Job, place: Place, *, now: datetime) -> datetime:
+        """When the card should be shown again if the place stays as it is."""
+        shown = self._shown.get(job.id)
+        if shown is None:  # it says what held when it was sent
+            return now if place.position == 1 else job.created_at + PATIENCE * self._edit_every
+        if place.position != shown.position:
+            return shown.at + self._edit_every * (1 if place.position == 1 else PATIENCE)
+        return max(shown.ready_at, shown.at + self._edit_every)
+
+    async def _rest(self, until: datetime) -> None:
+        seconds = (until - self._now()).total_seconds()
+        if seconds > 0:
+            waking = asyncio.ensure_future(self._moved.wait())
+            try:
+                await asyncio.wait({waking}, timeout=seconds)
+            finally:
+                waking.cancel()

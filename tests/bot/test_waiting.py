@@ -1,0 +1,101 @@
+"""A waiting card says the place that the job has, at a gentle pace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.background import Tasks
+from bot.database import open_database
+from bot.job import Job, Limits
+from bot.job_queue import JobQueue
+from bot.waiting import PATIENCE, WaitingCards
+from tests.bot.conftest import Stage, eventually, text_of
+from tests.fakes import Clock, new_job
+
+EVERY = timedelta(seconds=3)
+
+
+async def test_waiting_cards_move_up_when_the_line_moves(stage: Stage) -> None:
+    stage.detach()
+    await stage.imagine("endless rain")
+    await eventually(lambda: stage.generator.begun)
+    for number in range(3):
+        await stage.imagine(f"endless rain {number}")
+    assert "place 3 of 3" in text_of(stage.messages()[3])
+    await stage.alice.slash(stage.channel, "cancel", job=2)
+    await eventually(lambda: "place 1 of 2" in text_of(stage.messages()[2]))
+    await eventually(lambda: "place 2 of 2" in text_of(stage.messages()[3]))
+    stage.kiln.dispatcher.cancel(1)
+    await eventually(lambda: "place 1 of 1" in text_of(stage.messages()[3]))
+    assert "Drawing" in text_of(stage.messages()[2])
+
+
+class Line:
+    """Three waiting jobs, and what is shown of them."""
+
+    def __init__(self, queue: JobQueue, clock: Clock) -> None:
+        self.queue, self.clock, self.tasks = queue, clock, Tasks()
+        self.shown: list[int] = []
+        self.cards = WaitingCards(queue=queue, tasks=self.tasks, show=self._show, edit_every=EVERY, now=clock)
+
+    async def moved(self) -> list[int]:
+        """Whose cards were shown again because of a move."""
+        self.shown.clear()
+        before = await self.queue.line(limit=9)
+        self.cards.moved()
+        await self._looked()
+        assert [job.id for job, _ in await self.queue.line(limit=9)] == [job.id for job, _ in before]
+        return self.shown
+
+    async def _looked(self) -> None:
+        for _ in range(3):  # each look waits for the one under way
+            await self.queue.overview()
+            await asyncio.sleep(0.05)
+
+    def _show(self, job: Job) -> None:
+        self.shown.append(job.id)
+
+
+@pytest.fixture
+async def line(tmp_path: Path) -> AsyncIterator[Line]:
+    clock = Clock()
+    async with open_database(tmp_path / "kiln.sqlite3") as database:
+        queue = JobQueue(database, limits=Limits(), now=clock, prior=1e-3)  # an hour a picture
+        for number in range(4):
+            await queue.submit(new_job(number))
+        await queue.claim()
+        line = Line(queue, clock)
+        yield line
+        line.cards.close()
+        await line.tasks.aclose()
+
+
+async def test_who_becomes_next_is_shown_at_once_and_others_once_a_minute(line: Line) -> None:
+    assert await line.moved() == [2]
+    await line.queue.cancel(2, user_id=1)
+    assert await line.moved() == [3]
+    line.clock.move((PATIENCE * EVERY).total_seconds() - 1)
+    assert await line.moved() == []
+    line.clock.move(1)
+    assert await line.moved() == [4]
+
+
+async def test_a_time_that_has_passed_is_shown_anew(line: Line) -> None:
+    await line.moved()
+    (_, place), *_ = await line.queue.line(limit=1)
+    line.clock.move((place.ready_at - line.clock()).total_seconds())
+    assert 2 in await line.moved()
+    assert 2 not in await line.moved()
+    line.clock.move(EVERY.total_seconds())
+
+
+async def test_nothing_runs_when_nobody_waits(line: Line) -> None:
+    for number in (2, 3, 4):
+        await line.queue.cancel(number, user_id=1)
+    assert await line.moved() == []
+    await line.tasks.wait(at_most=timedelta(seconds=5))
