@@ -542,6 +542,8 @@ async def test_claim_and_limits_read_an_index_and_never_scan_the_jobs(
         await queue.submit(new_job(2))
         await queue.active_jobs(1)
         await queue.undelivered()
+        await queue.unshown()
+        await queue.line(limit=50)
         await queue.place(2)
         await queue.overview()
         await queue.recover()
@@ -555,6 +557,7 @@ async def test_claim_and_limits_read_an_index_and_never_scan_the_jobs(
             for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
         ]
     assert len(plans) > 10
+    assert any("jobs_unshown" in plan for plan in plans)
     claims = [plan for plan in plans if "UPDATE jobs SET status" in plan and "accounts_1" in plan]
     for index in ("accounts_waiting (parent_id=?)", "jobs_queued_by_account (account_id=?)"):
         assert any(index in plan for plan in claims)

@@ -91,7 +91,6 @@ async def test_a_time_that_has_passed_is_shown_anew(line: Line) -> None:
     line.clock.move((place.ready_at - line.clock()).total_seconds())
     assert 2 in await line.moved()
     assert 2 not in await line.moved()
-    line.clock.move(EVERY.total_seconds())
 
 
 async def test_nothing_runs_when_nobody_waits(line: Line) -> None:
