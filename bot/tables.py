@@ -13,7 +13,6 @@ from datetime import UTC, date, datetime
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     ColumnElement,
     Date,
     DateTime,
@@ -164,7 +163,7 @@ def has_status(status: JobStatus) -> ColumnElement[bool]:
 
 def is_unshown() -> ColumnElement[bool]:
     """Over, and nobody may have seen it; as a literal for the same reason."""
-    return literal_column(_UNSHOWN, Boolean)
+    return literal_column(_UNSHOWN)
 
 
 def to_row(new: NewJob, *, created_at: datetime) -> JobRow:
