@@ -136,7 +136,7 @@ def test_one_enter_is_one_job_while_the_page_is_free_and_while_it_is_busy(newcom
 
 
 def test_relative_times_count_on_by_themselves(newcomer: DemoPage) -> None:
-    """A waiting card is not edited, so nothing but the page itself can keep "in 9 seconds" true."""
+    """A waiting card is edited only when its place changes; between, the page itself keeps "in 9 seconds" true."""
     newcomer.page.evaluate(
         """() => {
             const time = document.createElement("time");
