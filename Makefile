@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PINS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
-.PHONY: demo run test check format clean
+.PHONY: demo run test coverage check format clean
 
 demo: $(STAMP)
 	$(BIN)/kiln demo
@@ -13,6 +13,9 @@ run: $(STAMP)
 	$(BIN)/kiln run
 
 test: $(STAMP)
+	$(BIN)/python -m pytest
+
+coverage: $(STAMP)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet

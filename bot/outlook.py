@@ -6,7 +6,6 @@ One outlook answers for every job, so that a crowd that asks at the same time co
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,7 +21,6 @@ from bot.job import JobStatus, Overview, Place
 from bot.tables import JobRow, has_status
 
 SOONEST_SECONDS = 2.0  # an estimate is never nearer: what is shown must not lie in the past when it arrives
-REST_MAX = 2.0  # seconds between two looks
 OVERDUE_PART = 0.1  # of the expected seconds is what an overdue job is thought to need still
 
 # Who waits, those above them, and everyone's account.
@@ -42,7 +40,6 @@ class Lookout:
         self._database, self._now, self._prior = database, now, prior
         self._looking = asyncio.Lock()
         self._next: asyncio.Task[Outlook] | None = None
-        self._not_before = 0.0  # of time.perf_counter()
 
     async def look(self) -> Outlook:
         """The queue as it is now, or a little later."""
@@ -51,16 +48,10 @@ class Lookout:
         return await asyncio.shield(self._next)
 
     async def _look(self) -> Outlook:
-        """A long queue is looked at less often: looking takes a fifth of the time at most."""
         async with self._looking:
-            await asyncio.sleep(max(0.0, self._not_before - time.perf_counter()))
             self._next = None
             now = self._now()
-            began = time.perf_counter()
-            outlook = await self._database.read(lambda session: look(session, now=now, prior=self._prior))
-            ended = time.perf_counter()
-            self._not_before = ended + min(4 * (ended - began), REST_MAX)
-            return outlook
+            return await self._database.read(lambda session: look(session, now=now, prior=self._prior))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

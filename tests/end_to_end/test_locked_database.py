@@ -18,6 +18,7 @@ DISCORD_SECONDS = 3.0
 
 @pytest.fixture
 def ana(loopback: LoopbackDiscord) -> Person:
+    loopback.world.answer_within_seconds = DISCORD_SECONDS
     return loopback.world.add_person("Ana")
 
 
