@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +214,7 @@ def _shards(folder: Path) -> tuple[Path, ...]:
 def _read_description(folder: Path, dit: Path) -> tuple[ModelProfile, FluxShape]:
     path = folder / "kiln.json"
     if not path.exists():
-        known = {entry.name: getattr(FLUX_DEV, entry.name) for entry in fields(ModelProfile)}
-        return ModelProfile(**{**known, "name": dit.stem}), FluxShape()
+        return replace(FLUX_DEV, name=dit.stem), FluxShape()
     description = _read_json(path)
     try:
         shape: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in description["shape"].items()}
