@@ -2,8 +2,9 @@
 
 A picture's latents x0 and noise e give x = (1 - sigma) x0 + sigma e; the model learns the velocity e - x0 (Liu et al.,
 "Flow Straight and Fast", 2022), at sigmas that are logit-normal and shifted (Esser et al., "Scaling Rectified Flow
-Transformers", 2024). Guidance distillation (Meng et al., "On Distillation of Guided Diffusion Models", 2023): the
-student sees the guidance scale and matches in one pass what the teacher does in two. Knows latents and token ids.
+Transformers", 2024), some of them even and near 1, where the schedule takes its first steps. Guidance distillation
+(Meng et al., "On Distillation of Guided Diffusion Models", 2023): the student sees the guidance scale and matches in
+one pass what the teacher does in two. Knows latents and token ids.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class DiTConfig:
     steps: int = 12000
     minutes: float | None = None  # fit the steps into this much time instead; the log says how many
     distil_steps: int = 900
-    tokens: int = 250_000  # picture and text tokens a batch, over all GPUs
-    learning_rate: float = 1.2e-3
+    tokens: int = 120_000  # picture and text tokens a batch, over all GPUs
+    learning_rate: float = 1e-3
     text_share: float = 0.3  # of the learning rate, for the text encoders, which had a start of their own
     small_until: float = 0.4  # of the steps; before, small pictures come more often: layout is learnt cheaply there
     small_weight: float = 6.0
@@ -45,6 +46,8 @@ class DiTConfig:
     warmup: int = 400
     caption_dropout: float = 0.1
     sigma_shift: float = 2.0
+    early_share: float = 0.3  # of the pictures, at even sigmas above `early_from`: there number and place are decided
+    early_from: float = 0.7
     ema: float = 0.9995
     checkpoint: int = 1500  # steps between checkpoints
     guidance_max: float = 10.0
@@ -93,10 +96,27 @@ class Model(nn.Module):
             image_ids=_image_ids(x),
         )
 
-    def compile_parts(self) -> None:
-        """Compile what is called often: both encoders and one graph for each kind of block."""
-        for part in (self.clip, self.t5, *self.dit.blocks, *self.dit.single_blocks):
+    def compile_parts(self, *, warm_up: int | None = None) -> None:
+        """Compile what costs most: one graph for each kind of block.
+
+        With `warm_up`, the number of T5 tokens, at once, with and without gradients, so that it can be done beside
+        something else. Draws no random numbers.
+        """
+        for part in (*self.dit.blocks, *self.dit.single_blocks):
             part.compile(dynamic=True)
+        if warm_up is not None:
+            torch.autograd.backward(self._try(warm_up).square().mean())
+            self.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                self._try(warm_up)
+
+    def _try(self, t5_tokens: int) -> Tensor:
+        """One pass over blank pictures, of a batch size that nothing else has: torch takes equal sizes for one."""
+        device = _device(self)
+        clip_ids, t5_ids = (torch.zeros(5, n, dtype=torch.long, device=device) for n in (77, t5_tokens))
+        x, ones = torch.zeros(5, 16, 32, 48, device=device), torch.ones(5, device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=_on_card(self)):
+            return self(x, ones, self.encode(clip_ids, t5_ids), ones).float()
 
 
 class _Clock:
@@ -162,7 +182,7 @@ def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTCon
 
 def distil(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, log: Log) -> None:
     """Teach the DiT what guidance does; the text encoders stay as they are."""
-    teacher = copy.deepcopy(model).requires_grad_(False)
+    teacher = copy.deepcopy(model)  # used without gradients; its parameters keep asking for them, as the graphs expect
     if config.compile:
         teacher.compile_parts()
     for encoder in (model.clip, model.t5):
@@ -215,9 +235,10 @@ def distillation_loss(
 
 
 def _noised(latents: Tensor, config: DiTConfig) -> tuple[Tensor, Tensor, Tensor]:
-    normal = torch.randn(len(latents), device=latents.device)
+    normal, even, pick = (draw(len(latents), device=latents.device) for draw in (torch.randn, torch.rand, torch.rand))
     sigma = torch.sigmoid(normal * 1.1)
     sigma = config.sigma_shift * sigma / (1 + (config.sigma_shift - 1) * sigma)
+    sigma = torch.where(pick < config.early_share, config.early_from + (1 - config.early_from) * even, sigma)
     noise = torch.randn_like(latents)
     wide = sigma[:, None, None, None]
     return (1 - wide) * latents + wide * noise, noise, sigma

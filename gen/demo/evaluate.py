@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from gen.demo.captions import Caption, describe
 from gen.demo.classifier import Classifier, load_classifier, to_square
+from gen.demo.report import contact_sheet
 from gen.demo.scenes import ATTRIBUTES, Scene, draw_scene, sample_scene
 from gen.flux import best_device, build_pipeline
 from gen.weights import DEMO_WEIGHTS, Weights, find_weights
@@ -30,6 +32,34 @@ from gen.weights import DEMO_WEIGHTS, Weights, find_weights
 FLOAT8_MAX = 448.0  # largest value of float8_e4m3fn
 CAPTIONS = 640  # by default, in each language
 DIVERSITY_CAPTIONS, DIVERSITY_SEEDS = 24, 8
+GUIDANCES = (1.0, 2.0, 5.0, 8.0)  # measured beside the default, on half of the captions
+SHEET_COLUMNS, SHEET_TILE = 6, 176  # pixels
+SHEET_PROMPTS = (
+    "a red house at night",
+    "three small white boats on the sea at sunset",
+    "a large purple castle in a desert at dawn, under the moon",
+    "two orange cats in the city, on the left",
+    "a yellow hot-air balloon over a meadow at noon, cloudy sky",
+    "a green tree in a snow field while it snows",
+    "two blue mountains under a starry sky",
+    "a white lighthouse by the sea in the rain",
+    "three brown houses on the right, in a meadow",
+    "a large orange balloon at dawn, in the middle",
+    "a small blue lighthouse in the desert on the left, at noon",
+    "a cat",
+    "夜晚的一座红色房子",
+    "日落时海上的三艘白色小船",
+    "沙漠里的一座紫色大城堡，黎明，月光下",
+    "城市里左边有两只橙色的猫",
+    "中午草地上空的黄色热气球，多云",
+    "雪地里的一棵绿树，下雪",
+    "星空下的两座蓝色的山",
+    "雨中海边的一座白色灯塔",
+    "右边有三座棕色的房子，草地上",
+    "清晨，中间有一个橙色的大热气球",
+    "左边，沙漠里的一座蓝色小灯塔，中午",
+    "一只猫",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +123,15 @@ def held_out_captions(number: int, *, language: str, seed: int) -> list[Asked]:
     return [Asked(caption=describe(scene, rng=rng, language=language), scene=scene) for scene in scenes]
 
 
-def measure(drawer: Drawer, classifier: Classifier, asked: Sequence[Asked], *, batch: int) -> dict[str, float]:
+def measure(
+    drawer: Drawer, classifier: Classifier, asked: Sequence[Asked], *, batch: int, guidance: float | None = None
+) -> dict[str, float]:
     """Share of stated attributes that the pictures show, per attribute and overall."""
     right: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
     for start in range(0, len(asked), batch):
         part = asked[start : start + batch]
-        pictures = drawer.draw([one.caption.text for one in part], range(start, start + len(part)))
+        seeds = range(start, start + len(part))
+        pictures = drawer.draw([one.caption.text for one in part], seeds, guidance=guidance)
         for one, read in zip(part, read_batch(classifier, pictures), strict=True):
             for name in one.caption.mentioned:
                 right[name].append(read[name] == getattr(one.scene, name))
@@ -157,6 +190,26 @@ def _distances(classifier: Classifier, pictures: Tensor) -> tuple[float, float]:
     return float(pixels), float(torch.pdist(features).mean() / 6)  # 6x6 places
 
 
+def draw_sheet(drawer: Drawer, *, batch: int) -> Image.Image:
+    """The fixed prompts, English above Chinese, each with its number as seed."""
+    pictures: list[Image.Image] = []
+    for start in range(0, len(SHEET_PROMPTS), batch):
+        prompts = SHEET_PROMPTS[start : start + batch]
+        drawn = drawer.draw(prompts, range(start, start + len(prompts)))
+        pixels = ((drawn + 1) * 127.5).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+        pictures += [Image.fromarray(picture) for picture in pixels]
+    return contact_sheet(pictures, columns=SHEET_COLUMNS, tile=SHEET_TILE)
+
+
+def _overall(
+    drawer: Drawer, classifier: Classifier, asked: dict[str, list[Asked]], batch: int, guidance: float
+) -> dict[str, float]:
+    return {
+        word: measure(drawer, classifier, some, batch=batch, guidance=guidance)["overall"]
+        for word, some in asked.items()
+    }
+
+
 def evaluate(folder: Path, *, captions: int, precisions: Sequence[str], device: str, batch: int) -> dict[str, Any]:
     """All figures of the model in `folder`."""
     weights, classifier = find_weights(folder), load_classifier(folder / "classifier.safetensors").to(device)
@@ -168,6 +221,8 @@ def evaluate(folder: Path, *, captions: int, precisions: Sequence[str], device: 
         if precision == precisions[0]:
             spread = asked["en"][:DIVERSITY_CAPTIONS]
             result["diversity"] = diversity(drawer, classifier, spread, device=device)
+            few = {word: some[: max(1, captions // 2)] for word, some in asked.items()}
+            result["guidance"] = {str(scale): _overall(drawer, classifier, few, batch, scale) for scale in GUIDANCES}
     return result
 
 
@@ -179,7 +234,11 @@ def main() -> int:
     parser.add_argument("--precisions", default="float32,bfloat16,float8")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--sheet", type=Path, help="also draw the contact sheet of fixed prompts into this file")
     arguments = parser.parse_args()
+    if arguments.sheet:
+        drawer = Drawer(find_weights(arguments.weights), device=best_device(), precision="float32")
+        draw_sheet(drawer, batch=arguments.batch).save(arguments.sheet, quality=88)
     result = evaluate(
         arguments.weights,
         captions=arguments.captions,

@@ -25,7 +25,7 @@ from gen.demo.scenes import ATTRIBUTES
 class TextConfig:
     """Steps and batch."""
 
-    steps: int = 2500
+    steps: int = 2000
     batch: int = 1024  # captions, over all GPUs
     learning_rate: float = 1e-3
 

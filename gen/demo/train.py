@@ -93,7 +93,7 @@ class Config:
 TINY = Config(
     pictures={(256, 256): 512, (192, 128): 256},
     unseen=128,
-    vae=VAEConfig(crop_steps=2, full_steps=2, crop_batch=2, full_batch=1, compile=False),
+    vae=VAEConfig(crop_steps=2, full_steps=2, crop_batch=2, full_batch=1),
     classifier=ClassifierConfig(steps=2, batch=8),
     text=TextConfig(steps=2, batch=8),
     dit=DiTConfig(steps=4, distil_steps=2, tokens=2400, checkpoint=2, compile=False),
@@ -165,13 +165,15 @@ def run(config: Config, work: Path, device: torch.device) -> None:
         _tokenizers(work / "weights")
     parallel.wait_for_all()
     vae = (SizedVAEEncoder(SHAPE).to(device), SizedVAEDecoder(SHAPE).to(device))
-    examples = _examples(config, work, device, log, vae)
     model = Model(dit=SizedDiT(SHAPE), clip=SizedClip(SHAPE), t5=SizedT5(SHAPE), velocity=build_velocity()).to(device)
     model.clip.attn_mask = model.clip.attn_mask.to(device)  # a plain tensor, which `to` leaves where it was
     _initialize(model)
     parallel.copy_first([model])
-    if config.dit.compile:
-        model.compile_parts()
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        compiling = beside.submit(model.compile_parts, warm_up=SHAPE.t5_tokens) if config.dit.compile else None
+        examples = _examples(config, work, device, log, vae)
+    if compiling:
+        compiling.result()
     if not (work / "dit.safetensors").exists():
         _text(model, examples, config.text, log)
     train_dit(model, examples, config=config.dit, folder=work, log=log)

@@ -99,7 +99,7 @@ def test_every_caption_ends_within_its_tokens(shard: dataset.Shard) -> None:
 def test_the_vae_learns_and_its_latents_have_unit_variance(shard: dataset.Shard, log: Log) -> None:
     torch.manual_seed(0)
     encoder, decoder = SizedVAEEncoder(SHAPE), SizedVAEDecoder(SHAPE)
-    config = VAEConfig(crop_steps=10, full_steps=1, crop=32, crop_batch=4, full_batch=1, compile=False)
+    config = VAEConfig(crop_steps=10, full_steps=1, crop=32, crop_batch=4, full_batch=1)
     train_vae(encoder, decoder, {(128, 128): shard.pixels[:32]}, config=config, log=log)
     assert float(log.lines()[-1]["error"]) < 1.0
     with torch.no_grad():
