@@ -58,8 +58,7 @@ def lines(card: Card, plan: Plan, *, as_json: bool) -> Iterator[str]:
 
 def _choices(plan: Plan) -> Iterator[str]:
     rung = plan.rung
-    rests = f"{len(rung.resident)} of {plan.blocks}" else "all"
-    yield f"blocks on the card    {rests}"
+    yield f"blocks on the card    {len(rung.resident)} of {plan.blocks}"
     yield f"slots                 {rung.slots or 'none, nothing streams'}"
     yield f"text encoders         {'on the card' if rung.text_resident else 'stream for each new prompt'}"
     yield f"modulation weights    {'on the card' if rung.modulation_resident else 'stream once a picture'}"
