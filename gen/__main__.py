@@ -1,4 +1,4 @@
-"""`python -m gen draw`: the generator without Discord and without a database. `kiln draw` is the same command."""
+"""`python -m gen draw | bench`: the generator without Discord and a database. `kiln draw` is the same as `draw`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import os
 import re
 import secrets
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from gen.bench.command import add_bench_commands
 from gen.errors import GenerationError
 from gen.request import (
     GUIDANCE_MAX,
@@ -35,8 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m gen", description="Kiln's generator, without Discord.")
     commands = parser.add_subparsers(dest="command", required=True)
-    add_draw_arguments(commands.add_parser("draw", help="draw one picture into a file"))
-    return draw(parser.parse_args(arguments))
+    drawing = commands.add_parser("draw", help="draw one picture into a file")
+    add_draw_arguments(drawing)
+    drawing.set_defaults(run=draw)
+    add_bench_commands(commands.add_parser("bench", help="measure the generator", description="Measure the generator."))
+    parsed = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = parsed.run
+    return run(parsed)
 
 
 def add_draw_arguments(parser: argparse.ArgumentParser) -> None:

@@ -89,6 +89,7 @@ class Plan:
     budget_bytes: int
     wanted: Wanted
     precision: Precision
+    blocks: int  # joint and single
     rung: Rung
     memory: Memory
     seconds: Seconds
@@ -129,6 +130,7 @@ class Planner:
                 budget_bytes=budget_bytes,
                 wanted=wanted,
                 precision=self.precision,
+                blocks=self.shape.joint_blocks + self.shape.single_blocks,
                 rung=rung,
                 memory=self._memory(rung, wanted),
                 seconds=self._seconds(rung, wanted),
