@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gen.float8 import Linear, exact_linear, pick_linear
 from gen.flux_blocks import Block, joint_block, single_block
@@ -30,8 +29,6 @@ from gen.streaming.slots import Slots
 from gen.weights import Weights
 
 log = logging.getLogger(__name__)
-# Fastest first. On an H100 cuDNN's attention reached 663 TFLOP/s where FlashAttention 2 has about half (2026-11).
-ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 PINNED_SHARE = 0.6  # of the host's memory; locking more starves the rest of the system
 
 
@@ -101,8 +98,7 @@ class Engine:
         """
         try:
             self._prepare(wanted, shrink)
-            with sdpa_kernel(ATTENTION, set_priority=True):
-                yield
+            yield
         except BaseException:
             self._recover()
             raise

@@ -32,7 +32,7 @@ def joint_block(heads: int, linear: Linear) -> Block:
         mask: Tensor | None = None,
         adapter: Adapter = None,
     ) -> tuple[Tensor, Tensor]:
-        """Streams image (B, N, D) and text (B, T, D), modulation (1 or B, 12 D): a's shift, scale, gate twice, then b's."""
+        """Image (B, N, D) and text (B, T, D); modulation (1 or B, 12 D): shift, scale, gate twice for a, then b."""
         image, text = streams
         first, second = modulation[:, None].chunk(2, dim=-1)
         a, b = first.chunk(6, dim=-1), second.chunk(6, dim=-1)
@@ -105,16 +105,17 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """(B, N, heads, d) each → (B, N, heads d)."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     seen: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return seen.transpose(1, 2).reshape(*seen.shape[:1], seen.shape[2], -1)
+    joined: Tensor = seen.transpose(1, 2).reshape(seen.shape[0], seen.shape[2], -1)
+    return joined
 
 
 def _adapted(seen: Tensor, q: Tensor, adapter: Adapter) -> Tensor:
     """Add what an IP-Adapter's picture says to these queries (B, N, heads, d)."""
     if adapter is None:
         return seen
-    return seen + adapter["scale"] * _attention(
-        q, adapter["ip_k"].transpose(1, 2), adapter["ip_v"].transpose(1, 2), None
-    )
+    keys, values = adapter["ip_k"].transpose(1, 2), adapter["ip_v"].transpose(1, 2)
+    added: Tensor = adapter["scale"] * _attention(q, keys, values, None)
+    return seen + added
 
 
 def _mlp(weights: Views, name: str, x: Tensor, linear: Linear) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -155,7 +156,11 @@ def host_buffer(size: int) -> Tensor:
 def pin(buffer: Tensor) -> bool:
     """Lock a host buffer in memory so that the card copies it by itself; False where the system allows no more."""
     cuda = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    return int(cuda.cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)) == 0
+    if int(cuda.cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)) == 0:
+        return True
+    with suppress(RuntimeError):  # CUDA tells an error a second time to whoever asks next: let that be this
+        torch.zeros(1, device="cuda")
+    return False
 
 
 def unpin(buffer: Tensor) -> None:
