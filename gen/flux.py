@@ -29,8 +29,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
+from gen.checkpoint import Checkpoint
+from gen.engine import Engine, Options
 from gen.errors import DeviceMissing, WeightsMissing
+from gen.flux_sources import Parts
 from gen.generator import FluxGenerator
+from gen.tuning import Tuning
 from gen.weights import FluxShape, Weights, find_weights
 
 log = logging.getLogger(__name__)
@@ -140,23 +144,90 @@ def _resnet(channels_in: int, channels_out: int) -> nn.Module:
     return block
 
 
+_PARTS: tuple[tuple[str, Callable[[FluxShape], nn.Module], Callable[[State], State], str], ...] = (
+    ("clip", SizedClip, clip_keys.FluxTextEncoderClipStateDictConverter, "text_encoder_1"),
+    ("t5", SizedT5, t5_keys.FluxTextEncoderT5StateDictConverter, "text_encoder_2"),
+    ("dit", SizedDiT, dit_keys.FluxDiTStateDictConverter, "dit"),
+    ("vae_encoder", SizedVAEEncoder, vae_keys.FluxVAEEncoderStateDictConverter, "vae_encoder"),
+    ("vae_decoder", SizedVAEDecoder, vae_keys.FluxVAEDecoderStateDictConverter, "vae_decoder"),
+)
+
+
 def build_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtype) -> FluxImagePipeline:
     """DiffSynth's pipeline holding the model of `weights`; raise WeightsMissing when a file does not fit its shape."""
-    shape, pipe = weights.shape, FluxImagePipeline(device=device, torch_dtype=dtype)
-    parts: list[tuple[str, Callable[[FluxShape], nn.Module], Callable[[State], State], tuple[Path, ...]]] = [
-        ("text_encoder_1", SizedClip, clip_keys.FluxTextEncoderClipStateDictConverter, weights.clip),
-        ("text_encoder_2", SizedT5, t5_keys.FluxTextEncoderT5StateDictConverter, weights.t5),
-        ("dit", SizedDiT, dit_keys.FluxDiTStateDictConverter, (weights.dit,)),
-        ("vae_encoder", SizedVAEEncoder, vae_keys.FluxVAEEncoderStateDictConverter, (weights.vae,)),
-        ("vae_decoder", SizedVAEDecoder, vae_keys.FluxVAEDecoderStateDictConverter, (weights.vae,)),
-    ]
-    bar = tqdm(parts, desc=f"Loading {weights.profile.name}", unit="part", leave=False, disable=None)
-    for name, build, convert, files in bar:
+    pipe = _empty_pipeline(weights, device=device, dtype=dtype)
+    bar = tqdm(_PARTS, desc=f"Loading {weights.profile.name}", unit="part", leave=False, disable=None)
+    for name, build, convert, place in bar:
+        files = _files(weights, name)
         state = {key: tensor.to(device, dtype) for key, tensor in convert(_read(files)).items()}
-        setattr(pipe, name, _fill(build, shape, state, files[0]))
+        setattr(pipe, place, _fill(build, weights.shape, state, files[0]))
+    return pipe.eval().requires_grad_(False)
+
+
+def build_engine(weights: Weights, options: Options) -> tuple[FluxImagePipeline, Engine]:
+    """DiffSynth's pipeline with shells where its models have blocks, and the engine that visits them."""
+    pipe = _empty_pipeline(weights, device=options.device, dtype=options.dtype)
+    with torch.device("meta"):
+        modules = {name: build(weights.shape).requires_grad_(False) for name, build, _, _ in _PARTS}
+    checkpoints = {name: Checkpoint(_files(weights, name), convert) for name, _, convert, _ in _PARTS}
+    parts = Parts(checkpoints=checkpoints, **modules)
+    engine = Engine(weights, parts, options)
+    modules |= engine.guests(parts)
+    for name, _, _, place in _PARTS:
+        setattr(pipe, place, modules[name])
+    pipe.model_fn = _Hoisted(engine, pipe.scheduler)
+    return pipe.eval(), engine
+
+
+class _Hoisted:
+    """DiffSynth's model function with every step's modulation made beforehand, at the first step of a picture."""
+
+    def __init__(self, engine: Engine, scheduler: Any) -> None:
+        self._engine, self._scheduler = engine, scheduler
+        self._table: tuple[Tensor, Tensor, Tensor] | None = None  # pooled prompt, guidance: whose table it is
+
+    def __call__(
+        self, *, dit: SizedDiT, pooled_prompt_emb: Tensor, guidance: Tensor, progress_id: int, **rest: Any
+    ) -> Tensor:
+        """DiffSynth's own arguments → velocity (B, 16, H/8, W/8)."""
+        arguments = rest | {"pooled_prompt_emb": pooled_prompt_emb, "guidance": guidance, "progress_id": progress_id}
+        if pooled_prompt_emb.shape[0] != 1:  # several prompts at once: their modulation is made at each step
+            return _velocity(dit=dit, **arguments)
+        table = self._made(dit, pooled_prompt_emb, guidance, first=progress_id == 0)
+        if progress_id == len(self._scheduler.timesteps) - 1:
+            self._engine.ends_soon()
+        with self._engine.modulation.at(table, progress_id):
+            return _velocity(dit=dit, **arguments)
+
+    def _made(self, dit: SizedDiT, pooled: Tensor, guidance: Tensor, *, first: bool) -> Tensor:
+        """(steps, width): the table of this picture, made at its first step or when the prompt is another one."""
+        known = self._table
+        if not first and known is not None and known[0] is pooled and known[1] is guidance:
+            return known[2]
+        self._table = None  # its memory first
+        steps = self._scheduler.timesteps.to(device=pooled.device, dtype=pooled.dtype)
+        conditioning = dit.time_embedder(steps, pooled.dtype) + dit.pooled_text_embedder(pooled)
+        if dit.guidance_embedder is not None:
+            conditioning = conditioning + dit.guidance_embedder(guidance * 1000, pooled.dtype)
+        self._table = pooled, guidance, self._engine.modulation.table(conditioning)
+        return self._table[2]
+
+
+def _velocity(**arguments: Any) -> Tensor:
+    velocity: Tensor = model_fn_flux_image(**arguments)
+    return velocity
+
+
+def _empty_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtype) -> FluxImagePipeline:
+    pipe = FluxImagePipeline(device=device, torch_dtype=dtype)
     pipe.tokenizer_1 = _tokenizer(CLIPTokenizer, weights.clip_tokenizer)
     pipe.tokenizer_2 = _tokenizer(T5Tokenizer, weights.t5_tokenizer)
-    return pipe.eval().requires_grad_(False)
+    return pipe
+
+
+def _files(weights: Weights, part: str) -> tuple[Path, ...]:
+    one = {"dit": weights.dit, "vae_encoder": weights.vae, "vae_decoder": weights.vae}
+    return (one[part],) if part in one else weights.clip if part == "clip" else weights.t5
 
 
 def build_velocity() -> Callable[..., Tensor]:
@@ -194,13 +265,14 @@ def _tokenizer(kind: type[Any], folder: Path) -> Any:
         raise WeightsMissing(f"{folder} does not hold a tokenizer: {str(error).splitlines()[0]}") from error
 
 
-def load_generator(folder: Path, *, device: str | None = None) -> FluxGenerator:
+def load_generator(folder: Path, *, device: str | None = None, tuning: Tuning | None = None) -> FluxGenerator:
     """Load the model in `folder`; the device is "cuda", "mps" or "cpu", by default the best that is there.
 
-    Computes in bfloat16 on a card; in float32 and with one thread on a CPU, so that the same seed draws the same
-    pixels on many cores and few. Raise DeviceMissing, or WeightsMissing naming the file that is at fault.
+    A card computes in bfloat16 through the streamed engine. A CPU computes in float32 with one thread, so that the
+    same seed draws the same pixels on many cores and few; through the engine only if `tuning` asks for a precision or
+    a budget. Raise DeviceMissing, OutOfMemory for a budget too small, or WeightsMissing naming the file at fault.
     """
-    weights = find_weights(folder)
+    weights, tuning = find_weights(folder), tuning or Tuning()
     place = pick_device(device)
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
     if place.type == "cpu":
@@ -208,9 +280,13 @@ def load_generator(folder: Path, *, device: str | None = None) -> FluxGenerator:
         # event loop and a browser on two cores, because they wait by spinning (2026-11).
         torch.set_num_threads(1)
     with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
-        pipe = build_pipeline(weights, device=place, dtype=dtype)
+        if place.type != "cuda" and tuning == Tuning(compiled=tuning.compiled, cache=tuning.cache):
+            generator = FluxGenerator(weights, build_pipeline(weights, device=place, dtype=dtype))
+        else:
+            options = tuning.options(place, dtype)
+            generator = FluxGenerator(weights, *build_engine(weights, options))
     log.info("Loaded %s on %s in %s", weights.profile.name, place, dtype)
-    return FluxGenerator(weights, pipe)
+    return generator
 
 
 def pick_device(name: str | None) -> torch.device:

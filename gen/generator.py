@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gen import __version__
 from gen.demo.captions import unknown_words
+from gen.engine import Engine
 from gen.errors import BadPicture, OutOfMemory
 from gen.png import Recipe, encode_png
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
@@ -28,9 +29,9 @@ DEMO_HINT = "README.md tells how to connect the real one."
 class FluxGenerator:
     """Draws with one loaded model. Built, used and closed on the GPU thread."""
 
-    def __init__(self, weights: Weights, pipe: Any) -> None:
-        self._weights, self._pipe = weights, pipe
-        self._sha256 = sha256(weights.dit)
+    def __init__(self, weights: Weights, pipe: Any, engine: Engine | None = None) -> None:
+        self._weights, self._pipe, self._engine = weights, pipe, engine
+        self._sha256 = engine.arena.sha256 if engine else sha256(weights.dit)
         packages = ("diffsynth", "torch")
         self._versions = {"kiln": __version__} | {name: importlib.metadata.version(name) for name in packages}
 

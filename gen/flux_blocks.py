@@ -1,0 +1,117 @@
+"""FLUX's two kinds of blocks as functions of (weights, activations, modulation): one graph of each serves all blocks.
+
+They compute what DiffSynth's modules compute (a test compares them), arranged so that torch.compile fuses norm,
+modulation and quantization, and rotates q and k where the linear left them. Weights come as a mapping of tensors, so
+neither a block's number nor the slot it stands in is part of a graph. Knows no DiffSynth, no files and no streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from gen.float8 import Linear, Views
+
+EPSILON = 1e-6
+Adapter = dict[str, Any] | None  # an IP-Adapter's keys and values for one block: ip_k, ip_v, scale
+Block = Callable[..., tuple[Tensor, Tensor]]
+
+
+def joint_block(heads: int, linear: Linear) -> Block:
+    """A block with two streams, image (a) and text (b), that meet in attention."""
+
+    def run(
+        weights: Views,
+        image: Tensor,
+        text: Tensor,
+        modulation: Tensor,
+        rotation: Tensor,
+        mask: Tensor | None = None,
+        adapter: Adapter = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Image (B, N, D), text (B, T, D), modulation (1 or B, 12 D): a's shift, scale, gate twice, then b's."""
+        first, second = modulation[:, None].chunk(2, dim=-1)
+        a, b = first.chunk(6, dim=-1), second.chunk(6, dim=-1)
+        qkv_a = linear(weights, "attn.a_to_qkv", _modulated(image, a[0], a[1]))
+        qkv_b = linear(weights, "attn.b_to_qkv", _modulated(text, b[0], b[1]))
+        q_a, k_a, v_a = _heads(weights, qkv_a, heads, "attn.norm_q_a", "attn.norm_k_a")
+        q_b, k_b, v_b = _heads(weights, qkv_b, heads, "attn.norm_q_b", "attn.norm_k_b")
+        q, k, v = torch.cat((q_b, q_a), dim=1), torch.cat((k_b, k_a), dim=1), torch.cat((v_b, v_a), dim=1)
+        seen = _attention(_rotated(q, rotation), _rotated(k, rotation), v, mask)
+        length = text.shape[1]
+        seen_a = _adapted(seen[:, length:], q_a, adapter)
+        image = image + a[2] * linear(weights, "attn.a_to_out", seen_a)
+        text = text + b[2] * linear(weights, "attn.b_to_out", seen[:, :length])
+        image = image + a[5] * _mlp(weights, "ff_a", _modulated(image, a[3], a[4]), linear)
+        text = text + b[5] * _mlp(weights, "ff_b", _modulated(text, b[3], b[4]), linear)
+        return image, text
+
+    return run
+
+
+def single_block(heads: int, linear: Linear) -> Block:
+    """A block with one stream, text before image; attention and MLP stand side by side."""
+
+    def run(
+        weights: Views,
+        joined: Tensor,
+        text: Tensor,
+        modulation: Tensor,
+        rotation: Tensor,
+        mask: Tensor | None = None,
+        adapter: Adapter = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Joined (B, T + N, D), text only handed on, modulation (1 or B, 3 D): shift, scale, gate."""
+        shift, scale, gate = modulation[:, None].chunk(3, dim=-1)
+        width = joined.shape[-1]
+        wide = linear(weights, "to_qkv_mlp", _modulated(joined, shift, scale))
+        q, k, v = _heads(weights, wide[..., : 3 * width], heads, "norm_q_a", "norm_k_a")
+        q = _rotated(q, rotation)
+        seen = _adapted(_attention(q, _rotated(k, rotation), v, mask), q, adapter)
+        both = torch.cat((seen, F.gelu(wide[..., 3 * width :], approximate="tanh")), dim=-1)
+        return joined + gate * linear(weights, "proj_out", both), text
+
+    return run
+
+
+def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=EPSILON) * (1 + scale) + shift
+
+
+def _heads(weights: Views, qkv: Tensor, heads: int, q_norm: str, k_norm: str) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, N, 3 D) → q, k, v (B, N, heads, D / heads), q and k normalized."""
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(2)
+    return _rms(q, weights[f"{q_norm}.weight"]), _rms(k, weights[f"{k_norm}.weight"]), v
+
+
+def _rms(x: Tensor, weight: Tensor) -> Tensor:
+    size = x.float().square().mean(-1, keepdim=True)
+    return (x * torch.rsqrt(size + EPSILON)).to(x.dtype) * weight.to(x.dtype)
+
+
+def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn pairs of x (B, N, heads, d) by rotation (B, 1, N, d / 2, 2, 2) float32, as RoPE does."""
+    turn = rotation.transpose(1, 2)  # (B, N, 1, d / 2, 2, 2)
+    pairs = x.float().unflatten(-1, (-1, 1, 2))
+    return (turn[..., 0] * pairs[..., 0] + turn[..., 1] * pairs[..., 1]).flatten(-2).to(x.dtype)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, N, heads, d) each → (B, N, heads d)."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def _adapted(seen: Tensor, q: Tensor, adapter: Adapter) -> Tensor:
+    """Add what an IP-Adapter's picture says to these queries (B, N, heads, d)."""
+    if adapter is None:
+        return seen
+    return seen + adapter["scale"] * _attention(q, adapter["ip_k"].transpose(1, 2), adapter["ip_v"].transpose(1, 2), None)
+
+
+def _mlp(weights: Views, name: str, x: Tensor, linear: Linear) -> Tensor:
+    return linear(weights, f"{name}.2", F.gelu(linear(weights, f"{name}.0", x), approximate="tanh"))
