@@ -1,4 +1,4 @@
-"""One system, measured in this process, so that peaks are its own and nothing is warm: `python -m gen.bench.child JOB OUT`.
+"""`python -m gen.bench.child JOB OUT`: one system, measured in this process, so that its peaks are its own.
 
 JOB is a JSON text, OUT the JSON file that is written at the end. What libraries print goes to stderr.
 """
@@ -60,13 +60,11 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
         )
     except (GenerationError, torch.OutOfMemoryError) as error:
         return {"error": str(error).splitlines()[0], **_memory(device)}
-    starting = loaded_at - job["started_at"] if job["started_at"] else None
-    to_first_step = warm_up.first_step_at - job["started_at"]
     return {
         **asdict(figures),
         **_memory(device),
-        "load_s": starting,
-        "start_s": to_first_step,  # from the process's start to the end of the first step
+        "load_s": loaded_at - job["started_at"],  # perf_counter counts the same in every process of a machine
+        "start_s": warm_up.first_step_at - job["started_at"],  # to the end of the first step
     }
 
 

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -71,7 +71,7 @@ class Marks:
         """Mark this moment."""
         self._times.append(time.perf_counter())
         if self._on_card:
-            event = torch.cuda.Event(enable_timing=True)
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()
             self._events.append(event)
 
@@ -90,9 +90,9 @@ def measure(draw: Draw, *, steps: int, device: torch.device, seconds: float, pic
     Where a picture would take longer than is left, fewer steps are drawn and its time is composed of its parts.
     """
     ends_at = time.perf_counter() + seconds
-    seeds = count(1)
-    warm_up = _draw(draw, next(seeds), steps=WARM_UP_STEPS, device=device)
-    drawn = list(_within(draw, warm_up, ends_at, steps=steps, device=device, seeds=seeds, pictures=pictures))
+    once = partial(_draw, draw, device=device)
+    warm_up = once(0, steps=WARM_UP_STEPS)
+    drawn = list(_within(once, warm_up, ends_at, steps=steps, pictures=pictures))
     whole = [picture.whole for picture in drawn if picture.steps == steps]
     used = [picture for picture in drawn if picture.steps == steps] or drawn or [warm_up]
     step, text, vae, png = (
@@ -111,15 +111,15 @@ def measure(draw: Draw, *, steps: int, device: torch.device, seconds: float, pic
 
 
 def _within(
-    draw: Draw, warm_up: Picture, ends_at: float, *, steps: int, device: torch.device, seeds: count[int], pictures: int
+    once: Callable[..., Picture], warm_up: Picture, ends_at: float, *, steps: int, pictures: int
 ) -> Iterator[Picture]:
     last = warm_up
-    for _ in range(pictures):
+    for seed in range(1, pictures + 1):
         left = ends_at - time.perf_counter() - last.text - last.vae - last.png
         possible = min(steps, int(left / last.step))
         if possible < WARM_UP_STEPS:
             return
-        last = _draw(draw, next(seeds), steps=possible, device=device)
+        last = once(seed, steps=possible)
         yield last
 
 

@@ -50,7 +50,7 @@ def _kiln(job: Job) -> Draw:
     from gen.tuning import Tuning
 
     precision = Precision.BFLOAT16 if job.system.endswith("bfloat16") else Precision.FLOAT8
-    budget = "" if job.budget_gib is None else f"{job.budget_gib}GiB"
+    budget = "" if job.budget_gib is None else f"{job.budget_gib:.3f}GiB"
     generator = load_generator(
         job.weights, device=job.device, tuning=Tuning(budget=budget, precision=precision, cache=job.cache)
     )
@@ -77,7 +77,7 @@ def _offloaded(job: Job) -> Draw:
     pipe = build_pipeline(weights, device=torch.device("cpu"), dtype=BFLOAT16)
     for part in _PARTS:
         stored = FLOAT8 if part == "dit" and "float8" in job.system else BFLOAT16
-        _manage(pipe, part, stored=stored, rests_on="cpu", works_on=job.device, moves_whole=True)
+        _manage(pipe, part, stored=stored, works_on=job.device, moves_whole=True)
     return _draw_with(_on(pipe, job.device), job, weights)
 
 
@@ -87,7 +87,7 @@ def _low_vram(job: Job) -> Draw:
     pipe = build_pipeline(weights, device=torch.device("cpu"), dtype=BFLOAT16)
     limit = job.budget_gib if job.device == "cuda" else None  # it asks the card what is free
     for part in _PARTS:
-        _manage(pipe, part, stored=FLOAT8, rests_on="cpu", works_on=job.device, limit_gib=limit)
+        _manage(pipe, part, stored=FLOAT8, works_on=job.device, limit_gib=limit)
     return _draw_with(_on(pipe, job.device), job, weights)
 
 
@@ -96,29 +96,30 @@ def _manage(
     part: str,
     *,
     stored: torch.dtype,
-    rests_on: str,
     works_on: str,
     moves_whole: bool = False,
     limit_gib: float | None = None,
 ) -> None:
-    """Put DiffSynth's memory management around one model, as its loader does."""
+    """Put DiffSynth's memory management around one model, as its loader does; the model rests on the host."""
     from diffsynth.core.vram.layers import enable_vram_management
     from diffsynth.models.model_loader import ModelPool
 
     model: nn.Module = getattr(pipe, part).to(stored)
     base = next(kind for kind in type(model).__mro__ if kind.__module__.startswith("diffsynth."))
-    config = {
-        "offload_dtype": stored,
-        "offload_device": rests_on,
-        "onload_dtype": stored,
-        "onload_device": works_on if moves_whole else rests_on,
-        "preparing_dtype": stored,
+    states: dict[str, Any] = {
+        "offload_device": "cpu",
+        "onload_device": works_on if moves_whole else "cpu",
         "preparing_device": works_on,
-        "computation_dtype": BFLOAT16,
         "computation_device": works_on,
     }
-    layers = ModelPool().fetch_module_map(f"{base.__module__}.{base.__name__}", config)
-    setattr(pipe, part, enable_vram_management(model, layers, vram_config=config, vram_limit=limit_gib))
+    states |= {
+        "offload_dtype": stored,
+        "onload_dtype": stored,
+        "preparing_dtype": stored,
+        "computation_dtype": BFLOAT16,
+    }
+    layers = ModelPool().fetch_module_map(f"{base.__module__}.{base.__name__}", states)
+    setattr(pipe, part, enable_vram_management(model, layers, vram_config=states, vram_limit=limit_gib))
 
 
 def _on(pipe: Any, device: str) -> Any:
@@ -233,4 +234,3 @@ _BUILDERS: dict[str, Callable[[Job], Draw]] = {
     "diffusers-compiled": _diffusers,
     "diffusers-group-offload": _diffusers,
 }
-SYSTEMS = tuple(_BUILDERS)

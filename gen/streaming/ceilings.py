@@ -84,9 +84,7 @@ def _float8(x: Tensor, weight: Tensor, products: float) -> float | None:
     scale_b = torch.ones(1, len(weight), device=x.device)
 
     def multiply() -> Tensor:
-        return torch._scaled_mm(
-            a, b, scale_a=scale_a, scale_b=scale_b, out_dtype=torch.bfloat16, use_fast_accum=True
-        )
+        return torch._scaled_mm(a, b, scale_a=scale_a, scale_b=scale_b, out_dtype=torch.bfloat16, use_fast_accum=True)
 
     return products / _seconds(multiply, x.device)
 
