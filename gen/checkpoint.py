@@ -17,7 +17,7 @@ from gen.errors import WeightsMissing
 
 SCALES = (".scale_weight", ".weight_scale")  # how float8 checkpoints name the scale of `X.weight`
 _UNUSED = (".scale_input", ".input_scale", "scaled_fp8")  # activation scales, and a mark
-Convert = Callable[[dict[str, Any]], dict[str, Any]]
+Convert = Callable[[Any], Any]
 
 
 class _Key(str):
@@ -44,7 +44,9 @@ class Checkpoint:
         try:
             self._keys: dict[str, str] = dict(convert({key: _Key(key) for key in plain}))
         except KeyError as error:
-            raise WeightsMissing(f"{self._first} does not fit the model's shape: it has unknown tensors {error}.") from None
+            raise WeightsMissing(
+                f"{self._first} does not fit the model's shape: it has unknown tensors {error}."
+            ) from None
 
     def check(self, module: nn.Module) -> None:
         """Raise WeightsMissing unless the files hold each of the module's parameters, and nothing unknown."""
@@ -65,7 +67,11 @@ class Checkpoint:
 
     def read(self, name: str) -> Tensor:
         """One tensor in its dtype on disk; raise KeyError if there is none, WeightsMissing if it cannot be read."""
-        key = self._scales[self._keys[f"{_stem(name)}.weight"]] if name.rpartition(".")[2] == "scale" else self._keys[name]
+        key = (
+            self._scales[self._keys[f"{_stem(name)}.weight"]]
+            if name.rpartition(".")[2] == "scale"
+            else self._keys[name]
+        )
         path = self._where[key]
         with _opened(path) as file:
             try:

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from gen.float8 import Linear, exact_linear, pick_linear
 from gen.flux_blocks import Block, joint_block, single_block
 from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
-from gen.float8 import exact_linear, pick_linear
 from gen.modulation import Modulation
 from gen.shells import BoundShell, FluxShell, Guest, HostEmbedding, hollow
 from gen.streaming.cards import Card, known_card
 from gen.streaming.packing import Packing, open_arena
-from gen.streaming.planner import Plan, Planner, Rung, Wanted, gib
-from gen.streaming.sizes import Precision
+from gen.streaming.planner import Planner, Rung, gib
+from gen.streaming.sizes import Precision, Wanted
 from gen.streaming.slots import Slots
 from gen.weights import Weights
 
@@ -79,27 +80,56 @@ class Engine:
         """Makes this model's plans."""
         return Planner(shape=self._shape, card=self.card, precision=self._options.precision or Precision.BFLOAT16)
 
-    def prepare(self, wanted: Wanted, *, shrink: float = 1.0) -> Plan | None:
-        """Take the plan for a picture within the budget times `shrink`; None where everything rests on the device.
+    @property
+    def is_narrow(self) -> bool:
+        """True if sums are made of eight-bit numbers."""
+        return pick_linear(self._options.device) is not exact_linear and self._options.precision is Precision.FLOAT8
 
-        Raise OutOfMemory if the budget is too small for it.
+    @property
+    def tile(self) -> int | None:
+        """Side of the tiles in which pictures are decoded now, pixels; None: in one piece."""
+        return self.rung.vae_tile if self.rung else None
+
+    @contextmanager
+    def running(self, wanted: Wanted, *, shrink: float = 1.0) -> Iterator[None]:
+        """Keep to the plan for a picture within the budget times `shrink`, and leave nothing behind after an error.
+
+        Raise OutOfMemory if the budget is too small for the picture.
         """
-        self.slots.turn(self.dit, to=self.dit)
-        if self._options.budget_bytes is None:
-            return None
-        plan = self.planner.plan(round(self._options.budget_bytes * shrink), wanted)
-        self._settle(plan.rung)
-        return plan
+        try:
+            self._prepare(wanted, shrink)
+            yield
+        except BaseException:
+            self._recover()
+            raise
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Sums in the activations' dtype instead of float8, with the same stored weights."""
+        usual = [shell.run for shell in self._shells]
+        joint, single = self._blocks(exact_linear)
+        for index, shell in enumerate(self._shells):
+            shell.run = joint if index < self._shape.joint_blocks else single
+        try:
+            yield
+        finally:
+            for shell, run in zip(self._shells, usual, strict=True):
+                shell.run = run
 
     def ends_soon(self) -> None:
         """Say that the step that begins now is the picture's last: next on the card are the next picture's encoders."""
         self.slots.turn(self.dit, to=[*self.t5, *self._modulation_names])
 
-    def recover(self) -> None:
-        """After an error or a cancelled picture: nothing is on its way, and what was cached for it is let go."""
+    def _prepare(self, wanted: Wanted, shrink: float) -> None:
+        if self._options.budget_bytes is not None:
+            self._settle(self.planner.plan(round(self._options.budget_bytes * shrink), wanted).rung)
+        self.slots.turn(self.dit, to=self.dit)
+
+    def _recover(self) -> None:
         self.slots.drop_ahead()
         self.modulation.forget()
         if self._options.device.type == "cuda":
+            torch.cuda.synchronize(self._options.device)
             torch.cuda.empty_cache()
 
     def close(self) -> None:
@@ -115,7 +145,9 @@ class Engine:
         profile = weights.profile
         wanted = Wanted(width=profile.width, height=profile.height, steps=profile.steps)
         plan = self.planner.plan(self._options.budget_bytes, wanted)
-        log.info("%d of %d blocks rest on the card within %s", len(plan.rung.resident), len(self.dit), gib(plan.budget_bytes))
+        log.info(
+            "%d of %d blocks rest on the card within %s", len(plan.rung.resident), len(self.dit), gib(plan.budget_bytes)
+        )
         return plan.rung
 
     def _settle(self, rung: Rung) -> None:
@@ -139,21 +171,20 @@ class Engine:
     def _furnish(self, parts: Parts) -> None:
         """Put shells where the modules have blocks, and the arena's tensors where they keep weights."""
         device, dtype = self._options.device, self._options.dtype
-        joint, single = self._blocks()
-        count = len(parts.dit.get_submodule("blocks"))  # type: ignore[arg-type]
-        shells = [
-            FluxShell(
-                index, name, run=joint if index < count else single, slots=self.slots, modulation=self.modulation
-            )
+        joint, single = self._blocks(pick_linear(device))
+        count = self._shape.joint_blocks
+        self._shells = [
+            FluxShell(index, name, run=joint if index < count else single, slots=self.slots, modulation=self.modulation)
             for index, name in enumerate(self.dit)
         ]
-        parts.dit.blocks, parts.dit.single_blocks = nn.ModuleList(shells[:count]), nn.ModuleList(shells[count:])
+        parts.dit.blocks, parts.dit.single_blocks = (
+            nn.ModuleList(shells) for shells in (self._shells[:count], self._shells[count:])
+        )
         with self.slots.visit("dit") as tensors:
             parts.dit.load_state_dict(dict(tensors), strict=True, assign=True)
         self._furnish_t5(parts.t5, device=device, dtype=dtype)
 
-    def _blocks(self) -> tuple[Block, Block]:
-        linear = pick_linear(self._options.device)
+    def _blocks(self, linear: Linear) -> tuple[Block, Block]:
         joint, single = joint_block(self._shape.heads, linear), single_block(self._shape.heads, linear)
         if not self._options.compiled:
             return joint, single
@@ -165,7 +196,8 @@ class Engine:
         # Activations stay wide: T5's have outliers that eight bits lose, and its copies take longer than its sums.
         first, others = hollow(layers[0], exact_linear), hollow(layers[-1], exact_linear)
         shells = [
-            BoundShell(name, others if index else first, slots=self.slots, dtype=dtype) for index, name in enumerate(self.t5)
+            BoundShell(name, others if index else first, slots=self.slots, dtype=dtype)
+            for index, name in enumerate(self.t5)
         ]
         stack.block = nn.ModuleList(shells)
         tokens = self._layouts["t5.tokens"].views(self.arena["t5.tokens"].host)

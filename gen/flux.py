@@ -30,10 +30,12 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 from gen.checkpoint import Checkpoint
+from gen.device import options_for, pick_device
 from gen.engine import Engine, Options
-from gen.errors import DeviceMissing, WeightsMissing
+from gen.errors import WeightsMissing
 from gen.flux_sources import Parts
 from gen.generator import FluxGenerator
+from gen.hoisting import Decoder, HoistedModel
 from gen.tuning import Tuning
 from gen.weights import FluxShape, Weights, find_weights
 
@@ -172,50 +174,12 @@ def build_engine(weights: Weights, options: Options) -> tuple[FluxImagePipeline,
     checkpoints = {name: Checkpoint(_files(weights, name), convert) for name, _, convert, _ in _PARTS}
     parts = Parts(checkpoints=checkpoints, **modules)
     engine = Engine(weights, parts, options)
-    modules |= engine.guests(parts)
+    guests = engine.guests(parts)
+    modules |= guests | {"vae_decoder": Decoder(engine, guests["vae_decoder"])}
     for name, _, _, place in _PARTS:
         setattr(pipe, place, modules[name])
-    pipe.model_fn = _Hoisted(engine, pipe.scheduler)
+    pipe.model_fn = HoistedModel(model_fn_flux_image, engine, scheduler=pipe.scheduler)
     return pipe.eval(), engine
-
-
-class _Hoisted:
-    """DiffSynth's model function with every step's modulation made beforehand, at the first step of a picture."""
-
-    def __init__(self, engine: Engine, scheduler: Any) -> None:
-        self._engine, self._scheduler = engine, scheduler
-        self._table: tuple[Tensor, Tensor, Tensor] | None = None  # pooled prompt, guidance: whose table it is
-
-    def __call__(
-        self, *, dit: SizedDiT, pooled_prompt_emb: Tensor, guidance: Tensor, progress_id: int, **rest: Any
-    ) -> Tensor:
-        """DiffSynth's own arguments → velocity (B, 16, H/8, W/8)."""
-        arguments = rest | {"pooled_prompt_emb": pooled_prompt_emb, "guidance": guidance, "progress_id": progress_id}
-        if pooled_prompt_emb.shape[0] != 1:  # several prompts at once: their modulation is made at each step
-            return _velocity(dit=dit, **arguments)
-        table = self._made(dit, pooled_prompt_emb, guidance, first=progress_id == 0)
-        if progress_id == len(self._scheduler.timesteps) - 1:
-            self._engine.ends_soon()
-        with self._engine.modulation.at(table, progress_id):
-            return _velocity(dit=dit, **arguments)
-
-    def _made(self, dit: SizedDiT, pooled: Tensor, guidance: Tensor, *, first: bool) -> Tensor:
-        """(steps, width): the table of this picture, made at its first step or when the prompt is another one."""
-        known = self._table
-        if not first and known is not None and known[0] is pooled and known[1] is guidance:
-            return known[2]
-        self._table = None  # its memory first
-        steps = self._scheduler.timesteps.to(device=pooled.device, dtype=pooled.dtype)
-        conditioning = dit.time_embedder(steps, pooled.dtype) + dit.pooled_text_embedder(pooled)
-        if dit.guidance_embedder is not None:
-            conditioning = conditioning + dit.guidance_embedder(guidance * 1000, pooled.dtype)
-        self._table = pooled, guidance, self._engine.modulation.table(conditioning)
-        return self._table[2]
-
-
-def _velocity(**arguments: Any) -> Tensor:
-    velocity: Tensor = model_fn_flux_image(**arguments)
-    return velocity
 
 
 def _empty_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtype) -> FluxImagePipeline:
@@ -280,26 +244,9 @@ def load_generator(folder: Path, *, device: str | None = None, tuning: Tuning | 
         # event loop and a browser on two cores, because they wait by spinning (2026-11).
         torch.set_num_threads(1)
     with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
-        if place.type != "cuda" and tuning == Tuning(compiled=tuning.compiled, cache=tuning.cache):
+        if place.type != "cuda" and tuning.is_plain:
             generator = FluxGenerator(weights, build_pipeline(weights, device=place, dtype=dtype))
         else:
-            options = tuning.options(place, dtype)
-            generator = FluxGenerator(weights, *build_engine(weights, options))
+            generator = FluxGenerator(weights, *build_engine(weights, options_for(tuning, place, dtype)))
     log.info("Loaded %s on %s in %s", weights.profile.name, place, dtype)
     return generator
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device asked for, or the best; raise DeviceMissing if torch cannot use it here."""
-    device = torch.device(name or best_device())
-    backend = torch.get_device_module(device.type)
-    if device.type != "cpu" and not (backend.is_available() and (device.index or 0) < backend.device_count()):
-        raise DeviceMissing(f"There is no device {device} that torch can use here; the best is {best_device()}.")
-    return device
-
-
-def best_device() -> str:
-    """The fastest device that torch can use here."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

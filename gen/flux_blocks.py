@@ -26,14 +26,14 @@ def joint_block(heads: int, linear: Linear) -> Block:
 
     def run(
         weights: Views,
-        image: Tensor,
-        text: Tensor,
+        streams: tuple[Tensor, Tensor],
         modulation: Tensor,
         rotation: Tensor,
         mask: Tensor | None = None,
         adapter: Adapter = None,
     ) -> tuple[Tensor, Tensor]:
-        """Image (B, N, D), text (B, T, D), modulation (1 or B, 12 D): a's shift, scale, gate twice, then b's."""
+        """Image (B, N, D) and text (B, T, D); modulation (1 or B, 12 D): shift, scale, gate twice for a, then b."""
+        image, text = streams
         first, second = modulation[:, None].chunk(2, dim=-1)
         a, b = first.chunk(6, dim=-1), second.chunk(6, dim=-1)
         qkv_a = linear(weights, "attn.a_to_qkv", _modulated(image, a[0], a[1]))
@@ -58,14 +58,14 @@ def single_block(heads: int, linear: Linear) -> Block:
 
     def run(
         weights: Views,
-        joined: Tensor,
-        text: Tensor,
+        streams: tuple[Tensor, Tensor],
         modulation: Tensor,
         rotation: Tensor,
         mask: Tensor | None = None,
         adapter: Adapter = None,
     ) -> tuple[Tensor, Tensor]:
-        """Joined (B, T + N, D), text only handed on, modulation (1 or B, 3 D): shift, scale, gate."""
+        """Streams joined (B, T + N, D) and text, only handed on; modulation (1 or B, 3 D): shift, scale, gate."""
+        joined, text = streams
         shift, scale, gate = modulation[:, None].chunk(3, dim=-1)
         width = joined.shape[-1]
         wide = linear(weights, "to_qkv_mlp", _modulated(joined, shift, scale))
@@ -84,7 +84,7 @@ def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 def _heads(weights: Views, qkv: Tensor, heads: int, q_norm: str, k_norm: str) -> tuple[Tensor, Tensor, Tensor]:
     """(B, N, 3 D) → q, k, v (B, N, heads, D / heads), q and k normalized."""
-    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(2)
+    q, k, v = qkv.view(*qkv.shape[:2], 3, heads, -1).unbind(2)
     return _rms(q, weights[f"{q_norm}.weight"]), _rms(k, weights[f"{k_norm}.weight"]), v
 
 
@@ -96,21 +96,26 @@ def _rms(x: Tensor, weight: Tensor) -> Tensor:
 def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
     """Turn pairs of x (B, N, heads, d) by rotation (B, 1, N, d / 2, 2, 2) float32, as RoPE does."""
     turn = rotation.transpose(1, 2)  # (B, N, 1, d / 2, 2, 2)
-    pairs = x.float().unflatten(-1, (-1, 1, 2))
-    return (turn[..., 0] * pairs[..., 0] + turn[..., 1] * pairs[..., 1]).flatten(-2).to(x.dtype)
+    pairs = x.float().reshape(*x.shape[:-1], -1, 1, 2)
+    turned: Tensor = turn[..., 0] * pairs[..., 0] + turn[..., 1] * pairs[..., 1]
+    return turned.reshape(x.shape).to(x.dtype)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """(B, N, heads, d) each → (B, N, heads d)."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    seen: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    joined: Tensor = seen.transpose(1, 2).reshape(seen.shape[0], seen.shape[2], -1)
+    return joined
 
 
 def _adapted(seen: Tensor, q: Tensor, adapter: Adapter) -> Tensor:
     """Add what an IP-Adapter's picture says to these queries (B, N, heads, d)."""
     if adapter is None:
         return seen
-    return seen + adapter["scale"] * _attention(q, adapter["ip_k"].transpose(1, 2), adapter["ip_v"].transpose(1, 2), None)
+    keys, values = adapter["ip_k"].transpose(1, 2), adapter["ip_v"].transpose(1, 2)
+    added: Tensor = adapter["scale"] * _attention(q, keys, values, None)
+    return seen + added
 
 
 def _mlp(weights: Views, name: str, x: Tensor, linear: Linear) -> Tensor:

@@ -8,7 +8,7 @@ once a picture. Knows parts of a model as modules without memory and their check
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -115,11 +115,15 @@ def _modulation_sources(parts: Parts, *, wide: torch.dtype) -> Iterator[Source]:
 
 def _dit_sources(parts: Parts, *, stored: torch.dtype, wide: torch.dtype) -> Iterator[Source]:
     read = parts.checkpoints["dit"]
-    rest = layout_of(parts.dit, stored=wide, wide=wide, skip=lambda name: name.startswith(tuple(f"{k}." for k in LISTS)))
+    rest = layout_of(parts.dit, stored=wide, wide=wide, skip=_starts(tuple(f"{kind}." for kind in LISTS)))
     yield Source(name="dit", layout=rest, read=read.reader())
     for kind in LISTS:
         blocks = list(parts.dit.get_submodule(kind).children())
         hoisted = tuple(f"{name}." for name in _MODULATION[kind])
-        layout = layout_of(blocks[0], stored=stored, wide=wide, skip=lambda name, h=hoisted: name.startswith(h))
+        layout = layout_of(blocks[0], stored=stored, wide=wide, skip=_starts(hoisted))
         for index in range(len(blocks)):
             yield Source(name=f"dit.{kind}.{index}", layout=layout, read=read.reader(f"{kind}.{index}."))
+
+
+def _starts(prefixes: tuple[str, ...]) -> Callable[[str], bool]:
+    return lambda name: name.startswith(prefixes)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -21,8 +23,12 @@ from gen.engine import Engine
 from gen.errors import BadPicture, OutOfMemory
 from gen.png import Recipe, encode_png
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
+from gen.streaming.planner import gib
+from gen.streaming.sizes import Wanted
 from gen.weights import Weights, sha256
 
+log = logging.getLogger(__name__)
+SMALLER_PLAN = 0.85  # of the budget, for the second try when memory ran out
 DEMO_HINT = "README.md tells how to connect the real one."
 
 
@@ -47,8 +53,7 @@ class FluxGenerator:
         """
         self.profile.check(request)
         started = time.perf_counter()
-        picture = self._denoise(request, _Steps(request.steps, started, on_step))
-        _check_picture(picture)
+        picture = self._drawn(request, _Steps(request.steps, started, on_step, device=self._pipe.device))
         png = encode_png(picture, self._recipe(request))
         return ImageResult(
             png=png,
@@ -61,10 +66,39 @@ class FluxGenerator:
     def close(self) -> None:
         """Free the model's memory."""
         del self._pipe
+        if self._engine is not None:
+            self._engine.close()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
+    def _drawn(self, request: ImageRequest, steps: _Steps) -> Image.Image:
+        """A picture that is one. Numbers that broke in float8 get one more try with exact sums."""
+        picture = self._fitted(request, steps)
+        try:
+            _check_picture(picture)
+        except BadPicture as error:
+            if self._engine is None or not self._engine.is_narrow:
+                raise
+            log.warning("%s It is drawn again with bfloat16 sums.", error)
+            with self._engine.exactly():
+                picture = self._fitted(request, steps)
+            _check_picture(picture)
+        return picture
+
+    def _fitted(self, request: ImageRequest, steps: _Steps) -> Image.Image:
+        """Draw within the budget; where that was too small after all, once more with a smaller plan."""
+        if self._engine is None:
+            return self._denoise(request, steps)
+        wanted = Wanted(width=request.width, height=request.height, steps=request.steps)
+        try:
+            with self._engine.running(wanted):
+                return self._denoise(request, steps)
+        except OutOfMemory as error:
+            log.warning("%s It is drawn again with a smaller plan.", error)
+        with self._engine.running(wanted, shrink=SMALLER_PLAN):
+            return self._denoise(request, steps)
+
+    @torch.no_grad()  # not inference_mode: its tensors are of another kind to compiled graphs
     def _denoise(self, request: ImageRequest, steps: _Steps) -> Image.Image:
         try:
             picture = self._pipe(
@@ -78,7 +112,7 @@ class FluxGenerator:
                 progress_bar_cmd=steps,
             )
         except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"{request.size} needs more memory than this card has free.") from error
+            raise OutOfMemory(f"{request.size} needs more memory than this card has free.{_memory()}") from error
         assert isinstance(picture, Image.Image)
         return picture
 
@@ -111,14 +145,46 @@ def _check_picture(picture: Image.Image) -> None:
             raise BadPicture("The model drew nothing but one flat colour; another seed may do better.")
 
 
-class _Steps:
-    """Stands where DiffSynth expects its progress bar: reports each finished step."""
+def _memory() -> str:
+    """The numbers behind an out-of-memory error."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return ""
+    free, total = torch.cuda.mem_get_info()
+    held = torch.cuda.memory_reserved()
+    return f" Kiln holds {gib(held)}, {gib(free)} of {gib(total)} are free."
 
-    def __init__(self, steps: int, started: float, on_step: Callable[[StepReport], None]) -> None:
+
+class _Steps:
+    """Stands where DiffSynth expects its progress bar: reports each finished step.
+
+    Work for a card is only queued when DiffSynth goes on to the next step. So one step is queued ahead, and a step is
+    reported when the card has done it: a drawing that is stopped leaves at most the step that has begun.
+    """
+
+    def __init__(
+        self, steps: int, started: float, on_step: Callable[[StepReport], None], *, device: torch.device
+    ) -> None:
         self._steps, self._started, self._on_step = steps, started, on_step
+        self._on_card = torch.device(device).type == "cuda"
 
     def __call__(self, timesteps: Iterable[Tensor]) -> Iterator[Tensor]:
-        for step, timestep in enumerate(timesteps, start=1):
+        queued: deque[torch.cuda.Event] = deque()
+        done = 0
+        for timestep in timesteps:
             yield timestep
-            seconds = time.perf_counter() - self._started
-            self._on_step(StepReport(step=step, steps=self._steps, seconds=seconds))
+            if not self._on_card:
+                done += 1
+                self._report(done)
+                continue
+            queued.append(torch.cuda.Event(blocking=True))  # type: ignore[no-untyped-call]
+            queued[-1].record()
+            if len(queued) > 1:
+                queued.popleft().synchronize()
+                done += 1
+                self._report(done)
+        for event in queued:
+            event.synchronize()
+            self._report(done + 1)
+
+    def _report(self, step: int) -> None:
+        self._on_step(StepReport(step=step, steps=self._steps, seconds=time.perf_counter() - self._started))

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gen.flux_blocks import Adapter, Block
 from gen.float8 import Linear, StoredLinear
+from gen.flux_blocks import Adapter, Block
 from gen.modulation import Modulation
 from gen.streaming.slots import Slots
 
@@ -25,7 +25,8 @@ class FluxShell(nn.Module):
 
     def __init__(self, index: int, name: str, *, run: Block, slots: Slots, modulation: Modulation) -> None:
         super().__init__()
-        self._index, self._name, self._run, self._slots, self._modulation = index, name, run, slots, modulation
+        self._index, self._name, self._slots, self._modulation = index, name, slots, modulation
+        self.run = run  # replaced where sums must be exact
 
     def forward(
         self,
@@ -39,7 +40,8 @@ class FluxShell(nn.Module):
         """As DiffSynth calls its blocks; the conditioning is used only where no table was prepared."""
         row = self._modulation.row(self._index, conditioning)
         with self._slots.visit(self._name) as weights:
-            return self._run(weights, hidden_states, prompt_emb, row, image_rotary_emb, attn_mask, ipadapter_kwargs_list)
+            streams = hidden_states, prompt_emb
+            return self.run(weights, streams, row, image_rotary_emb, attn_mask, ipadapter_kwargs_list)
 
 
 class BoundShell(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -105,7 +106,9 @@ def pack(layout: Layout, read: Read, out: Tensor, *, device: torch.device) -> No
     A tensor that is float8 already is taken as it is, with the scales that `read` knows for it, or 1.
     """
     views = layout.views(out)
-    scales = {part.name for part in layout.parts if part.name.rpartition(".")[2] == "scale" and part.dtype == torch.float32}
+    scales = {
+        part.name for part in layout.parts if part.name.rpartition(".")[2] == "scale" and part.dtype == torch.float32
+    }
     for part in layout.parts:
         if part.name in scales:
             continue
@@ -152,13 +155,17 @@ def host_buffer(size: int) -> Tensor:
 
 def pin(buffer: Tensor) -> bool:
     """Lock a host buffer in memory so that the card copies it by itself; False where the system allows no more."""
-    cuda = torch.cuda.cudart()
-    return int(cuda.cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)) == 0
+    cuda = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    if int(cuda.cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)) == 0:
+        return True
+    with suppress(RuntimeError):  # CUDA tells an error a second time to whoever asks next: let that be this
+        torch.zeros(1, device="cuda")
+    return False
 
 
 def unpin(buffer: Tensor) -> None:
     """Undo `pin`; a locked buffer must not be given back to the system."""
-    torch.cuda.cudart().cudaHostUnregister(buffer.data_ptr())
+    torch.cuda.cudart().cudaHostUnregister(buffer.data_ptr())  # type: ignore[no-untyped-call]
 
 
 class Arena:

@@ -79,7 +79,7 @@ def writing(path: Path, *, about: dict[str, Any], layouts: dict[str, Layout]) ->
 
             def write(entry: Entry) -> None:
                 file.seek(places[entry.name])
-                file.write(memoryview(entry.host.numpy()))
+                file.write(_bytes(entry.host))
                 sums[entry.name] = checksum(entry.host)
 
             yield write
@@ -158,10 +158,9 @@ def _write_header(file: BinaryIO, about: dict[str, Any], layouts: dict[str, Layo
     kinds = list(dict.fromkeys(layouts.values()))
     entries = [
         {"name": name, "offset": place, "size": layouts[name].size, "layout": kinds.index(layouts[name])}
+        | {"sum": sums[name]}
         for name, place in _places(layouts)
     ]
-    for entry in entries:
-        entry["sum"] = sums[entry["name"]]
     header = {"about": about, "layouts": [describe(kind) for kind in kinds], "entries": entries}
     text = json.dumps(header).encode()
     if len(text) > DATA - _HEAD.size:
@@ -170,8 +169,12 @@ def _write_header(file: BinaryIO, about: dict[str, Any], layouts: dict[str, Layo
     file.write(_HEAD.pack(MAGIC, VERSION, len(text), zlib.crc32(text)) + text)
 
 
+def _bytes(buffer: Tensor) -> memoryview:
+    return memoryview(buffer.numpy().data)
+
+
 def _read_into(path: Path, place: int, buffer: Tensor) -> None:
-    into = memoryview(buffer.numpy())
+    into = _bytes(buffer)
     try:
         with path.open("rb", buffering=0) as file:
             done = 0

@@ -30,9 +30,7 @@ class PinnedRing:
     ) -> None:
         """Copy `host` to `target`, both (bytes,) uint8, once `after` has happened; `ready` happens when it is there."""
         if not self._pieces:
-            self._pieces = [
-                (torch.empty(PIECE, dtype=torch.uint8, pin_memory=True), torch.cuda.Event()) for _ in range(PIECES)
-            ]
+            self._pieces = [(torch.empty(PIECE, dtype=torch.uint8, pin_memory=True), _event()) for _ in range(PIECES)]
         self._sent[name] = self._thread.submit(self._send, host, target, after, ready)
 
     def wait(self, name: str) -> None:
@@ -57,3 +55,7 @@ class PinnedRing:
                 target[begin:end].copy_(piece[: end - begin], non_blocking=True)
                 taken.record(self._copies)
             ready.record(self._copies)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -41,7 +41,7 @@ class Slots:
         self._next: dict[str, str] = {}
         self._asked = ""  # the entry whose copy was begun last
         on_card = device.type == "cuda"
-        self._copies = torch.cuda.Stream(device) if on_card else None
+        self._copies = torch.cuda.Stream(device) if on_card else None  # type: ignore[no-untyped-call]
         self._ring = PinnedRing(device, self._copies) if self._copies is not None else None
 
     def settle(self, *, resident: Iterable[str], slots: int, size: int) -> None:
@@ -130,10 +130,9 @@ class Slots:
             buffer.fill_(POISON)
         if self._copies is None:
             return _Slot(buffer=buffer, ready=None, free=None)
-        slot = _Slot(buffer=buffer, ready=torch.cuda.Event(), free=torch.cuda.Event())
-        assert slot.free is not None
-        slot.free.record()  # the memory may have had another owner on the current stream
-        return slot
+        ready, free = torch.cuda.Event(), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        free.record()  # the memory may have had another owner on the current stream
+        return _Slot(buffer=buffer, ready=ready, free=free)
 
     def _place(self, entry: Entry) -> tuple[Tensor, dict[str, Tensor]]:
         buffer = torch.empty(entry.layout.size, dtype=torch.uint8, device=self._device)
