@@ -201,9 +201,12 @@ def test_a_packing_that_fails_leaves_no_file(setup: _Setup, monkeypatch: pytest.
 
 def test_a_reader_never_sees_a_file_that_is_being_written(setup: _Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
-    monkeypatch.setattr(
-        packing, "pack", lambda *a, **k: (seen.append([p.suffix for p in setup.cache.iterdir()]), pack(*a, **k))
-    )
+
+    def look(*given: Any, **named: Any) -> None:
+        seen.append([path.suffix for path in setup.cache.iterdir()])
+        pack(*given, **named)
+
+    monkeypatch.setattr(packing, "pack", look)
     setup.open()
     assert seen == [[".partial"], [".partial"]]
 

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from gen.errors import BadPicture, GenerationCancelled, OutOfMemory
 from gen.flux import load_generator
 from gen.generator import FluxGenerator
+from gen.lora_names import linears
 from gen.request import StepReport
 from gen.streaming.planner import Rung
 from gen.streaming.sizes import Precision
 from gen.tuning import Tuning
-from gen.weights import DEMO_WEIGHTS, sha256
+from gen.weights import DEMO_WEIGHTS, FluxShape, sha256
 from tests.gen.engine_models import EVERYTHING, DemoEngine
 
 PRECISIONS = [None, Precision.BFLOAT16, Precision.FLOAT8]
@@ -159,3 +161,37 @@ def test_blocks_and_prompts_and_seeds_share_two_graphs() -> None:
 
 def test_the_recipe_knows_the_checkpoint(demo: DemoEngine) -> None:
     assert demo.engine.arena.sha256 == sha256(DEMO_WEIGHTS / "kiln-demo.safetensors")
+
+
+def _branches(shape: FluxShape, rank: int, *, seed: int = 1) -> dict[str, tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        module: (
+            torch.randn(rank, inputs, generator=generator) * 0.1,
+            torch.randn(outputs, rank, generator=generator) * 0.1,
+        )
+        for module, (inputs, outputs) in linears(shape).items()
+    }
+
+
+def test_a_lora_streamed_or_resident_is_the_merged_model() -> None:
+    made, plain = DemoEngine(), load_generator(DEMO_WEIGHTS, device="cpu")
+    without, branches = made.latents(EVERYTHING), _branches(made.weights.shape, 4)
+    for module, (down, up) in branches.items():
+        plain._pipe.dit.get_submodule(module).weight.data += up @ down
+    kept = []
+    plain._pipe.vae_decoder.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
+    plain.draw(plain.profile.request("a red house", seed=1, size="128x128", steps=2), on_step=_ignore)
+    made.engine.adapt(branches)
+    with_lora = made.latents()
+    assert torch.allclose(with_lora, kept[0], atol=2e-3)
+    assert not torch.allclose(with_lora, without, atol=0.1)
+    assert torch.equal(made.latents(Rung(resident=(1, 4, 6), slots=2, vae_tile=None)), with_lora)
+    made.engine.adapt(_branches(made.weights.shape, 4, seed=2))
+    other = made.latents()
+    assert not torch.equal(other, with_lora)
+    assert torch.equal(made.latents(EVERYTHING), other)
+    made.engine.adapt(branches)
+    assert torch.equal(made.latents(), with_lora)
+    made.engine.adapt(None)
+    assert torch.equal(made.latents(), without)
