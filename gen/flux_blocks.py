@@ -40,9 +40,12 @@ def joint_block(heads: int, linear: Linear) -> Block:
         qkv_b = linear(weights, "attn.b_to_qkv", _modulated(text, b[0], b[1]))
         q_a, k_a, v_a = _heads(weights, qkv_a, heads, "attn.norm_q_a", "attn.norm_k_a")
         q_b, k_b, v_b = _heads(weights, qkv_b, heads, "attn.norm_q_b", "attn.norm_k_b")
-        q, k, v = torch.cat((q_b, q_a), dim=1), torch.cat((k_b, k_a), dim=1), torch.cat((v_b, v_a), dim=1)
-        seen = _attention(_rotated(q, rotation), _rotated(k, rotation), v, mask)
         length = text.shape[1]
+        turn_b, turn_a = rotation[:, :, :length], rotation[:, :, length:]
+        # Turned before they are joined: joined first, they would be written twice.
+        q = torch.cat((_rotated(q_b, turn_b), _rotated(q_a, turn_a)), dim=1)
+        k = torch.cat((_rotated(k_b, turn_b), _rotated(k_a, turn_a)), dim=1)
+        seen = _attention(q, k, torch.cat((v_b, v_a), dim=1), mask)
         seen_a = _adapted(seen[:, length:], q_a, adapter)
         image = image + a[2] * linear(weights, "attn.a_to_out", seen_a)
         text = text + b[2] * linear(weights, "attn.b_to_out", seen[:, :length])
