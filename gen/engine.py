@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from gen.adapting import Branches, fill, lay_out_branches
-from gen.float8 import Linear, exact_linear, pick_linear
+from gen.float8 import exact_linear
 from gen.flux_blocks import Block, joint_block, single_block
 from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
 from gen.modulation import Modulation
@@ -28,6 +28,7 @@ from gen.streaming.packing import Packing, open_arena
 from gen.streaming.planner import Planner, Rung, gib
 from gen.streaming.sizes import Precision, Wanted
 from gen.streaming.slots import Slots
+from gen.sums import ExactSums, has_float8_cores, pick_sums
 from gen.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Engine:
     @property
     def is_narrow(self) -> bool:
         """True if sums are made of eight-bit numbers."""
-        return pick_linear(self._options.device) is not exact_linear and self._options.precision is Precision.FLOAT8
+        return has_float8_cores(self._options.device) and self._options.precision is Precision.FLOAT8
 
     @property
     def tile(self) -> int | None:
@@ -110,7 +111,7 @@ class Engine:
     def exactly(self) -> Iterator[None]:
         """Sums in the activations' dtype instead of float8, with the same stored weights."""
         usual = [shell.run for shell in self._shells]
-        joint, single = self._blocks(exact_linear)
+        joint, single = self._blocks(ExactSums())
         for index, shell in enumerate(self._shells):
             shell.run = joint if index < self._shape.joint_blocks else single
         try:
@@ -202,7 +203,7 @@ class Engine:
     def _furnish(self, parts: Parts) -> None:
         """Put shells where the modules have blocks, and the arena's tensors where they keep weights."""
         device, dtype = self._options.device, self._options.dtype
-        joint, single = self._blocks(pick_linear(device))
+        joint, single = self._blocks(pick_sums(device))
         count = self._shape.joint_blocks
         self._shells = [
             FluxShell(index, name, run=joint if index < count else single, slots=self.slots, modulation=self.modulation)
@@ -215,8 +216,8 @@ class Engine:
             parts.dit.load_state_dict(dict(tensors), strict=True, assign=True)
         self._furnish_t5(parts.t5, device=device, dtype=dtype)
 
-    def _blocks(self, linear: Linear) -> tuple[Block, Block]:
-        joint, single = joint_block(self._shape.heads, linear), single_block(self._shape.heads, linear)
+    def _blocks(self, sums: ExactSums) -> tuple[Block, Block]:
+        joint, single = joint_block(self._shape.heads, sums), single_block(self._shape.heads, sums)
         if not self._options.compiled:
             return joint, single
         return _compiled(joint), _compiled(single)

@@ -150,7 +150,7 @@ def _scale_of(scale: str, read: Read) -> Tensor:
 
 def host_buffer(size: int) -> Tensor:
     """Memory of exactly `size` bytes, (size,) uint8, not yet touched."""
-    memory = mmap.mmap(-1, max(size, 1))
+    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: fewer faults, and quicker to pin
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)[:size]

@@ -8,8 +8,8 @@ from diffsynth.models.flux_dit import FluxJointTransformerBlock, FluxSingleTrans
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from gen.float8 import exact_linear
 from gen.flux_blocks import joint_block, single_block
+from gen.sums import ExactSums
 
 DIM, HEADS, TEXT, IMAGE = 64, 4, 6, 12
 
@@ -43,7 +43,7 @@ def test_a_joint_block_is_diffsynths(masked: bool, adapted: bool) -> None:
     more = _more(masked, adapted)
     wanted = block(image, text, conditioning, rotation, more[0], ipadapter_kwargs_list=more[1])
     weights = dict(block.named_parameters())
-    found = joint_block(HEADS, exact_linear)(weights, (image, text), _modulation(block, conditioning), rotation, *more)
+    found = joint_block(HEADS, ExactSums())(weights, (image, text), _modulation(block, conditioning), rotation, *more)
     for one, other in zip(found, wanted, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
@@ -56,9 +56,7 @@ def test_a_single_block_is_diffsynths(masked: bool, adapted: bool) -> None:
     joined, more = torch.cat((text, image), dim=1), _more(masked, adapted, tokens=TEXT + IMAGE)
     wanted = block(joined, text, conditioning, rotation, more[0], ipadapter_kwargs_list=more[1])
     weights = dict(block.named_parameters())
-    found = single_block(HEADS, exact_linear)(
-        weights, (joined, text), _modulation(block, conditioning), rotation, *more
-    )
+    found = single_block(HEADS, ExactSums())(weights, (joined, text), _modulation(block, conditioning), rotation, *more)
     assert torch.allclose(found[0], wanted[0], atol=1e-5)
     assert found[1] is text
 
