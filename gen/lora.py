@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def list_loras(folder: Path) -> list[str]:
 
 
 def read_lora(folder: Path, name: str, shape: FluxShape) -> Lora:
-    """Read the LoRA of that name; raise InvalidRequest for a name that is none, or a file that does not fit the model."""
+    """Read the LoRA of that name; raise InvalidRequest for a name that is none, or a file that does not fit."""
     if _NAME.fullmatch(name) is None or name not in list_loras(folder):
         raise InvalidRequest(f"There is no LoRA named {name[:80]!r}.")
     path = folder / f"{name}.safetensors"
@@ -67,8 +67,10 @@ def read_lora(folder: Path, name: str, shape: FluxShape) -> Lora:
             if not 0 < len(keys) <= KEYS_MAX:
                 raise _unfit(name, f"it has {len(keys):,} tensors, 1 to {KEYS_MAX:,} are possible")
             parts = _sort(name, keys, targets(shape))
-            pieces = tuple(_piece(name, target, {role: (key, file.get_tensor(key)) for role, key in roles.items()})
-                           for target, roles in parts.values())
+            pieces = tuple(
+                _piece(name, target, {role: (key, file.get_tensor(key)) for role, key in roles.items()})
+                for target, roles in parts.values()
+            )
     except (OSError, SafetensorError) as error:
         raise InvalidRequest(f"The LoRA {name} is damaged, or not a safetensors file.") from error
     if not pieces:
@@ -84,7 +86,9 @@ def combine(loras: Sequence[tuple[Lora, float]], shape: FluxShape, *, rank: int 
     """
     for lora, strength in loras:
         if not -STRENGTH_MAX <= strength <= STRENGTH_MAX:  # false for NaN too
-            raise InvalidRequest(f"The strength of {lora.name} is {-STRENGTH_MAX:g} to {STRENGTH_MAX:g}; it is {strength:g}.")
+            raise InvalidRequest(
+                f"The strength of {lora.name} is {-STRENGTH_MAX:g} to {STRENGTH_MAX:g}; it is {strength:g}."
+            )
     by_module: dict[str, list[tuple[Piece, float]]] = {}
     for lora, strength in loras:
         for piece in lora.pieces:
@@ -109,7 +113,7 @@ def bucket(rank: int) -> int:
 
 
 def _sort(name: str, keys: Sequence[str], known: Mapping[str, Target]) -> dict[str, tuple[Target, dict[str, str]]]:
-    """The file's keys by what they change: target's name → target, role → key. The first key that fits nothing is told."""
+    """The file's keys by what they change: target's name → target, role → key. The first that fits nothing is told."""
     parts: dict[str, tuple[Target, dict[str, str]]] = {}
     for key in keys:
         if is_of_text_encoder(key):
@@ -165,7 +169,9 @@ def _join(pieces: Sequence[tuple[Piece, float]], size: tuple[int, int], rank: in
 
 def _zeros(none: dict[tuple[int, int], Tensor], size: tuple[int, int], rank: int) -> tuple[Tensor, Tensor]:
     """A branch that does nothing; branches of one size share their memory."""
-    return tuple(none.setdefault(shape, torch.zeros(shape, dtype=torch.bfloat16)) for shape in ((rank, size[0]), (size[1], rank)))  # type: ignore[return-value]
+    return tuple(
+        none.setdefault(shape, torch.zeros(shape, dtype=torch.bfloat16)) for shape in ((rank, size[0]), (size[1], rank))
+    )  # type: ignore[return-value]
 
 
 def _unfit(name: str, why: str) -> InvalidRequest:

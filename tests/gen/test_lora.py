@@ -39,7 +39,10 @@ def _close(found: Tensor, wanted: Tensor) -> None:
     assert (found - wanted).norm() <= 0.01 * wanted.norm()  # bfloat16 has eight bits
 
 
-KOHYA = ("lora_unet_double_blocks_1_img_attn_qkv.lora_down.weight", "lora_unet_double_blocks_1_img_attn_qkv.lora_up.weight")
+KOHYA = (
+    "lora_unet_double_blocks_1_img_attn_qkv.lora_down.weight",
+    "lora_unet_double_blocks_1_img_attn_qkv.lora_up.weight",
+)
 BFL = ("double_blocks.1.img_attn.qkv.lora_A.weight", "double_blocks.1.img_attn.qkv.lora_B.weight")
 COMFY = tuple("diffusion_model." + key for key in BFL)
 PEFT = ("blocks.1.attn.a_to_qkv.lora_A.default.weight", "blocks.1.attn.a_to_qkv.lora_B.default.weight")
@@ -152,8 +155,14 @@ def _other_model(down: Tensor, up: Tensor) -> dict[str, Tensor]:
 
 DAMAGES: list[tuple[Callable[[Tensor, Tensor], dict[str, Tensor]], str]] = [
     (_other_model, "lora_unet_down_blocks_0_attentions_0.lora_down.weight' changes nothing that the model has"),
-    (lambda d, u: {BFL[0]: d, BFL[1]: u, BFL[0].replace("lora_A.weight", "dora_scale"): u}, "dora_scale' changes nothing"),
-    (lambda d, u: {BFL[0]: d, BFL[1].replace("blocks.1", "blocks.7"): u}, "double_blocks.7.img_attn.qkv.lora_B.weight'"),
+    (
+        lambda d, u: {BFL[0]: d, BFL[1]: u, BFL[0].replace("lora_A.weight", "dora_scale"): u},
+        "dora_scale' changes nothing",
+    ),
+    (
+        lambda d, u: {BFL[0]: d, BFL[1].replace("blocks.1", "blocks.7"): u},
+        "double_blocks.7.img_attn.qkv.lora_B.weight'",
+    ),
     (lambda d, u: {BFL[0]: d}, "lora_A.weight' has no counterpart"),
     (lambda d, u: {BFL[0]: d[:, :16], BFL[1]: u}, r"is \(4, 16\), and should be \(4, 32\)"),
     (lambda d, u: {BFL[0]: d, BFL[1]: u[:64]}, r"is \(64, 4\), and should be \(96, 4\)"),
@@ -162,7 +171,10 @@ DAMAGES: list[tuple[Callable[[Tensor, Tensor], dict[str, Tensor]], str]] = [
     (lambda d, u: {BFL[0]: d * float("nan"), BFL[1]: u}, "values that are no finite numbers"),
     (lambda d, u: {BFL[0]: d, BFL[1]: u.to(torch.int8)}, "values that are no finite numbers"),
     (lambda d, u: {BFL[0]: d, BFL[1]: u, KOHYA[0]: d}, "are the same thing"),
-    (lambda d, u: {BFL[0]: d, BFL[1]: u, BFL[0].replace("lora_A.weight", "alpha"): u}, "alpha' is not one finite number"),
+    (
+        lambda d, u: {BFL[0]: d, BFL[1]: u, BFL[0].replace("lora_A.weight", "alpha"): u},
+        "alpha' is not one finite number",
+    ),
     (lambda d, u: {"lora_te1_text_model_encoder.lora_down.weight": d}, "it changes the text encoders alone"),
 ]
 
@@ -181,7 +193,9 @@ def test_the_text_encoders_part_is_left_out_and_counted(tmp_path: Path) -> None:
     assert (len(lora.pieces), lora.left_out) == (1, 1)
 
 
-@pytest.mark.parametrize("name", ["../style", "/etc/passwd", "", ".", "..", "style.safetensors", "a" * 200, "no\x00", "other"])
+@pytest.mark.parametrize(
+    "name", ["../style", "/etc/passwd", "", ".", "..", "style.safetensors", "a" * 200, "no\x00", "other"]
+)
 def test_a_name_that_is_none_is_refused_and_reads_nothing(tmp_path: Path, name: str) -> None:
     (tmp_path / "loras").mkdir()
     down, up = _pair(96, 32)
