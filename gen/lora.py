@@ -55,7 +55,7 @@ def list_loras(folder: Path) -> list[str]:
 
 
 def read_lora(folder: Path, name: str, shape: FluxShape) -> Lora:
-    """Read the LoRA of that name; raise InvalidRequest for a name that is none, or a file that does not fit the model."""
+    """Read the LoRA of that name; raise InvalidRequest for a name that is none, or a file that does not fit."""
     if _NAME.fullmatch(name) is None or name not in list_loras(folder):
         raise InvalidRequest(f"There is no LoRA named {name[:80]!r}.")
     path = folder / f"{name}.safetensors"
@@ -113,7 +113,7 @@ def bucket(rank: int) -> int:
 
 
 def _sort(name: str, keys: Sequence[str], known: Mapping[str, Target]) -> dict[str, tuple[Target, dict[str, str]]]:
-    """The file's keys by what they change: target's name → target, role → key. The first key that fits nothing is told."""
+    """The file's keys by what they change: target's name → target, role → key. The first that fits nothing is told."""
     parts: dict[str, tuple[Target, dict[str, str]]] = {}
     for key in keys:
         if is_of_text_encoder(key):
