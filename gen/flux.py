@@ -19,7 +19,7 @@ from diffsynth.models import flux_dit, flux_vae
 from diffsynth.models.flux_text_encoder_clip import CLIPEncoderLayer, FluxTextEncoderClip
 from diffsynth.models.flux_text_encoder_t5 import FluxTextEncoderT5
 from diffsynth.models.general_modules import TimestepEmbeddings
-from diffsynth.pipelines.flux_image import FluxImagePipeline, model_fn_flux_image
+from diffsynth.pipelines.flux_image import FluxImagePipeline, FluxImageUnit_PromptEmbedder, model_fn_flux_image
 from diffsynth.utils.state_dict_converters import flux_dit as dit_keys
 from diffsynth.utils.state_dict_converters import flux_text_encoder_clip as clip_keys
 from diffsynth.utils.state_dict_converters import flux_text_encoder_t5 as t5_keys
@@ -35,12 +35,14 @@ from gen.engine import Engine, Options
 from gen.errors import WeightsMissing
 from gen.flux_sources import Parts
 from gen.generator import FluxGenerator
-from gen.hoisting import Decoder, HoistedModel
+from gen.hoisting import Decoder, HoistedModel, WatchedModel
+from gen.text import Encoded, PromptCache
 from gen.tuning import Tuning
 from gen.weights import FluxShape, Weights, find_weights
 
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
+PROMPTS_BYTES = 256 * 2**20  # of the host's memory for encoded prompts, about sixty
 
 
 class SizedDiT(flux_dit.FluxDiT):  # type: ignore[misc]
@@ -163,6 +165,7 @@ def build_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtype
         files = _files(weights, name)
         state = {key: tensor.to(device, dtype) for key, tensor in convert(_read(files)).items()}
         setattr(pipe, place, _fill(build, weights.shape, state, files[0]))
+    pipe.model_fn = WatchedModel(model_fn_flux_image, scheduler=pipe.scheduler)
     return pipe.eval().requires_grad_(False)
 
 
@@ -186,7 +189,24 @@ def _empty_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtyp
     pipe = FluxImagePipeline(device=device, torch_dtype=dtype)
     pipe.tokenizer_1 = _tokenizer(CLIPTokenizer, weights.clip_tokenizer)
     pipe.tokenizer_2 = _tokenizer(T5Tokenizer, weights.t5_tokenizer)
+    prompts = PromptCache(PROMPTS_BYTES)
+    for unit in pipe.units:
+        if isinstance(unit, FluxImageUnit_PromptEmbedder):
+            unit.encode_prompt = _remembering(prompts, unit.encode_prompt)
     return pipe
+
+
+def _remembering(prompts: PromptCache, encode: Callable[..., Encoded]) -> Callable[..., Encoded]:
+    """DiffSynth's encoding of a prompt, skipped for a prompt that is remembered."""
+
+    def encoded(*, prompt: str, device: torch.device, t5_sequence_length: int, **rest: Any) -> Encoded:
+        def make() -> Encoded:
+            made = encode(prompt=prompt, device=device, t5_sequence_length=t5_sequence_length, **rest)
+            return tuple(tensor.cpu() for tensor in made)
+
+        return tuple(tensor.to(device) for tensor in prompts.encode(prompt, f"{t5_sequence_length} tokens", make))
+
+    return encoded
 
 
 def _files(weights: Weights, part: str) -> tuple[Path, ...]:

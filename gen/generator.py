@@ -9,8 +9,7 @@ import hashlib
 import importlib.metadata
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,11 +17,14 @@ from PIL import Image
 from torch import Tensor
 
 from gen import __version__
+from gen.checks import check_picture
 from gen.demo.captions import unknown_words
 from gen.engine import Engine
 from gen.errors import BadPicture, OutOfMemory
 from gen.png import Recipe, encode_png
+from gen.preview import fit, pixels
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
+from gen.steps import Steps
 from gen.streaming.planner import gib
 from gen.streaming.sizes import Wanted
 from gen.weights import Weights, sha256
@@ -38,6 +40,8 @@ class FluxGenerator:
     def __init__(self, weights: Weights, pipe: Any, engine: Engine | None = None) -> None:
         self._weights, self._pipe, self._engine = weights, pipe, engine
         self._sha256 = engine.arena.sha256 if engine else sha256(weights.dit)
+        with torch.no_grad():
+            self._colours = fit(pipe.vae_decoder, device=torch.device(pipe.device), dtype=pipe.torch_dtype)
         packages = ("diffsynth", "torch")
         self._versions = {"kiln": __version__} | {name: importlib.metadata.version(name) for name in packages}
 
@@ -53,7 +57,7 @@ class FluxGenerator:
         """
         self.profile.check(request)
         started = time.perf_counter()
-        picture = self._drawn(request, _Steps(request.steps, started, on_step, device=self._pipe.device))
+        picture = self._drawn(request, self._steps(request, started, on_step))
         png = encode_png(picture, self._recipe(request))
         return ImageResult(
             png=png,
@@ -71,21 +75,21 @@ class FluxGenerator:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _drawn(self, request: ImageRequest, steps: _Steps) -> Image.Image:
+    def _drawn(self, request: ImageRequest, steps: Steps) -> Image.Image:
         """A picture that is one. Numbers that broke in float8 get one more try with exact sums."""
-        picture = self._fitted(request, steps)
         try:
-            _check_picture(picture)
+            picture = self._fitted(request, steps)
+            check_picture(picture)
         except BadPicture as error:
             if self._engine is None or not self._engine.is_narrow:
                 raise
             log.warning("%s It is drawn again with bfloat16 sums.", error)
             with self._engine.exactly():
                 picture = self._fitted(request, steps)
-            _check_picture(picture)
+            check_picture(picture)
         return picture
 
-    def _fitted(self, request: ImageRequest, steps: _Steps) -> Image.Image:
+    def _fitted(self, request: ImageRequest, steps: Steps) -> Image.Image:
         """Draw within the budget; where that was too small after all, once more with a smaller plan."""
         if self._engine is None:
             return self._denoise(request, steps)
@@ -99,7 +103,7 @@ class FluxGenerator:
             return self._denoise(request, steps)
 
     @torch.no_grad()  # not inference_mode: its tensors are of another kind to compiled graphs
-    def _denoise(self, request: ImageRequest, steps: _Steps) -> Image.Image:
+    def _denoise(self, request: ImageRequest, steps: Steps) -> Image.Image:
         try:
             picture = self._pipe(
                 prompt=request.prompt,
@@ -115,6 +119,17 @@ class FluxGenerator:
             raise OutOfMemory(f"{request.size} needs more memory than this card has free.{_memory()}") from error
         assert isinstance(picture, Image.Image)
         return picture
+
+    def _steps(self, request: ImageRequest, started: float, on_step: Callable[[StepReport], None]) -> Steps:
+        def told(step: int, preview: bytes) -> None:
+            seconds = time.perf_counter() - started
+            on_step(StepReport(step=step, steps=request.steps, seconds=seconds, preview=preview))
+
+        return Steps(told, look=self._look, device=torch.device(self._pipe.device))
+
+    def _look(self) -> Tensor:
+        """What the picture is going to be, (h, w, 3) uint8 on the device."""
+        return pixels(self._pipe.model_fn.estimate, self._colours)
 
     def _recipe(self, request: ImageRequest) -> Recipe:
         return Recipe(
@@ -136,15 +151,6 @@ class FluxGenerator:
         return None
 
 
-def _check_picture(picture: Image.Image) -> None:
-    """Raise BadPicture for one flat colour; numbers that broke on the way decode to black."""
-    match picture.getcolors(maxcolors=1):
-        case [(_, (0, 0, 0))]:
-            raise BadPicture("The model drew a black picture: its weights are damaged, or its numbers overflowed.")
-        case [_]:
-            raise BadPicture("The model drew nothing but one flat colour; another seed may do better.")
-
-
 def _memory() -> str:
     """The numbers behind an out-of-memory error."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -152,39 +158,3 @@ def _memory() -> str:
     free, total = torch.cuda.mem_get_info()
     held = torch.cuda.memory_reserved()
     return f" Kiln holds {gib(held)}, {gib(free)} of {gib(total)} are free."
-
-
-class _Steps:
-    """Stands where DiffSynth expects its progress bar: reports each finished step.
-
-    Work for a card is only queued when DiffSynth goes on to the next step. So one step is queued ahead, and a step is
-    reported when the card has done it: a drawing that is stopped leaves at most the step that has begun.
-    """
-
-    def __init__(
-        self, steps: int, started: float, on_step: Callable[[StepReport], None], *, device: torch.device
-    ) -> None:
-        self._steps, self._started, self._on_step = steps, started, on_step
-        self._on_card = torch.device(device).type == "cuda"
-
-    def __call__(self, timesteps: Iterable[Tensor]) -> Iterator[Tensor]:
-        queued: deque[torch.cuda.Event] = deque()
-        done = 0
-        for timestep in timesteps:
-            yield timestep
-            if not self._on_card:
-                done += 1
-                self._report(done)
-                continue
-            queued.append(torch.cuda.Event(blocking=True))  # type: ignore[no-untyped-call]
-            queued[-1].record()
-            if len(queued) > 1:
-                queued.popleft().synchronize()
-                done += 1
-                self._report(done)
-        for event in queued:
-            event.synchronize()
-            self._report(done + 1)
-
-    def _report(self, step: int) -> None:
-        self._on_step(StepReport(step=step, steps=self._steps, seconds=time.perf_counter() - self._started))

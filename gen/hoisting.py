@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gen.checks import check_latents
 from gen.engine import Engine
 from gen.shells import Guest
 from gen.vae import decode_tiled
@@ -19,17 +20,33 @@ from gen.vae import decode_tiled
 ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-class HoistedModel:
-    """DiffSynth's model function with every step's modulation made beforehand, at the first step of a picture."""
+class WatchedModel:
+    """DiffSynth's model function; remembers what the finished picture is going to look like."""
+
+    def __init__(self, model: Callable[..., Tensor], *, scheduler: Any) -> None:
+        self._model, self._scheduler = model, scheduler
+        self.estimate: Tensor | None = None  # of the finished latents (1, 16, H/8, W/8), after each step
+
+    def __call__(self, *, latents: Tensor, progress_id: int, **rest: Any) -> Tensor:
+        """DiffSynth's own arguments → velocity (B, 16, H/8, W/8)."""
+        velocity = self._run(latents=latents, progress_id=progress_id, **rest)
+        # latents = (1 - sigma) picture + sigma noise, and the velocity is noise - picture
+        self.estimate = latents - float(self._scheduler.sigmas[progress_id]) * velocity
+        return velocity
+
+    def _run(self, **arguments: Any) -> Tensor:
+        return self._model(**arguments)
+
+
+class HoistedModel(WatchedModel):
+    """The same with every step's modulation made beforehand, at the first step of a picture."""
 
     def __init__(self, model: Callable[..., Tensor], engine: Engine, *, scheduler: Any) -> None:
-        self._model, self._engine, self._scheduler = model, engine, scheduler
+        super().__init__(model, scheduler=scheduler)
+        self._engine = engine
         self._table: tuple[Tensor, Tensor, Tensor] | None = None  # pooled prompt, guidance: whose table it is
 
-    def __call__(
-        self, *, dit: Any, pooled_prompt_emb: Tensor, guidance: Tensor, progress_id: int, **rest: Any
-    ) -> Tensor:
-        """DiffSynth's own arguments → velocity (B, 16, H/8, W/8)."""
+    def _run(self, *, dit: Any, pooled_prompt_emb: Tensor, guidance: Tensor, progress_id: int, **rest: Any) -> Tensor:
         arguments = rest | {"pooled_prompt_emb": pooled_prompt_emb, "guidance": guidance, "progress_id": progress_id}
         if pooled_prompt_emb.shape[0] != 1:  # several prompts at once: their modulation is made at each step
             return self._model(dit=dit, **arguments)
@@ -61,7 +78,8 @@ class Decoder(nn.Module):
         self._engine, self._guest = engine, guest
 
     def forward(self, latents: Tensor, **_: Any) -> Tensor:
-        """Latents (B, 16, H/8, W/8) → pixels (B, 3, H, W) in [-1, 1]."""
+        """Latents (1, 16, H/8, W/8) → pixels (1, 3, H, W) in [-1, 1]; raise BadPicture if numbers overflowed."""
+        check_latents(latents)
         pixels: Tensor
         with self._guest.here() as decoder:
             pixels = decode_tiled(decoder, latents, tile=self._engine.tile)

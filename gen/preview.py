@@ -34,12 +34,16 @@ def fit(decode: Callable[[Tensor], Tensor], *, channels: int = 16, device: torch
     return torch.linalg.lstsq(_with_one(latents), wanted).solution.to(device)
 
 
-def preview(latents: Tensor, coefficients: Tensor) -> bytes:
-    """Latents (1, 16, h, w) → a JPEG of w x h pixels, 160 a side at most. Waits for the card."""
+def pixels(latents: Tensor, coefficients: Tensor) -> Tensor:
+    """Latents (1, 16, h, w) → (h, w, 3) uint8 on the same device; waits for nothing."""
     height, width = latents.shape[-2:]
     colours = _with_one(latents.float()) @ coefficients
-    pixels = ((colours.clip(-1, 1) + 1) * 127.5).round().to(torch.uint8).reshape(height, width, 3)
-    picture = Image.fromarray(pixels.cpu().numpy())
+    return ((colours.clip(-1, 1) + 1) * 127.5).round().to(torch.uint8).reshape(height, width, 3)
+
+
+def jpeg(shown: Tensor) -> bytes:
+    """Pixels (h, w, 3) uint8 on the CPU → a JPEG, 160 pixels a side at most."""
+    picture = Image.fromarray(shown.numpy())
     picture.thumbnail((SIDE_MAX, SIDE_MAX))
     file = io.BytesIO()
     picture.save(file, format="JPEG", quality=_QUALITY)
