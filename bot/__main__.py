@@ -85,7 +85,7 @@ def _draw(parsed: argparse.Namespace) -> int:
     parsed.weights = parsed.weights or settings.weights
     if parsed.device is None and settings.device != "auto":
         parsed.device = settings.device
-    return draw(parsed)
+    return draw(parsed, tuning=settings.tuning)
 
 
 def _commands(parsed: argparse.Namespace) -> int:
@@ -161,7 +161,8 @@ def _loader(settings: Settings) -> Callable[[], Generator]:
     def load() -> Generator:
         from gen.flux import load_generator
 
-        return load_generator(settings.weights, device=None if settings.device == "auto" else settings.device)
+        device = None if settings.device == "auto" else settings.device
+        return load_generator(settings.weights, device=device, tuning=settings.tuning)
 
     return load
 

@@ -10,22 +10,25 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from gen.float8 import Linear, exact_linear, pick_linear
+from gen.adapting import Branches, fill, lay_out_branches
+from gen.float8 import exact_linear
 from gen.flux_blocks import Block, joint_block, single_block
 from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
 from gen.modulation import Modulation
 from gen.shells import BoundShell, FluxShell, Guest, HostEmbedding, hollow
+from gen.streaming.arena import Arena
 from gen.streaming.cards import Card, known_card
 from gen.streaming.packing import Packing, open_arena
 from gen.streaming.planner import Planner, Rung, gib
 from gen.streaming.sizes import Precision, Wanted
 from gen.streaming.slots import Slots
+from gen.sums import ExactSums, has_float8_cores, pick_sums
 from gen.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class Engine:
         self._modulation_names = [name for source in modulation for name in source.entries]
         self.modulation = Modulation(modulation, self.slots)
         self.rung: Rung | None = None
+        self._beside, self._rank = Arena(()), 0
         self._settle(self._first_rung(weights))
         self._furnish(parts)
 
@@ -83,7 +87,7 @@ class Engine:
     @property
     def is_narrow(self) -> bool:
         """True if sums are made of eight-bit numbers."""
-        return pick_linear(self._options.device) is not exact_linear and self._options.precision is Precision.FLOAT8
+        return has_float8_cores(self._options.device) and self._options.precision is Precision.FLOAT8
 
     @property
     def tile(self) -> int | None:
@@ -107,7 +111,7 @@ class Engine:
     def exactly(self) -> Iterator[None]:
         """Sums in the activations' dtype instead of float8, with the same stored weights."""
         usual = [shell.run for shell in self._shells]
-        joint, single = self._blocks(exact_linear)
+        joint, single = self._blocks(ExactSums())
         for index, shell in enumerate(self._shells):
             shell.run = joint if index < self._shape.joint_blocks else single
         try:
@@ -116,12 +120,34 @@ class Engine:
             for shell, run in zip(self._shells, usual, strict=True):
                 shell.run = run
 
+    def adapt(self, branches: Branches | None) -> None:
+        """Draw with these LoRA branches on every block from now on, or with none.
+
+        A set of the rank that is in use replaces its values; another rank costs new slots, and a graph of each kind
+        the first time. Packed weights are never touched.
+        """
+        rank = next(iter(branches.values()))[0].shape[0] if branches else 0
+        if branches is None or rank != self._rank:
+            self.slots.lay_beside(Arena(()))
+            self._beside.close()
+            self._beside = lay_out_branches(branches or {}, self._options.dtype)
+            self._rank, rung, self.rung = rank, self.rung, None
+            if self._options.device.type == "cuda":
+                self._beside.pin(self._beside.entries, limit=self._beside.size)
+            if rung is not None:
+                self._settle(rung)
+        else:
+            self.slots.lay_beside(Arena(()))  # nothing reads the branches while they change
+        fill(self._beside, branches or {})
+        self.slots.lay_beside(self._beside)
+
     def ends_soon(self) -> None:
         """Say that the step that begins now is the picture's last: next on the card are the next picture's encoders."""
         self.slots.turn(self.dit, to=[*self.t5, *self._modulation_names])
 
     def _prepare(self, wanted: Wanted, shrink: float) -> None:
         if self._options.budget_bytes is not None:
+            wanted = replace(wanted, lora_rank=self._rank)
             self._settle(self.planner.plan(round(self._options.budget_bytes * shrink), wanted).rung)
         self.slots.turn(self.dit, to=self.dit)
 
@@ -136,6 +162,7 @@ class Engine:
         """Free the card and unpin the host's memory."""
         self.slots.close()
         self.arena.close()
+        self._beside.close()
         self.modulation.forget()
 
     def _first_rung(self, weights: Weights) -> Rung:
@@ -158,7 +185,7 @@ class Engine:
         resident |= {*self.t5, "clip"} if rung.text_resident else set()
         resident |= set(self._modulation_names) if rung.modulation_resident else set()
         streamed = [name for name in (*self.dit, *self._modulation_names, *self.t5) if name not in resident]
-        size = max((self._layouts[name].size for name in streamed), default=0)
+        size = max((self._size(name) for name in streamed), default=0)
         self.rung = None
         if self._options.device.type == "cuda":
             limit = self._options.pinned_bytes or round(_host_memory() * PINNED_SHARE)
@@ -168,10 +195,15 @@ class Engine:
         self.slots.turn(self.dit, to=self.dit)
         self.rung = rung
 
+    def _size(self, name: str) -> int:
+        """Bytes of an entry with what lies beside it."""
+        beside = self._beside.entries.get(name)
+        return self._layouts[name].size + (beside.layout.size if beside else 0)
+
     def _furnish(self, parts: Parts) -> None:
         """Put shells where the modules have blocks, and the arena's tensors where they keep weights."""
         device, dtype = self._options.device, self._options.dtype
-        joint, single = self._blocks(pick_linear(device))
+        joint, single = self._blocks(pick_sums(device))
         count = self._shape.joint_blocks
         self._shells = [
             FluxShell(index, name, run=joint if index < count else single, slots=self.slots, modulation=self.modulation)
@@ -184,8 +216,8 @@ class Engine:
             parts.dit.load_state_dict(dict(tensors), strict=True, assign=True)
         self._furnish_t5(parts.t5, device=device, dtype=dtype)
 
-    def _blocks(self, linear: Linear) -> tuple[Block, Block]:
-        joint, single = joint_block(self._shape.heads, linear), single_block(self._shape.heads, linear)
+    def _blocks(self, sums: ExactSums) -> tuple[Block, Block]:
+        joint, single = joint_block(self._shape.heads, sums), single_block(self._shape.heads, sums)
         if not self._options.compiled:
             return joint, single
         return _compiled(joint), _compiled(single)

@@ -2,8 +2,8 @@
 
 float8 is e4m3fn: 3 mantissa bits, largest value 448. A row w of a weight is stored as w / s with s = max|w| / 448.
 Cards with float8 tensor cores multiply float8 activations (one scale a token) with float8 weights; everything else
-multiplies the exact values of the stored weights in the activations' dtype. Plain functions over a mapping of
-tensors, so that one compiled graph serves every block and slot. Knows no model, no files and no streams.
+multiplies the exact values of the stored weights in the activations' dtype (`gen.sums` chooses). Plain functions over
+a mapping of tensors, so that one compiled graph serves every block and slot. Knows no model, no files and no streams.
 """
 
 from __future__ import annotations
@@ -35,47 +35,47 @@ def sqnr(exact: Tensor, approximate: Tensor) -> Tensor:
     return 10 * torch.log10(exact.square().sum(-1) / noise.square().sum(-1))
 
 
-def has_float8_cores(device: torch.device) -> bool:
-    """True where torch multiplies float8 with row-wise scales: sm_89 and newer."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
-
-
-def pick_linear(device: torch.device) -> Linear:
-    """The fastest way to multiply with stored weights on `device`."""
-    return float8_linear if has_float8_cores(device) else exact_linear
-
-
 def exact_linear(weights: Views, name: str, x: Tensor) -> Tensor:
     """(..., in) → (..., out) with the stored weight's exact values, in the dtype of `x`."""
     weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
     if weight.dtype != torch.float8_e4m3fn:
         y = F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
-        return _with_lora(weights, name, x, y)
+        return with_lora(weights, name, x, y)
     # The scales are applied to the output: the weight's own values are exact in bfloat16, scaled they would not be.
     y = F.linear(x, weight.to(x.dtype)).float() * weights[f"{name}.scale"]
-    return _with_lora(weights, name, x, (y if bias is None else y + bias.float()).to(x.dtype))
+    return with_lora(weights, name, x, (y if bias is None else y + bias.float()).to(x.dtype))
 
 
 def float8_linear(weights: Views, name: str, x: Tensor) -> Tensor:
     """(..., in) bfloat16 → (..., out) bfloat16: both sides in float8, one scale a token and one a row."""
-    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
-    if weight.dtype != torch.float8_e4m3fn or weight.shape[0] % MULTIPLE or weight.shape[1] % MULTIPLE:
+    if not is_narrow(weights, name):
         return exact_linear(weights, name, x)
     tokens = x.reshape(-1, x.shape[-1])
     scale = tokens.abs().amax(-1, keepdim=True).float().clamp(min=TINY) / LARGEST
-    y = torch._scaled_mm(
-        (tokens.float() / scale).to(torch.float8_e4m3fn),
-        weight.t(),
+    y = multiply(weights, name, (tokens.float() / scale).to(torch.float8_e4m3fn), scale)
+    return with_lora(weights, name, x, y.view(*x.shape[:-1], -1))
+
+
+def is_narrow(weights: Views, name: str) -> bool:
+    """True if this weight can be multiplied in float8."""
+    weight = weights[f"{name}.weight"]
+    return weight.dtype == torch.float8_e4m3fn and not (weight.shape[0] % MULTIPLE or weight.shape[1] % MULTIPLE)
+
+
+def multiply(weights: Views, name: str, tokens: Tensor, scale: Tensor) -> Tensor:
+    """Float8 tokens (N, in) with float32 scales (N, 1) → (N, out) bfloat16."""
+    return torch._scaled_mm(
+        tokens,
+        weights[f"{name}.weight"].t(),
         scale_a=scale,
         scale_b=weights[f"{name}.scale"][None],
-        bias=bias,
+        bias=weights.get(f"{name}.bias"),
         out_dtype=torch.bfloat16,
         use_fast_accum=True,
     )
-    return _with_lora(weights, name, x, y.view(*x.shape[:-1], -1))
 
 
-def _with_lora(weights: Views, name: str, x: Tensor, y: Tensor) -> Tensor:
+def with_lora(weights: Views, name: str, x: Tensor, y: Tensor) -> Tensor:
     """Add the low-rank side branch: x (..., in) · down (rank, in) · up (out, rank)."""
     down = weights.get(f"{name}.down")
     if down is None:

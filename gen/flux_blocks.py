@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from gen.float8 import Linear, Views
+from gen.float8 import Views
+from gen.sums import EPSILON, ExactSums
 
-EPSILON = 1e-6
 Adapter = dict[str, Any] | None  # an IP-Adapter's keys and values for one block: ip_k, ip_v, scale
 Block = Callable[..., tuple[Tensor, Tensor]]
 
 
-def joint_block(heads: int, linear: Linear) -> Block:
+def joint_block(heads: int, sums: ExactSums) -> Block:
     """A block with two streams, image (a) and text (b), that meet in attention."""
 
     def run(
@@ -36,24 +36,27 @@ def joint_block(heads: int, linear: Linear) -> Block:
         image, text = streams
         first, second = modulation[:, None].chunk(2, dim=-1)
         a, b = first.chunk(6, dim=-1), second.chunk(6, dim=-1)
-        qkv_a = linear(weights, "attn.a_to_qkv", _modulated(image, a[0], a[1]))
-        qkv_b = linear(weights, "attn.b_to_qkv", _modulated(text, b[0], b[1]))
+        qkv_a = sums.modulated(weights, "attn.a_to_qkv", image, a[0], a[1])
+        qkv_b = sums.modulated(weights, "attn.b_to_qkv", text, b[0], b[1])
         q_a, k_a, v_a = _heads(weights, qkv_a, heads, "attn.norm_q_a", "attn.norm_k_a")
         q_b, k_b, v_b = _heads(weights, qkv_b, heads, "attn.norm_q_b", "attn.norm_k_b")
-        q, k, v = torch.cat((q_b, q_a), dim=1), torch.cat((k_b, k_a), dim=1), torch.cat((v_b, v_a), dim=1)
-        seen = _attention(_rotated(q, rotation), _rotated(k, rotation), v, mask)
         length = text.shape[1]
+        turn_b, turn_a = rotation[:, :, :length], rotation[:, :, length:]
+        # Turned before they are joined: joined first, they would be written twice.
+        q = torch.cat((_rotated(q_b, turn_b), _rotated(q_a, turn_a)), dim=1)
+        k = torch.cat((_rotated(k_b, turn_b), _rotated(k_a, turn_a)), dim=1)
+        seen = _attention(q, k, torch.cat((v_b, v_a), dim=1), mask)
         seen_a = _adapted(seen[:, length:], q_a, adapter)
-        image = image + a[2] * linear(weights, "attn.a_to_out", seen_a)
-        text = text + b[2] * linear(weights, "attn.b_to_out", seen[:, :length])
-        image = image + a[5] * _mlp(weights, "ff_a", _modulated(image, a[3], a[4]), linear)
-        text = text + b[5] * _mlp(weights, "ff_b", _modulated(text, b[3], b[4]), linear)
+        image = image + a[2] * sums.plain(weights, "attn.a_to_out", seen_a)
+        text = text + b[2] * sums.plain(weights, "attn.b_to_out", seen[:, :length])
+        image = image + a[5] * sums.gelu(weights, "ff_a.2", sums.modulated(weights, "ff_a.0", image, a[3], a[4]))
+        text = text + b[5] * sums.gelu(weights, "ff_b.2", sums.modulated(weights, "ff_b.0", text, b[3], b[4]))
         return image, text
 
     return run
 
 
-def single_block(heads: int, linear: Linear) -> Block:
+def single_block(heads: int, sums: ExactSums) -> Block:
     """A block with one stream, text before image; attention and MLP stand side by side."""
 
     def run(
@@ -68,18 +71,13 @@ def single_block(heads: int, linear: Linear) -> Block:
         joined, text = streams
         shift, scale, gate = modulation[:, None].chunk(3, dim=-1)
         width = joined.shape[-1]
-        wide = linear(weights, "to_qkv_mlp", _modulated(joined, shift, scale))
+        wide = sums.modulated(weights, "to_qkv_mlp", joined, shift, scale)
         q, k, v = _heads(weights, wide[..., : 3 * width], heads, "norm_q_a", "norm_k_a")
         q = _rotated(q, rotation)
         seen = _adapted(_attention(q, _rotated(k, rotation), v, mask), q, adapter)
-        both = torch.cat((seen, F.gelu(wide[..., 3 * width :], approximate="tanh")), dim=-1)
-        return joined + gate * linear(weights, "proj_out", both), text
+        return joined + gate * sums.gelu(weights, "proj_out", wide[..., 3 * width :], seen), text
 
     return run
-
-
-def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=EPSILON) * (1 + scale) + shift
 
 
 def _heads(weights: Views, qkv: Tensor, heads: int, q_norm: str, k_norm: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +114,3 @@ def _adapted(seen: Tensor, q: Tensor, adapter: Adapter) -> Tensor:
     keys, values = adapter["ip_k"].transpose(1, 2), adapter["ip_v"].transpose(1, 2)
     added: Tensor = adapter["scale"] * _attention(q, keys, values, None)
     return seen + added
-
-
-def _mlp(weights: Views, name: str, x: Tensor, linear: Linear) -> Tensor:
-    return linear(weights, f"{name}.2", F.gelu(linear(weights, f"{name}.0", x), approximate="tanh"))

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gen.engine import Engine
 from gen.shells import Guest
+from gen.vae import decode_tiled
 
 # Fastest first: on an H100 cuDNN's attention reached 663 TFLOP/s (2026-11). For the DiT, which needs no mask.
 ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -63,9 +64,5 @@ class Decoder(nn.Module):
         """Latents (B, 16, H/8, W/8) → pixels (B, 3, H, W) in [-1, 1]."""
         pixels: Tensor
         with self._guest.here() as decoder:
-            tile = self._engine.tile
-            if tile is None:
-                pixels = decoder(latents)
-            else:
-                pixels = decoder(latents, tiled=True, tile_size=tile // 8, tile_stride=tile * 3 // 32)
+            pixels = decode_tiled(decoder, latents, tile=self._engine.tile)
         return pixels

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gen.streaming.sizes import Precision
+
+
+def default_cache(environment: Mapping[str, str]) -> Path | None:
+    """The folder `kiln` among the user's caches; None where there is no home."""
+    try:
+        return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kiln"
+    except RuntimeError:
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gen.errors import WeightsMissing
 from gen.float8 import quantize_rows
 
 ALIGN = 256  # bytes; tensor cores and vector loads want their operands aligned
@@ -113,6 +114,8 @@ def pack(layout: Layout, read: Read, out: Tensor, *, device: torch.device) -> No
         if part.name in scales:
             continue
         tensor = read(part.name)
+        if [side for side in tensor.shape if side > 1] != [side for side in part.shape if side > 1]:
+            raise WeightsMissing(f"{part.name} has the shape {tuple(tensor.shape)}; the model's is {part.shape}.")
         scale = part.name.removesuffix("weight") + "scale"
         if part.dtype == FLOAT8 and scale in scales:
             weight, rows = _float8(tensor, scale, read, device=device)
@@ -147,7 +150,7 @@ def _scale_of(scale: str, read: Read) -> Tensor:
 
 def host_buffer(size: int) -> Tensor:
     """Memory of exactly `size` bytes, (size,) uint8, not yet touched."""
-    memory = mmap.mmap(-1, max(size, 1))
+    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: fewer faults, and quicker to pin
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)[:size]

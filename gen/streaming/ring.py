@@ -26,12 +26,12 @@ class PinnedRing:
         self._turn = 0
 
     def send(
-        self, name: str, host: Tensor, target: Tensor, *, after: torch.cuda.Event, ready: torch.cuda.Event
+        self, name: str, pieces: list[tuple[Tensor, Tensor]], *, after: torch.cuda.Event, ready: torch.cuda.Event
     ) -> None:
-        """Copy `host` to `target`, both (bytes,) uint8, once `after` has happened; `ready` happens when it is there."""
+        """Copy each (host, target), (bytes,) uint8, once `after` has happened; `ready` happens when all are there."""
         if not self._pieces:
             self._pieces = [(torch.empty(PIECE, dtype=torch.uint8, pin_memory=True), _event()) for _ in range(PIECES)]
-        self._sent[name] = self._thread.submit(self._send, host, target, after, ready)
+        self._sent[name] = self._thread.submit(self._send, pieces, after, ready)
 
     def wait(self, name: str) -> None:
         """Wait until the copy of `name` has been handed to the card, so that its event can be waited for."""
@@ -43,18 +43,21 @@ class PinnedRing:
         self._thread.shutdown(wait=True)
         self._pieces.clear()
 
-    def _send(self, host: Tensor, target: Tensor, after: torch.cuda.Event, ready: torch.cuda.Event) -> None:
+    def _send(self, pieces: list[tuple[Tensor, Tensor]], after: torch.cuda.Event, ready: torch.cuda.Event) -> None:
         with torch.cuda.device(self._device), torch.cuda.stream(self._copies):
             self._copies.wait_event(after)
-            for begin in range(0, host.nbytes, PIECE):
-                end = min(begin + PIECE, host.nbytes)
-                piece, taken = self._pieces[self._turn % PIECES]
-                self._turn += 1
-                taken.synchronize()
-                piece[: end - begin].copy_(host[begin:end])
-                target[begin:end].copy_(piece[: end - begin], non_blocking=True)
-                taken.record(self._copies)
+            for host, target in pieces:
+                for begin in range(0, host.nbytes, PIECE):
+                    self._pass(host[begin : begin + PIECE], target[begin : begin + PIECE])
             ready.record(self._copies)
+
+    def _pass(self, host: Tensor, target: Tensor) -> None:
+        piece, taken = self._pieces[self._turn % PIECES]
+        self._turn += 1
+        taken.synchronize()
+        piece[: host.nbytes].copy_(host)
+        target.copy_(piece[: host.nbytes], non_blocking=True)
+        taken.record(self._copies)
 
 
 def _event() -> torch.cuda.Event:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gen.streaming.arena import Arena, Entry
+from gen.streaming.arena import Arena
 from gen.streaming.ring import PinnedRing
 
 POISON = 0xFF  # NaN as float8_e4m3fn, bfloat16 and float32
@@ -27,7 +27,7 @@ class _Slot:
     buffer: Tensor  # (bytes,) uint8 on the card
     ready: torch.cuda.Event | None  # the entry has arrived
     free: torch.cuda.Event | None  # the last visit's work has been done
-    views: dict[int, dict[str, Tensor]] = field(default_factory=dict)  # by layout, so that they are made once
+    views: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)  # by layouts: made once
 
 
 class Slots:
@@ -35,7 +35,9 @@ class Slots:
 
     def __init__(self, arena: Arena, *, device: torch.device, poison: bool = False) -> None:
         self._arena, self._device, self._poison = arena, device, poison
-        self._resident: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+        self._resident: dict[str, dict[str, Tensor]] = {}
+        self._beside = Arena(())
+        self._beside_resident: dict[str, dict[str, Tensor]] = {}
         self._idle: deque[_Slot] = deque()
         self._coming: deque[tuple[str, _Slot]] = deque()  # in the order of their copies
         self._next: dict[str, str] = {}
@@ -54,12 +56,28 @@ class Slots:
         wanted = set(resident)
         for name in set(self._resident) - wanted:
             del self._resident[name]
+            self._beside_resident.pop(name, None)
         if len(self._idle) != slots or any(slot.buffer.nbytes != size for slot in self._idle):
             self._wait_for_copies()  # memory that is still written to must not find another owner
             self._idle.clear()
             self._idle.extend(self._slot(size) for _ in range(slots))
         for name in sorted(wanted - set(self._resident)):
-            self._resident[name] = self._place(self._arena[name])
+            self._resident[name] = self._place(self._arena, name)
+            self._place_beside(name)
+
+    def lay_beside(self, beside: Arena) -> None:
+        """Give entries more tensors, under the same names: they travel behind them, or rest with them.
+
+        Slots must have been settled large enough for both. An empty arena takes them away again.
+        """
+        self.drop_ahead()
+        self._wait_for_copies()
+        self._beside = beside
+        self._beside_resident.clear()
+        for slot in self._idle:
+            slot.views.clear()  # layouts are told apart by identity, and the old ones may go
+        for name in self._resident:
+            self._place_beside(name)
 
     def route(self, *stretches: Sequence[str]) -> None:
         """What follows what: each stretch in its order, the last entry by the first of the next stretch, and around.
@@ -80,12 +98,12 @@ class Slots:
     def visit(self, name: str) -> Iterator[Mapping[str, Tensor]]:
         """An entry's tensors on the card. They are overwritten some time after the `with`, so hold none of them."""
         if name in self._resident:
-            yield self._resident[name][1]
+            yield self._beside_resident.get(name, self._resident[name])
             return
         slot = self._arrived(name)
         self._fill_ahead()
         try:
-            yield self._views(slot, self._arena[name])
+            yield self._views(slot, name)
         finally:
             self._release(slot)
             self._fill_ahead()
@@ -94,9 +112,9 @@ class Slots:
     def host(self, name: str) -> Iterator[Mapping[str, Tensor]]:
         """An entry's tensors on the card, outside the slots: memory of its own, for the length of the `with`."""
         if name in self._resident:
-            yield self._resident[name][1]
+            yield self._resident[name]
             return
-        yield self._place(self._arena[name])[1]
+        yield self._place(self._arena, name)
 
     def drop_ahead(self) -> None:
         """Forget what is on its way; its slots are idle again, and their copies come before any later one."""
@@ -112,6 +130,7 @@ class Slots:
         self._wait_for_copies()
         self._idle.clear()
         self._resident.clear()
+        self._beside_resident.clear()
         self._next.clear()
 
     @property
@@ -134,10 +153,15 @@ class Slots:
         free.record()  # the memory may have had another owner on the current stream
         return _Slot(buffer=buffer, ready=ready, free=free)
 
-    def _place(self, entry: Entry) -> tuple[Tensor, dict[str, Tensor]]:
+    def _place(self, arena: Arena, name: str) -> dict[str, Tensor]:
+        entry = arena[name]
         buffer = torch.empty(entry.layout.size, dtype=torch.uint8, device=self._device)
-        buffer.copy_(entry.host, non_blocking=self._arena.is_pinned(entry.name))
-        return buffer, entry.layout.views(buffer)
+        buffer.copy_(entry.host, non_blocking=arena.is_pinned(name))
+        return entry.layout.views(buffer)
+
+    def _place_beside(self, name: str) -> None:
+        if name in self._beside.entries:
+            self._beside_resident[name] = self._resident[name] | self._place(self._beside, name)
 
     def _arrived(self, name: str) -> _Slot:
         """The slot that holds `name`; whatever was sent for before it was a wrong guess."""
@@ -168,24 +192,39 @@ class Slots:
             self._send_for(self._next[self._asked])
 
     def _send_for(self, name: str) -> None:
-        entry, slot = self._arena[name], self._idle.popleft()
-        target = slot.buffer[: entry.layout.size]
+        slot = self._idle.popleft()
+        pieces, pinned = self._pieces(name, slot)
         if self._copies is None or self._ring is None or slot.ready is None or slot.free is None:
-            target.copy_(entry.host)
-        elif self._arena.is_pinned(name):
+            for host, target in pieces:
+                target.copy_(host)
+        elif pinned:
             with torch.cuda.stream(self._copies):
                 self._copies.wait_event(slot.free)
-                target.copy_(entry.host, non_blocking=True)
+                for host, target in pieces:
+                    target.copy_(host, non_blocking=True)
                 slot.ready.record(self._copies)
         else:
-            self._ring.send(name, entry.host, target, after=slot.free, ready=slot.ready)
+            self._ring.send(name, pieces, after=slot.free, ready=slot.ready)
         self._coming.append((name, slot))
         self._asked = name
 
-    def _views(self, slot: _Slot, entry: Entry) -> dict[str, Tensor]:
-        key = id(entry.layout)
+    def _pieces(self, name: str, slot: _Slot) -> tuple[list[tuple[Tensor, Tensor]], bool]:
+        """What is copied where for a visit, and whether all of it is pinned."""
+        entry = self._arena[name]
+        size = entry.layout.size
+        pieces, pinned = [(entry.host, slot.buffer[:size])], self._arena.is_pinned(name)
+        if beside := self._beside.entries.get(name):
+            pieces.append((beside.host, slot.buffer[size : size + beside.layout.size]))
+            pinned = pinned and self._beside.is_pinned(name)
+        return pieces, pinned
+
+    def _views(self, slot: _Slot, name: str) -> dict[str, Tensor]:
+        entry, beside = self._arena[name], self._beside.entries.get(name)
+        key = id(entry.layout), id(beside and beside.layout)
         if key not in slot.views:
             slot.views[key] = entry.layout.views(slot.buffer)
+            if beside:
+                slot.views[key] |= beside.layout.views(slot.buffer[entry.layout.size :])
         return slot.views[key]
 
     def _release(self, slot: _Slot) -> None:

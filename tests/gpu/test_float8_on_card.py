@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gen.float8 import exact_linear, float8_linear, has_float8_cores, quantize_rows, sqnr
+from gen.float8 import exact_linear, float8_linear, quantize_rows, sqnr
 from gen.flux_blocks import joint_block, single_block
+from gen.sums import ExactSums, Float8Sums, FusedSums, has_float8_cores
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card here")]
 DIM, HEADS = 3072, 24
@@ -65,8 +66,9 @@ def test_rows_are_stored_with_at_least_31_decibels() -> None:
     assert float(sqnr(exact, weight.float() * scale[:, None]).mean()) > 31
 
 
+@pytest.mark.parametrize("sums", [Float8Sums(), FusedSums()])
 @pytest.mark.parametrize("size", [4096, 1024, 1536])
-def test_compiled_float8_blocks_draw_what_exact_ones_draw(size: int) -> None:
+def test_compiled_float8_blocks_draw_what_exact_ones_draw(size: int, sums: ExactSums) -> None:
     if not has_float8_cores(torch.device("cuda")):
         pytest.skip("this card has no float8 tensor cores")
     norms = {f"attn.norm_{x}_{s}.weight": torch.ones(128, device="cuda").bfloat16() for x in "qk" for s in "ab"}
@@ -77,7 +79,26 @@ def test_compiled_float8_blocks_draw_what_exact_ones_draw(size: int) -> None:
         image = _random(1, size + (512 if build is single_block else 0), DIM)
         streams = image, _random(1, 512, DIM)
         with torch.no_grad():
-            exact = build(HEADS, exact_linear)(weights, streams, **given)
-            fast = torch.compile(build(HEADS, float8_linear), fullgraph=True, dynamic=False)(weights, streams, **given)
+            exact = build(HEADS, ExactSums())(weights, streams, **given)
+            fast = torch.compile(build(HEADS, sums), fullgraph=True, dynamic=False)(weights, streams, **given)
         assert _worst(exact[0] - streams[0], fast[0] - streams[0]) > 20, build
         assert _worst(exact[1], fast[1]) > 20, build
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("tokens", [1, 512, 4097])
+def test_fused_kernels_make_what_separate_ones_make(batch: int, tokens: int) -> None:
+    if not has_float8_cores(torch.device("cuda")):
+        pytest.skip("this card has no float8 tensor cores")
+    weights = _stored(SINGLE | {"mlp": (1, 4)})
+    x, modulation = _random(batch, tokens, DIM), _random(batch, 1, 6 * DIM) * 0.3
+    shift, _, _, scale = modulation.chunk(6, dim=-1)[:4]
+    wide = _random(batch, tokens, 7 * DIM)
+    exact, fused = ExactSums(), FusedSums()
+    given = weights, "to_qkv_mlp", x, shift, scale
+    assert _worst(exact.modulated(*given), fused.modulated(*given)) > 28
+    gelu = weights, "proj_out", wide[..., 3 * DIM :], wide[..., :DIM]
+    assert _worst(exact.gelu(*gelu), fused.gelu(*gelu)) > 28
+    assert (
+        _worst(exact.gelu(weights, "mlp", wide[..., 3 * DIM :]), fused.gelu(weights, "mlp", wide[..., 3 * DIM :])) > 28
+    )
