@@ -1,8 +1,8 @@
 """Which linear of the DiT a LoRA's key means: the names that people's files use, mapped to DiffSynth's modules.
 
-Files come in Black Forest Labs' names (kohya's are these), in diffusers' (PEFT), or in DiffSynth's own; with dots or, in
-kohya's manner, underscores. diffusers has q, k, v and a single block's MLP apart, where the module has them as one: they
-are rows of its output. Knows no tensors and no files.
+Files come in Black Forest Labs' names (kohya's are these), in diffusers' (PEFT), or in DiffSynth's own; with dots or,
+in kohya's manner, underscores. diffusers has q, k, v and a single block's MLP apart, where the module has them as one:
+they are rows of its output. Knows no tensors and no files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Pictures decoded in tiles are those that are decoded at once, and no edge shows, on the demo model's own latents."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_tiles_cover_all_overlap_by_a_quarter_and_fade_to_one(length: int, side:
     assert spans[0][0] == 0
     assert spans[-1][1] == length
     assert all(end - start == side for start, end in spans)
-    assert all(one[1] - other[0] >= side // 4 - 1 for one, other in zip(spans, spans[1:], strict=False))
+    assert all(one[1] - other[0] >= side // 4 - 1 for one, other in pairwise(spans))
     total = torch.zeros(length * 8)
     for (start, end), fade in zip(spans, _fades(spans, torch.device("cpu")), strict=True):
         total[start * 8 : end * 8] += fade
