@@ -46,15 +46,16 @@ class HoistedModel(WatchedModel):
         self._engine = engine
         self._table: tuple[Tensor, Tensor, Tensor] | None = None  # pooled prompt, guidance: whose table it is
 
-    def _run(self, *, dit: Any, pooled_prompt_emb: Tensor, guidance: Tensor, progress_id: int, **rest: Any) -> Tensor:
-        arguments = rest | {"pooled_prompt_emb": pooled_prompt_emb, "guidance": guidance, "progress_id": progress_id}
-        if pooled_prompt_emb.shape[0] != 1:  # several prompts at once: their modulation is made at each step
-            return self._model(dit=dit, **arguments)
-        table = self._made(dit, pooled_prompt_emb, guidance, first=progress_id == 0)
+    def _run(self, **arguments: Any) -> Tensor:
+        dit, progress_id = arguments["dit"], arguments["progress_id"]
+        pooled, guidance = arguments["pooled_prompt_emb"], arguments["guidance"]
+        if pooled.shape[0] != 1:  # several prompts at once: their modulation is made at each step
+            return self._model(**arguments)
+        table = self._made(dit, pooled, guidance, first=progress_id == 0)
         if progress_id == len(self._scheduler.timesteps) - 1:
             self._engine.ends_soon()
         with self._engine.modulation.at(table, progress_id), sdpa_kernel(ATTENTION, set_priority=True):
-            return self._model(dit=dit, **arguments)
+            return self._model(**arguments)
 
     def _made(self, dit: Any, pooled: Tensor, guidance: Tensor, *, first: bool) -> Tensor:
         """(steps, width): the table of this picture, made at its first step or when the prompt is another one."""

@@ -31,6 +31,7 @@ def fit(decode: Callable[[Tensor], Tensor], *, channels: int = 16, device: torch
     latents = F.interpolate(coarse, size=_SIDE, mode="bicubic") + 0.3 * fine
     colours = [decode(one[None].to(device, dtype)).float().clip(-1, 1).cpu() for one in latents]
     wanted = F.avg_pool2d(torch.cat(colours), 8).permute(0, 2, 3, 1).reshape(-1, 3)
+    wanted = wanted.nan_to_num()  # a broken decoder is told by its pictures
     coefficients: Tensor = torch.linalg.lstsq(_with_one(latents), wanted).solution
     return coefficients.to(device)
 

@@ -7,7 +7,7 @@ what DiffSynth or a plan is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,7 +96,7 @@ class Guest(nn.Module):
             return module(*arguments, **named)
 
     @contextmanager
-    def here(self) -> Iterator[Callable[..., Any]]:
+    def here(self) -> Iterator[nn.Module]:
         """The module with its weights on the card, for as long as the `with` lasts."""
         with self._slots.host(self._name) as weights:
             for name, tensor in weights.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 from gen.checks import check_latents, check_picture
 from gen.errors import BadPicture
 from gen.flux import build_pipeline, load_generator
-from gen.preview import fit, preview
+from gen.preview import fit, jpeg, pixels
 from gen.weights import DEMO_WEIGHTS, find_weights
 
 PROMPTS = (
@@ -136,17 +136,17 @@ def drawn() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_a_preview_looks_like_the_picture(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
-    latents, pixels, coefficients = drawn
-    with Image.open(io.BytesIO(preview(latents, coefficients))) as opened:
+    latents, picture, coefficients = drawn
+    with Image.open(io.BytesIO(jpeg(pixels(latents, coefficients)))) as opened:
         shown = np.asarray(opened, dtype=np.float32)
-    small = torch.nn.functional.avg_pool2d(pixels.clip(-1, 1), 8)[0].permute(1, 2, 0).numpy()
+    small = torch.nn.functional.avg_pool2d(picture.clip(-1, 1), 8)[0].permute(1, 2, 0).numpy()
     assert shown.shape == small.shape == (24, 32, 3)
     assert np.corrcoef(shown.ravel(), small.ravel())[0, 1] > 0.6
 
 
 def test_a_preview_is_small_whatever_the_size(drawn: tuple[Tensor, Tensor, Tensor]) -> None:
     latents = torch.randn(1, 16, 192, 256)
-    file = preview(latents, drawn[2])
+    file = jpeg(pixels(latents, drawn[2]))
     with Image.open(io.BytesIO(file)) as opened:
         assert (opened.format, opened.size) == ("JPEG", (160, 120))
     assert len(file) < 24_000
