@@ -14,7 +14,7 @@ from bot.settings import Settings
 from gen.request import parse_size
 from gen.streaming.cards import GIB, Card, known_card
 from gen.streaming.planner import Plan, Planner, gib, parse_budget
-from gen.streaming.sizes import Wanted
+from gen.streaming.sizes import Precision, Wanted
 from gen.weights import find_weights
 
 SPARE_BYTES = GIB // 2  # of the free memory, left to others when the budget is "all"
@@ -31,7 +31,8 @@ def plan_here(
     parse_budget(budget, free_bytes=GIB)  # a typing error is told before torch takes its seconds
     card, free = _card((ask or ask_torch)(), settings.device)
     budget_bytes = parse_budget(budget, free_bytes=max(1, free - SPARE_BYTES))
-    planner = Planner(shape=weights.shape, card=card)
+    precision = Precision.FLOAT8 if settings.precision == "auto" else Precision(settings.precision)
+    planner = Planner(shape=weights.shape, card=card, precision=precision)
     return card, planner.plan(
         budget_bytes, Wanted(width=request.width, height=request.height, steps=weights.profile.steps)
     )

@@ -18,7 +18,7 @@ from gen.streaming.cards import GIB, Card
 from gen.streaming.sizes import Precision, Wanted
 from gen.weights import FluxShape
 
-SMALL_TILE, LARGE_TILE = 256, 512  # pixels a side
+SMALL_TILE, LARGE_TILE = 256, 576  # pixels a side; four of the large cover 1024x1024, of 512 it would be nine
 _MIB = 2**20
 # What no formula gives, measured on an H100 in 2026-11 unless it says estimate
 _EFFICIENCY = 0.705  # of the roofline: a compiled float8 step took 0.0868 s where GEMM and attention alone take 0.0612
@@ -26,7 +26,7 @@ _STREAMING_COST = 0.02  # of compute, while every block streams: copies take mem
 _TWO_SLOTS_COST = 0.05  # of the copies, estimate: with a third slot uneven blocks even out
 _TEXT_SECONDS = 0.030  # launches of both encoders
 _VAE_FLOP = 0.099 * 807e12  # a megapixel untiled, in seconds times the card's bfloat16 FLOP/s
-_TILED = {None: 1.0, LARGE_TILE: 1.15, SMALL_TILE: 1.81}  # decoding time over untiled
+_TILED = {None: 1.0, LARGE_TILE: 1.6, SMALL_TILE: 1.9}  # decoding time over untiled, estimate: by pixels decoded
 _VAE_BYTES = 160 * _MIB  # weights and workspace of FLUX.1's
 _VAE_PIXEL_BYTES = {True: 2850, False: 3630}  # of a tile's pixel, of an untiled picture's
 _SLACK_BYTES = 96 * _MIB  # cuBLAS workspaces (40 MiB on Hopper), prompt, latents

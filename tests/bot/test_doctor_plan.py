@@ -63,6 +63,11 @@ def test_more_than_the_card_has_is_refused(settings: Settings) -> None:
         plan_here(settings, "9GiB", size=None, ask=lambda: CARD)
 
 
+def test_the_settings_precision_is_planned_for(tmp_path: Path) -> None:
+    done = kiln(tmp_path, "doctor", "--plan", "2GiB", KILN_PRECISION="bfloat16")
+    assert "256x256, 12 steps, bfloat16" in done.stdout
+
+
 def test_without_a_card_it_says_which_one_it_figures_with(settings: Settings) -> None:
     card, plan = plan_here(settings, "2GiB", size=None, ask=lambda: NO_CARD)
     assert "no card here" in next(lines(card, plan, as_json=False))
