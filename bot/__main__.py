@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import discord
 
-from bot import database, doctor
+from bot import database, doctor, doctor_plan
 from bot.app import run_until_stopped
 from bot.client import create_bot
 from bot.errors import StartError
@@ -85,7 +85,7 @@ def _draw(parsed: argparse.Namespace) -> int:
     parsed.weights = parsed.weights or settings.weights
     if parsed.device is None and settings.device != "auto":
         parsed.device = settings.device
-    return draw(parsed)
+    return draw(parsed, tuning=settings.tuning)
 
 
 def _commands(parsed: argparse.Namespace) -> int:
@@ -101,6 +101,11 @@ def _commands(parsed: argparse.Namespace) -> int:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
+    if parsed.plan is not None:
+        card, plan = doctor_plan.plan_here(load_settings(), parsed.plan, size=parsed.size)
+        for line in doctor_plan.lines(card, plan, as_json=parsed.json):
+            print(line)
+        return OK
     findings = doctor.examine()
     for line in doctor.report(findings, as_json=parsed.json):
         print(line)
@@ -156,7 +161,8 @@ def _loader(settings: Settings) -> Callable[[], Generator]:
     def load() -> Generator:
         from gen.flux import load_generator
 
-        return load_generator(settings.weights, device=None if settings.device == "auto" else settings.device)
+        device = None if settings.device == "auto" else settings.device
+        return load_generator(settings.weights, device=device, tuning=settings.tuning)
 
     return load
 
@@ -200,7 +206,9 @@ def _parser() -> argparse.ArgumentParser:
     listed = add("commands", _commands, "List the slash commands.")
     listed.add_argument("--json", action="store_true", help="the payloads that Discord receives")
     check = add("doctor", _doctor, "Check settings, database, weights and device, and say what will happen here.")
-    check.add_argument("--json", action="store_true", help="the findings as JSON")
+    check.add_argument("--json", action="store_true", help="the findings, or the plan, as JSON")
+    check.add_argument("--plan", metavar="BUDGET", help="what would stream within 6.8GiB, 900MiB or all that is free")
+    check.add_argument("--size", metavar="WxH", help="of the plan's pictures, in pixels; by default the model's own")
     _add_bench(commands.add_parser("bench", help="Measure Kiln.", description="Measure Kiln on this machine."))
     _add_database(commands.add_parser("db", help="Look after the database.", description="Look after the database."))
     return parser

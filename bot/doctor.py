@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -27,8 +27,16 @@ from gen.weights import read_profile
 ASK_SECONDS = 120  # for torch to load on a slow disk
 _ASK_TORCH = """
 import json, torch
-cards = [torch.cuda.get_device_name(card) for card in range(torch.cuda.device_count())]
-print(json.dumps({"version": torch.__version__, "cards": cards, "mps": torch.backends.mps.is_available()}))
+numbers = range(torch.cuda.device_count())
+free, memory = zip(*map(torch.cuda.mem_get_info, numbers)) if numbers else ((), ())
+print(json.dumps({
+    "version": torch.__version__,
+    "cards": [torch.cuda.get_device_name(card) for card in numbers],
+    "memory": memory,
+    "free": free,
+    "capability": [torch.cuda.get_device_capability(card) for card in numbers],
+    "mps": torch.backends.mps.is_available(),
+}))
 """
 
 
@@ -57,6 +65,9 @@ class Torch:
     version: str
     cards: list[str]
     mps: bool
+    memory: list[int] = field(default_factory=list)  # bytes, a card
+    free: list[int] = field(default_factory=list)  # bytes, a card
+    capability: list[tuple[int, int]] = field(default_factory=list)  # CUDA's, a card
 
 
 def examine() -> list[Finding]:
@@ -178,7 +189,9 @@ def ask_torch() -> Torch:
     command = [sys.executable, "-c", _ASK_TORCH]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=True)
-        return Torch(**json.loads(asked.stdout))
+        seen = json.loads(asked.stdout)
+        seen["capability"] = [tuple(pair) for pair in seen["capability"]]
+        return Torch(**seen)
     except subprocess.TimeoutExpired as error:
         raise StartError(f"torch did not load within {ASK_SECONDS} s") from error
     except subprocess.CalledProcessError as error:

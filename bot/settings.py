@@ -18,6 +18,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bot.errors import StartError
 from bot.job import Limits, OverLimit
+from gen.errors import InvalidRequest
+from gen.streaming.cards import GIB
+from gen.streaming.planner import parse_budget
+from gen.streaming.sizes import Precision
+from gen.tuning import Tuning, default_cache
 from gen.weights import DEMO_WEIGHTS
 
 PREFIX = "KILN_"
@@ -33,7 +38,17 @@ def _expanded(folder: Path) -> Path:
         raise ValueError("there is no such home folder") from error
 
 
+def _budget(text: str) -> str:
+    """A size that the planner reads."""
+    try:
+        parse_budget(text, free_bytes=GIB)
+    except InvalidRequest as error:
+        raise ValueError("should be a size such as 6.8GiB or 900MiB, or all") from error
+    return text
+
+
 Folder = Annotated[Path, AfterValidator(_expanded)]
+Budget = Annotated[str, AfterValidator(_budget)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -76,7 +91,27 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="auto, cpu, mps (a Mac's graphics chip), cuda, or cuda:N for card N.",
     )
+    vram_budget: Budget | None = Field(
+        default=None, description="Most of the card's memory, such as 6.8GiB; left out: what is free, less half a GiB."
+    )
+    precision: Literal["auto", "float8", "bfloat16"] = Field(
+        default="auto", description="Of the streamed weights: float8, or bfloat16 when float8 looks wrong."
+    )
+    compile: bool = Field(
+        default=True, description="Compile the model for the card: faster, with a slow first picture."
+    )
+    cache: Folder | None = Field(default=None, description="Folder of packed weights and compiled graphs.")
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @property
+    def tuning(self) -> Tuning:
+        """How the model is to run."""
+        return Tuning(
+            budget=self.vram_budget or "",
+            precision=None if self.precision == "auto" else Precision(self.precision),
+            compiled=self.compile,
+            cache=self.cache or default_cache(os.environ),
+        )
 
     @property
     def token(self) -> str:

@@ -1,4 +1,4 @@
-"""`python -m gen draw`: the generator without Discord and without a database. `kiln draw` is the same command."""
+"""`python -m gen draw | bench`: the generator without Discord and a database. `kiln draw` is the same as `draw`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import os
 import re
 import secrets
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from gen.errors import GenerationError
+from gen.bench.command import add_bench_commands
+from gen.errors import GenerationError, InvalidRequest
 from gen.request import (
     GUIDANCE_MAX,
     GUIDANCE_MIN,
@@ -26,6 +28,10 @@ from gen.request import (
     ImageResult,
     StepReport,
 )
+from gen.streaming.cards import GIB
+from gen.streaming.planner import parse_budget
+from gen.streaming.sizes import Precision
+from gen.tuning import Tuning, default_cache
 from gen.weights import DEMO_WEIGHTS, read_profile
 
 REPEAT_MAX = 1000
@@ -35,8 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m gen", description="Kiln's generator, without Discord.")
     commands = parser.add_subparsers(dest="command", required=True)
-    add_draw_arguments(commands.add_parser("draw", help="draw one picture into a file"))
-    return draw(parser.parse_args(arguments))
+    drawing = commands.add_parser("draw", help="draw one picture into a file")
+    add_draw_arguments(drawing)
+    drawing.set_defaults(run=draw)
+    add_bench_commands(commands.add_parser("bench", help="measure the generator", description="Measure the generator."))
+    parsed = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = parsed.run
+    return run(parsed)
 
 
 def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,15 +67,21 @@ def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the model's folder, by default KILN_WEIGHTS or the small demo model",
     )
+    parser.add_argument("--budget", metavar="SIZE", type=_budget, help="most of the card's memory, such as 6.8GiB")
+    parser.add_argument(
+        "--precision", choices=list(Precision), help="of the streamed weights; by default float8 on a card"
+    )
+    parser.add_argument("--no-compile", action="store_true", help="run the model as it is")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="where packed weights and compiled graphs are kept")
     parser.add_argument("--device", metavar="NAME", type=_device, help="cpu, mps, cuda or cuda:N; by default the best")
 
 
-def draw(arguments: argparse.Namespace) -> int:
-    """Draw as asked; what is wrong is said in one line on stderr."""
+def draw(arguments: argparse.Namespace, *, tuning: Tuning | None = None) -> int:
+    """Draw as asked, `tuning` where the call says nothing else; what is wrong is said in one line on stderr."""
     try:
         request = _request(arguments)
         _check_output(arguments)
-        results = _draw(request, arguments)
+        results = _draw(request, arguments, _tuning(arguments, tuning or Tuning(cache=default_cache(os.environ))))
         _write(arguments.out, results[-1].png)
     except (GenerationError, OSError) as error:
         print(f"kiln draw: {error}", file=sys.stderr)
@@ -129,10 +146,28 @@ def _check_output(arguments: argparse.Namespace) -> None:
         raise GenerationError(f"The folder {arguments.out.parent} is not writable.")
 
 
-def _draw(request: ImageRequest, arguments: argparse.Namespace) -> list[ImageResult]:
+def _budget(text: str) -> str:
+    try:
+        parse_budget(text, free_bytes=GIB)
+    except InvalidRequest as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _tuning(arguments: argparse.Namespace, usual: Tuning) -> Tuning:
+    """What the call says about speed and memory, else what is usual here."""
+    return Tuning(
+        budget=arguments.budget or usual.budget,
+        precision=Precision(arguments.precision) if arguments.precision else usual.precision,
+        compiled=usual.compiled and not arguments.no_compile,
+        cache=arguments.cache or usual.cache,
+    )
+
+
+def _draw(request: ImageRequest, arguments: argparse.Namespace, tuning: Tuning) -> list[ImageResult]:
     from gen.flux import load_generator  # brings torch, which takes seconds: only when there is something to draw
 
-    generator = load_generator(_folder(arguments), device=arguments.device)
+    generator = load_generator(_folder(arguments), device=arguments.device, tuning=tuning)
     results = []
     for _ in range(arguments.repeat):
         with tqdm(total=request.steps, unit="step", leave=False, disable=not sys.stderr.isatty()) as bar:

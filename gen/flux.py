@@ -19,7 +19,7 @@ from diffsynth.models import flux_dit, flux_vae
 from diffsynth.models.flux_text_encoder_clip import CLIPEncoderLayer, FluxTextEncoderClip
 from diffsynth.models.flux_text_encoder_t5 import FluxTextEncoderT5
 from diffsynth.models.general_modules import TimestepEmbeddings
-from diffsynth.pipelines.flux_image import FluxImagePipeline, model_fn_flux_image
+from diffsynth.pipelines.flux_image import FluxImagePipeline, FluxImageUnit_PromptEmbedder, model_fn_flux_image
 from diffsynth.utils.state_dict_converters import flux_dit as dit_keys
 from diffsynth.utils.state_dict_converters import flux_text_encoder_clip as clip_keys
 from diffsynth.utils.state_dict_converters import flux_text_encoder_t5 as t5_keys
@@ -29,12 +29,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
-from gen.errors import DeviceMissing, WeightsMissing
+from gen.checkpoint import Checkpoint
+from gen.device import options_for, pick_device
+from gen.engine import Engine, Options
+from gen.errors import WeightsMissing
+from gen.flux_sources import Parts
 from gen.generator import FluxGenerator
+from gen.hoisting import Decoder, HoistedModel, WatchedModel
+from gen.text import Encoded, PromptCache
+from gen.tuning import Tuning
 from gen.weights import FluxShape, Weights, find_weights
 
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
+PROMPTS_BYTES = 256 * 2**20  # of the host's memory for encoded prompts, about sixty
 
 
 class SizedDiT(flux_dit.FluxDiT):  # type: ignore[misc]
@@ -140,23 +148,70 @@ def _resnet(channels_in: int, channels_out: int) -> nn.Module:
     return block
 
 
+_PARTS: tuple[tuple[str, Callable[[FluxShape], nn.Module], Callable[[State], State], str], ...] = (
+    ("clip", SizedClip, clip_keys.FluxTextEncoderClipStateDictConverter, "text_encoder_1"),
+    ("t5", SizedT5, t5_keys.FluxTextEncoderT5StateDictConverter, "text_encoder_2"),
+    ("dit", SizedDiT, dit_keys.FluxDiTStateDictConverter, "dit"),
+    ("vae_encoder", SizedVAEEncoder, vae_keys.FluxVAEEncoderStateDictConverter, "vae_encoder"),
+    ("vae_decoder", SizedVAEDecoder, vae_keys.FluxVAEDecoderStateDictConverter, "vae_decoder"),
+)
+
+
 def build_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtype) -> FluxImagePipeline:
     """DiffSynth's pipeline holding the model of `weights`; raise WeightsMissing when a file does not fit its shape."""
-    shape, pipe = weights.shape, FluxImagePipeline(device=device, torch_dtype=dtype)
-    parts: list[tuple[str, Callable[[FluxShape], nn.Module], Callable[[State], State], tuple[Path, ...]]] = [
-        ("text_encoder_1", SizedClip, clip_keys.FluxTextEncoderClipStateDictConverter, weights.clip),
-        ("text_encoder_2", SizedT5, t5_keys.FluxTextEncoderT5StateDictConverter, weights.t5),
-        ("dit", SizedDiT, dit_keys.FluxDiTStateDictConverter, (weights.dit,)),
-        ("vae_encoder", SizedVAEEncoder, vae_keys.FluxVAEEncoderStateDictConverter, (weights.vae,)),
-        ("vae_decoder", SizedVAEDecoder, vae_keys.FluxVAEDecoderStateDictConverter, (weights.vae,)),
-    ]
-    bar = tqdm(parts, desc=f"Loading {weights.profile.name}", unit="part", leave=False, disable=None)
-    for name, build, convert, files in bar:
+    pipe = _empty_pipeline(weights, device=device, dtype=dtype)
+    bar = tqdm(_PARTS, desc=f"Loading {weights.profile.name}", unit="part", leave=False, disable=None)
+    for name, build, convert, place in bar:
+        files = _files(weights, name)
         state = {key: tensor.to(device, dtype) for key, tensor in convert(_read(files)).items()}
-        setattr(pipe, name, _fill(build, shape, state, files[0]))
+        setattr(pipe, place, _fill(build, weights.shape, state, files[0]))
+    pipe.model_fn = WatchedModel(model_fn_flux_image, scheduler=pipe.scheduler)
+    return pipe.eval().requires_grad_(False)
+
+
+def build_engine(weights: Weights, options: Options) -> tuple[FluxImagePipeline, Engine]:
+    """DiffSynth's pipeline with shells where its models have blocks, and the engine that visits them."""
+    pipe = _empty_pipeline(weights, device=options.device, dtype=options.dtype)
+    with torch.device("meta"):
+        modules = {name: build(weights.shape).requires_grad_(False) for name, build, _, _ in _PARTS}
+    checkpoints = {name: Checkpoint(_files(weights, name), convert) for name, _, convert, _ in _PARTS}
+    parts = Parts(checkpoints=checkpoints, **modules)
+    engine = Engine(weights, parts, options)
+    guests = engine.guests(parts)
+    modules |= guests | {"vae_decoder": Decoder(engine, guests["vae_decoder"])}
+    for name, _, _, place in _PARTS:
+        setattr(pipe, place, modules[name])
+    pipe.model_fn = HoistedModel(model_fn_flux_image, engine, scheduler=pipe.scheduler)
+    return pipe.eval(), engine
+
+
+def _empty_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtype) -> FluxImagePipeline:
+    pipe = FluxImagePipeline(device=device, torch_dtype=dtype)
     pipe.tokenizer_1 = _tokenizer(CLIPTokenizer, weights.clip_tokenizer)
     pipe.tokenizer_2 = _tokenizer(T5Tokenizer, weights.t5_tokenizer)
-    return pipe.eval().requires_grad_(False)
+    prompts = PromptCache(PROMPTS_BYTES)
+    for unit in pipe.units:
+        if isinstance(unit, FluxImageUnit_PromptEmbedder):
+            unit.encode_prompt = _remembering(prompts, unit.encode_prompt)
+    return pipe
+
+
+def _remembering(prompts: PromptCache, encode: Callable[..., Encoded]) -> Callable[..., Encoded]:
+    """DiffSynth's encoding of a prompt, skipped for a prompt that is remembered."""
+
+    def encoded(*, prompt: str, device: torch.device, t5_sequence_length: int, **rest: Any) -> Encoded:
+        def make() -> Encoded:
+            made = encode(prompt=prompt, device=device, t5_sequence_length=t5_sequence_length, **rest)
+            return tuple(tensor.cpu() for tensor in made)
+
+        return tuple(tensor.to(device) for tensor in prompts.encode(prompt, f"{t5_sequence_length} tokens", make))
+
+    return encoded
+
+
+def _files(weights: Weights, part: str) -> tuple[Path, ...]:
+    one = {"dit": weights.dit, "vae_encoder": weights.vae, "vae_decoder": weights.vae}
+    return (one[part],) if part in one else weights.clip if part == "clip" else weights.t5
 
 
 def build_velocity() -> Callable[..., Tensor]:
@@ -194,13 +249,14 @@ def _tokenizer(kind: type[Any], folder: Path) -> Any:
         raise WeightsMissing(f"{folder} does not hold a tokenizer: {str(error).splitlines()[0]}") from error
 
 
-def load_generator(folder: Path, *, device: str | None = None) -> FluxGenerator:
+def load_generator(folder: Path, *, device: str | None = None, tuning: Tuning | None = None) -> FluxGenerator:
     """Load the model in `folder`; the device is "cuda", "mps" or "cpu", by default the best that is there.
 
-    Computes in bfloat16 on a card; in float32 and with one thread on a CPU, so that the same seed draws the same
-    pixels on many cores and few. Raise DeviceMissing, or WeightsMissing naming the file that is at fault.
+    A card computes in bfloat16 through the streamed engine. A CPU computes in float32 with one thread, so that the
+    same seed draws the same pixels on many cores and few; through the engine only if `tuning` asks for a precision or
+    a budget. Raise DeviceMissing, OutOfMemory for a budget too small, or WeightsMissing naming the file at fault.
     """
-    weights = find_weights(folder)
+    weights, tuning = find_weights(folder), tuning or Tuning()
     place = pick_device(device)
     dtype = torch.float32 if place.type == "cpu" else torch.bfloat16
     if place.type == "cpu":
@@ -208,22 +264,9 @@ def load_generator(folder: Path, *, device: str | None = None) -> FluxGenerator:
         # event loop and a browser on two cores, because they wait by spinning (2026-11).
         torch.set_num_threads(1)
     with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
-        pipe = build_pipeline(weights, device=place, dtype=dtype)
+        if place.type != "cuda" and tuning.is_plain:
+            generator = FluxGenerator(weights, build_pipeline(weights, device=place, dtype=dtype))
+        else:
+            generator = FluxGenerator(weights, *build_engine(weights, options_for(tuning, place, dtype)))
     log.info("Loaded %s on %s in %s", weights.profile.name, place, dtype)
-    return FluxGenerator(weights, pipe)
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device asked for, or the best; raise DeviceMissing if torch cannot use it here."""
-    device = torch.device(name or best_device())
-    backend = torch.get_device_module(device.type)
-    if device.type != "cpu" and not (backend.is_available() and (device.index or 0) < backend.device_count()):
-        raise DeviceMissing(f"There is no device {device} that torch can use here; the best is {best_device()}.")
-    return device
-
-
-def best_device() -> str:
-    """The fastest device that torch can use here."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return generator

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,21 +17,31 @@ from PIL import Image
 from torch import Tensor
 
 from gen import __version__
+from gen.checks import check_picture
 from gen.demo.captions import unknown_words
+from gen.engine import Engine
 from gen.errors import BadPicture, OutOfMemory
 from gen.png import Recipe, encode_png
+from gen.preview import fit, pixels
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
+from gen.steps import Steps
+from gen.streaming.planner import gib
+from gen.streaming.sizes import Wanted
 from gen.weights import Weights, sha256
 
+log = logging.getLogger(__name__)
+SMALLER_PLAN = 0.85  # of the budget, for the second try when memory ran out
 DEMO_HINT = "README.md tells how to connect the real one."
 
 
 class FluxGenerator:
     """Draws with one loaded model. Built, used and closed on the GPU thread."""
 
-    def __init__(self, weights: Weights, pipe: Any) -> None:
-        self._weights, self._pipe = weights, pipe
-        self._sha256 = sha256(weights.dit)
+    def __init__(self, weights: Weights, pipe: Any, engine: Engine | None = None) -> None:
+        self._weights, self._pipe, self._engine = weights, pipe, engine
+        self._sha256 = engine.arena.sha256 if engine else sha256(weights.dit)
+        with torch.no_grad():
+            self._colours = fit(pipe.vae_decoder, device=torch.device(pipe.device), dtype=pipe.torch_dtype)
         packages = ("diffsynth", "torch")
         self._versions = {"kiln": __version__} | {name: importlib.metadata.version(name) for name in packages}
 
@@ -46,8 +57,7 @@ class FluxGenerator:
         """
         self.profile.check(request)
         started = time.perf_counter()
-        picture = self._denoise(request, _Steps(request.steps, started, on_step))
-        _check_picture(picture)
+        picture = self._drawn(request, self._steps(request, started, on_step))
         png = encode_png(picture, self._recipe(request))
         return ImageResult(
             png=png,
@@ -60,11 +70,40 @@ class FluxGenerator:
     def close(self) -> None:
         """Free the model's memory."""
         del self._pipe
+        if self._engine is not None:
+            self._engine.close()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
-    def _denoise(self, request: ImageRequest, steps: _Steps) -> Image.Image:
+    def _drawn(self, request: ImageRequest, steps: Steps) -> Image.Image:
+        """A picture that is one. Numbers that broke in float8 get one more try with exact sums."""
+        try:
+            picture = self._fitted(request, steps)
+            check_picture(picture)
+        except BadPicture as error:
+            if self._engine is None or not self._engine.is_narrow:
+                raise
+            log.warning("%s It is drawn again with bfloat16 sums.", error)
+            with self._engine.exactly():
+                picture = self._fitted(request, steps)
+            check_picture(picture)
+        return picture
+
+    def _fitted(self, request: ImageRequest, steps: Steps) -> Image.Image:
+        """Draw within the budget; where that was too small after all, once more with a smaller plan."""
+        if self._engine is None:
+            return self._denoise(request, steps)
+        wanted = Wanted(width=request.width, height=request.height, steps=request.steps)
+        try:
+            with self._engine.running(wanted):
+                return self._denoise(request, steps)
+        except OutOfMemory as error:
+            log.warning("%s It is drawn again with a smaller plan.", error)
+        with self._engine.running(wanted, shrink=SMALLER_PLAN):
+            return self._denoise(request, steps)
+
+    @torch.no_grad()  # not inference_mode: its tensors are of another kind to compiled graphs
+    def _denoise(self, request: ImageRequest, steps: Steps) -> Image.Image:
         try:
             picture = self._pipe(
                 prompt=request.prompt,
@@ -77,9 +116,20 @@ class FluxGenerator:
                 progress_bar_cmd=steps,
             )
         except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"{request.size} needs more memory than this card has free.") from error
+            raise OutOfMemory(f"{request.size} needs more memory than this card has free.{_memory()}") from error
         assert isinstance(picture, Image.Image)
         return picture
+
+    def _steps(self, request: ImageRequest, started: float, on_step: Callable[[StepReport], None]) -> Steps:
+        def told(step: int, preview: bytes) -> None:
+            seconds = time.perf_counter() - started
+            on_step(StepReport(step=step, steps=request.steps, seconds=seconds, preview=preview))
+
+        return Steps(told, look=self._look, device=torch.device(self._pipe.device))
+
+    def _look(self) -> Tensor:
+        """What the picture is going to be, (h, w, 3) uint8 on the device."""
+        return pixels(self._pipe.model_fn.estimate, self._colours)
 
     def _recipe(self, request: ImageRequest) -> Recipe:
         return Recipe(
@@ -101,23 +151,10 @@ class FluxGenerator:
         return None
 
 
-def _check_picture(picture: Image.Image) -> None:
-    """Raise BadPicture for one flat colour; numbers that broke on the way decode to black."""
-    match picture.getcolors(maxcolors=1):
-        case [(_, (0, 0, 0))]:
-            raise BadPicture("The model drew a black picture: its weights are damaged, or its numbers overflowed.")
-        case [_]:
-            raise BadPicture("The model drew nothing but one flat colour; another seed may do better.")
-
-
-class _Steps:
-    """Stands where DiffSynth expects its progress bar: reports each finished step."""
-
-    def __init__(self, steps: int, started: float, on_step: Callable[[StepReport], None]) -> None:
-        self._steps, self._started, self._on_step = steps, started, on_step
-
-    def __call__(self, timesteps: Iterable[Tensor]) -> Iterator[Tensor]:
-        for step, timestep in enumerate(timesteps, start=1):
-            yield timestep
-            seconds = time.perf_counter() - self._started
-            self._on_step(StepReport(step=step, steps=self._steps, seconds=seconds))
+def _memory() -> str:
+    """The numbers behind an out-of-memory error."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return ""
+    free, total = torch.cuda.mem_get_info()
+    held = torch.cuda.memory_reserved()
+    return f" Kiln holds {gib(held)}, {gib(free)} of {gib(total)} are free."

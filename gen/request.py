@@ -130,6 +130,7 @@ class StepReport:
     step: int  # steps done, 1 to `steps`
     steps: int
     seconds: float  # since the drawing began
+    preview: bytes | None = None  # a JPEG of what the picture is going to be, 160 pixels a side at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

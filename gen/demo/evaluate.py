@@ -26,7 +26,8 @@ from gen.demo.captions import Caption, describe
 from gen.demo.classifier import Classifier, load_classifier, to_square
 from gen.demo.report import contact_sheet
 from gen.demo.scenes import ATTRIBUTES, Scene, draw_scene, sample_scene
-from gen.flux import best_device, build_pipeline
+from gen.device import best_device
+from gen.flux import build_pipeline
 from gen.weights import DEMO_WEIGHTS, Weights, find_weights
 
 FLOAT8_MAX = 448.0  # largest value of float8_e4m3fn

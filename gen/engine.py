@@ -1,0 +1,263 @@
+"""The streamed engine of one FLUX model: its arena, slots and modulation, and the plan that they follow.
+
+Takes a model's modules without memory and leaves in their place shells that weights visit; then keeps to a byte
+budget picture by picture. Lives on the one GPU thread. Knows no DiffSynth (`gen.flux` does), no queue, no settings.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gen.adapting import Branches, fill, lay_out_branches
+from gen.float8 import exact_linear
+from gen.flux_blocks import Block, joint_block, single_block
+from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
+from gen.modulation import Modulation
+from gen.shells import BoundShell, FluxShell, Guest, HostEmbedding, hollow
+from gen.streaming.arena import Arena
+from gen.streaming.cards import Card, known_card
+from gen.streaming.packing import Packing, open_arena
+from gen.streaming.planner import Planner, Rung, gib
+from gen.streaming.sizes import Precision, Wanted
+from gen.streaming.slots import Slots
+from gen.sums import ExactSums, has_float8_cores, pick_sums
+from gen.weights import Weights
+
+log = logging.getLogger(__name__)
+PINNED_SHARE = 0.6  # of the host's memory; locking more starves the rest of the system
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a model is to run; what is None is chosen for the device."""
+
+    device: torch.device
+    dtype: torch.dtype  # of activations, norms and biases
+    precision: Precision | None = None  # of linear layers' weights; None: like everything else
+    budget_bytes: int | None = None  # of the card's memory; None: everything rests there
+    compiled: bool = True
+    cache: Path | None = None  # folder of packed weights and compiled graphs; None: neither is kept
+    pinned_bytes: int | None = None
+    poison: bool = False  # overwrite a slot after every visit, to find races
+
+
+class Engine:
+    """One loaded model's weights and where they are."""
+
+    def __init__(self, weights: Weights, parts: Parts, options: Options) -> None:
+        self._options, self._shape = options, weights.shape
+        stored = stored_dtype(options.precision, options.dtype)
+        sources = list(flux_sources(parts, stored=stored, wide=options.dtype))
+        self._layouts = {source.name: source.layout for source in sources}
+        packing = Packing(
+            title=weights.profile.name,
+            sources=sources,
+            files=(weights.dit, *weights.t5, *weights.clip, weights.vae),
+            about={"precision": str(stored).removeprefix("torch."), "wide": str(options.dtype)},
+        )
+        self.arena = open_arena(packing, cache=options.cache, device=options.device)
+        self.slots = Slots(self.arena, device=options.device, poison=options.poison)
+        modulation = modulation_sources(parts.dit)
+        self.dit, self.t5 = dit_names(parts.dit), t5_names(parts.t5)
+        self._modulation_names = [name for source in modulation for name in source.entries]
+        self.modulation = Modulation(modulation, self.slots)
+        self.rung: Rung | None = None
+        self._beside, self._rank = Arena(()), 0
+        self._settle(self._first_rung(weights))
+        self._furnish(parts)
+
+    @property
+    def card(self) -> Card:
+        """The card that the planner reckons with."""
+        return _card(self._options.device)
+
+    @property
+    def planner(self) -> Planner:
+        """Makes this model's plans."""
+        return Planner(shape=self._shape, card=self.card, precision=self._options.precision or Precision.BFLOAT16)
+
+    @property
+    def is_narrow(self) -> bool:
+        """True if sums are made of eight-bit numbers."""
+        return has_float8_cores(self._options.device) and self._options.precision is Precision.FLOAT8
+
+    @property
+    def tile(self) -> int | None:
+        """Side of the tiles in which pictures are decoded now, pixels; None: in one piece."""
+        return self.rung.vae_tile if self.rung else None
+
+    @contextmanager
+    def running(self, wanted: Wanted, *, shrink: float = 1.0) -> Iterator[None]:
+        """Keep to the plan for a picture within the budget times `shrink`, and leave nothing behind after an error.
+
+        Raise OutOfMemory if the budget is too small for the picture.
+        """
+        try:
+            self._prepare(wanted, shrink)
+            yield
+        except BaseException:
+            self._recover()
+            raise
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Sums in the activations' dtype instead of float8, with the same stored weights."""
+        usual = [shell.run for shell in self._shells]
+        joint, single = self._blocks(ExactSums())
+        for index, shell in enumerate(self._shells):
+            shell.run = joint if index < self._shape.joint_blocks else single
+        try:
+            yield
+        finally:
+            for shell, run in zip(self._shells, usual, strict=True):
+                shell.run = run
+
+    def adapt(self, branches: Branches | None) -> None:
+        """Draw with these LoRA branches on every block from now on, or with none.
+
+        A set of the rank that is in use replaces its values; another rank costs new slots, and a graph of each kind
+        the first time. Packed weights are never touched.
+        """
+        rank = next(iter(branches.values()))[0].shape[0] if branches else 0
+        if branches is None or rank != self._rank:
+            self.slots.lay_beside(Arena(()))
+            self._beside.close()
+            self._beside = lay_out_branches(branches or {}, self._options.dtype)
+            self._rank, rung, self.rung = rank, self.rung, None
+            if self._options.device.type == "cuda":
+                self._beside.pin(self._beside.entries, limit=self._beside.size)
+            if rung is not None:
+                self._settle(rung)
+        else:
+            self.slots.lay_beside(Arena(()))  # nothing reads the branches while they change
+        fill(self._beside, branches or {})
+        self.slots.lay_beside(self._beside)
+
+    def ends_soon(self) -> None:
+        """Say that the step that begins now is the picture's last: next on the card are the next picture's encoders."""
+        self.slots.turn(self.dit, to=[*self.t5, *self._modulation_names])
+
+    def _prepare(self, wanted: Wanted, shrink: float) -> None:
+        if self._options.budget_bytes is not None:
+            wanted = replace(wanted, lora_rank=self._rank)
+            self._settle(self.planner.plan(round(self._options.budget_bytes * shrink), wanted).rung)
+        self.slots.turn(self.dit, to=self.dit)
+
+    def _recover(self) -> None:
+        self.slots.drop_ahead()
+        self.modulation.forget()
+        if self._options.device.type == "cuda":
+            torch.cuda.synchronize(self._options.device)
+            torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """Free the card and unpin the host's memory."""
+        self.slots.close()
+        self.arena.close()
+        self._beside.close()
+        self.modulation.forget()
+
+    def _first_rung(self, weights: Weights) -> Rung:
+        everything = tuple(range(len(self.dit)))
+        if self._options.budget_bytes is None:
+            return Rung(resident=everything, slots=0, text_resident=True, modulation_resident=True, vae_tile=None)
+        profile = weights.profile
+        wanted = Wanted(width=profile.width, height=profile.height, steps=profile.steps)
+        plan = self.planner.plan(self._options.budget_bytes, wanted)
+        log.info(
+            "%d of %d blocks rest on the card within %s", len(plan.rung.resident), len(self.dit), gib(plan.budget_bytes)
+        )
+        return plan.rung
+
+    def _settle(self, rung: Rung) -> None:
+        """Place what the rung says; nothing moves if it is the rung that was settled last."""
+        if rung == self.rung:
+            return
+        resident = {"dit", "t5", *(self.dit[index] for index in rung.resident)}
+        resident |= {*self.t5, "clip"} if rung.text_resident else set()
+        resident |= set(self._modulation_names) if rung.modulation_resident else set()
+        streamed = [name for name in (*self.dit, *self._modulation_names, *self.t5) if name not in resident]
+        size = max((self._size(name) for name in streamed), default=0)
+        self.rung = None
+        if self._options.device.type == "cuda":
+            limit = self._options.pinned_bytes or round(_host_memory() * PINNED_SHARE)
+            self.arena.pin([*streamed, "clip", "vae_decoder"], limit=limit)
+        self.slots.settle(resident=resident, slots=rung.slots if streamed else 0, size=size)
+        self.slots.route(self.t5, self._modulation_names, self.dit)
+        self.slots.turn(self.dit, to=self.dit)
+        self.rung = rung
+
+    def _size(self, name: str) -> int:
+        """Bytes of an entry with what lies beside it."""
+        beside = self._beside.entries.get(name)
+        return self._layouts[name].size + (beside.layout.size if beside else 0)
+
+    def _furnish(self, parts: Parts) -> None:
+        """Put shells where the modules have blocks, and the arena's tensors where they keep weights."""
+        device, dtype = self._options.device, self._options.dtype
+        joint, single = self._blocks(pick_sums(device))
+        count = self._shape.joint_blocks
+        self._shells = [
+            FluxShell(index, name, run=joint if index < count else single, slots=self.slots, modulation=self.modulation)
+            for index, name in enumerate(self.dit)
+        ]
+        parts.dit.blocks, parts.dit.single_blocks = (
+            nn.ModuleList(shells) for shells in (self._shells[:count], self._shells[count:])
+        )
+        with self.slots.visit("dit") as tensors:
+            parts.dit.load_state_dict(dict(tensors), strict=True, assign=True)
+        self._furnish_t5(parts.t5, device=device, dtype=dtype)
+
+    def _blocks(self, sums: ExactSums) -> tuple[Block, Block]:
+        joint, single = joint_block(self._shape.heads, sums), single_block(self._shape.heads, sums)
+        if not self._options.compiled:
+            return joint, single
+        return _compiled(joint), _compiled(single)
+
+    def _furnish_t5(self, t5: nn.Module, *, device: torch.device, dtype: torch.dtype) -> None:
+        stack = t5.get_submodule("encoder")
+        layers = list(stack.get_submodule("block").children())
+        # Activations stay wide: T5's have outliers that eight bits lose, and its copies take longer than its sums.
+        first, others = hollow(layers[0], exact_linear), hollow(layers[-1], exact_linear)
+        shells = [
+            BoundShell(name, others if index else first, slots=self.slots, dtype=dtype)
+            for index, name in enumerate(self.t5)
+        ]
+        stack.block = nn.ModuleList(shells)
+        tokens = self._layouts["t5.tokens"].views(self.arena["t5.tokens"].host)
+        embedding = HostEmbedding(next(iter(tokens.values())), device=device, dtype=dtype)
+        stack.embed_tokens = t5.shared = embedding
+        with self.slots.visit("t5") as tensors:
+            t5.load_state_dict(dict(tensors), strict=True, assign=True)
+
+    def guests(self, parts: Parts) -> dict[str, Guest]:
+        """CLIP and both halves of the VAE, which are on the card while they are called."""
+        return {
+            name: Guest(name, getattr(parts, name), slots=self.slots) for name in ("clip", "vae_decoder", "vae_encoder")
+        }
+
+
+def _compiled(block: Block) -> Block:
+    # One graph a kind and picture size; sizes beyond the limit would silently run uncompiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    made: Block = torch.compile(block, fullgraph=True, dynamic=False)
+    return made
+
+
+def _card(device: torch.device) -> Card:
+    if device.type != "cuda":
+        return known_card("CPU", memory_bytes=_host_memory(), capability=(0, 0))
+    found = torch.cuda.get_device_properties(device)
+    return known_card(found.name, memory_bytes=found.total_memory, capability=(found.major, found.minor))
+
+
+def _host_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

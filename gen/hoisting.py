@@ -1,0 +1,87 @@
+"""DiffSynth's model function and the VAE's decoder as its pipeline calls them, with the engine behind them.
+
+Knows DiffSynth's pipeline only by its calls. Knows no files and no requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gen.checks import check_latents
+from gen.engine import Engine
+from gen.shells import Guest
+from gen.vae import decode_tiled
+
+# Fastest first: on an H100 cuDNN's attention reached 663 TFLOP/s (2026-11). For the DiT, which needs no mask.
+ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+class WatchedModel:
+    """DiffSynth's model function; remembers what the finished picture is going to look like."""
+
+    def __init__(self, model: Callable[..., Tensor], *, scheduler: Any) -> None:
+        self._model, self._scheduler = model, scheduler
+        self.estimate: Tensor | None = None  # of the finished latents (1, 16, H/8, W/8), after each step
+
+    def __call__(self, *, latents: Tensor, progress_id: int, **rest: Any) -> Tensor:
+        """DiffSynth's own arguments → velocity (B, 16, H/8, W/8)."""
+        velocity = self._run(latents=latents, progress_id=progress_id, **rest)
+        # latents = (1 - sigma) picture + sigma noise, and the velocity is noise - picture
+        self.estimate = latents - float(self._scheduler.sigmas[progress_id]) * velocity
+        return velocity
+
+    def _run(self, **arguments: Any) -> Tensor:
+        return self._model(**arguments)
+
+
+class HoistedModel(WatchedModel):
+    """The same with every step's modulation made beforehand, at the first step of a picture."""
+
+    def __init__(self, model: Callable[..., Tensor], engine: Engine, *, scheduler: Any) -> None:
+        super().__init__(model, scheduler=scheduler)
+        self._engine = engine
+        self._table: tuple[Tensor, Tensor, Tensor] | None = None  # pooled prompt, guidance: whose table it is
+
+    def _run(self, **arguments: Any) -> Tensor:
+        dit, progress_id = arguments["dit"], arguments["progress_id"]
+        pooled, guidance = arguments["pooled_prompt_emb"], arguments["guidance"]
+        if pooled.shape[0] != 1:  # several prompts at once: their modulation is made at each step
+            return self._model(**arguments)
+        table = self._made(dit, pooled, guidance, first=progress_id == 0)
+        if progress_id == len(self._scheduler.timesteps) - 1:
+            self._engine.ends_soon()
+        with self._engine.modulation.at(table, progress_id), sdpa_kernel(ATTENTION, set_priority=True):
+            return self._model(**arguments)
+
+    def _made(self, dit: Any, pooled: Tensor, guidance: Tensor, *, first: bool) -> Tensor:
+        """(steps, width): the table of this picture, made at its first step or when the prompt is another one."""
+        known = self._table
+        if not first and known is not None and known[0] is pooled and known[1] is guidance:
+            return known[2]
+        self._table = None  # its memory first
+        steps = self._scheduler.timesteps.to(device=pooled.device, dtype=pooled.dtype)
+        conditioning = dit.time_embedder(steps, pooled.dtype) + dit.pooled_text_embedder(pooled)
+        if dit.guidance_embedder is not None:
+            conditioning = conditioning + dit.guidance_embedder(guidance * 1000, pooled.dtype)
+        self._table = pooled, guidance, self._engine.modulation.table(conditioning)
+        return self._table[2]
+
+
+class Decoder(nn.Module):
+    """The VAE's decoder as the pipeline calls it, in the pieces that the plan allows."""
+
+    def __init__(self, engine: Engine, guest: Guest) -> None:
+        super().__init__()
+        self._engine, self._guest = engine, guest
+
+    def forward(self, latents: Tensor, **_: Any) -> Tensor:
+        """Latents (1, 16, H/8, W/8) → pixels (1, 3, H, W) in [-1, 1]; raise BadPicture if numbers overflowed."""
+        check_latents(latents)
+        pixels: Tensor
+        with self._guest.here() as decoder:
+            pixels = decode_tiled(decoder, latents, tile=self._engine.tile)
+        return pixels

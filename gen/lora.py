@@ -1,0 +1,178 @@
+"""LoRA files: read, checked against the model's shape, and joined to one low-rank side branch for each linear.
+
+A branch adds up (out, R) · down (R, in) to a linear's weight, scaled by strength and alpha / rank. All branches of a
+set have one rank R out of a few, so that changing LoRAs changes no shapes. Users give names, never paths. Knows no
+engine and no card; `gen.lora_names` knows whose key means what.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from gen.errors import InvalidRequest
+from gen.lora_names import ALPHA, DOWN, UP, Target, is_of_text_encoder, linears, read_key, targets
+from gen.weights import FluxShape
+
+RANKS = (16, 32, 64, 128, 256, 512)  # what a set's rank is padded to
+STRENGTH_MAX = 4.0  # either way
+FILE_MAX_BYTES = 4 * 2**30
+KEYS_MAX = 10_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
+Branches = dict[str, tuple[Tensor, Tensor]]  # module → down (R, in), up (out, R), in bfloat16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """What one pair of a file's tensors does."""
+
+    target: Target
+    down: Tensor  # (rank, in), as stored
+    up: Tensor  # (rows, rank), as stored
+    scale: float  # alpha / rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """One file, known to fit the model."""
+
+    name: str
+    pieces: tuple[Piece, ...]
+    left_out: int  # tensors for the text encoders, which are not used
+
+
+def list_loras(folder: Path) -> list[str]:
+    """Names of the LoRA files in a folder, sorted; none where there is no such folder."""
+    found = (path.stem for path in folder.glob("*.safetensors") if path.is_file())
+    return sorted(name for name in found if _NAME.fullmatch(name))
+
+
+def read_lora(folder: Path, name: str, shape: FluxShape) -> Lora:
+    """Read the LoRA of that name; raise InvalidRequest for a name that is none, or a file that does not fit."""
+    if _NAME.fullmatch(name) is None or name not in list_loras(folder):
+        raise InvalidRequest(f"There is no LoRA named {name[:80]!r}.")
+    path = folder / f"{name}.safetensors"
+    if path.stat().st_size > FILE_MAX_BYTES:
+        raise InvalidRequest(f"The LoRA {name} has {path.stat().st_size:,} bytes; {FILE_MAX_BYTES:,} is the most.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = list(file.keys())
+            if not 0 < len(keys) <= KEYS_MAX:
+                raise _unfit(name, f"it has {len(keys):,} tensors, 1 to {KEYS_MAX:,} are possible")
+            parts = _sort(name, keys, targets(shape))
+            pieces = tuple(
+                _piece(name, target, {role: (key, file.get_tensor(key)) for role, key in roles.items()})
+                for target, roles in parts.values()
+            )
+    except (OSError, SafetensorError) as error:
+        raise InvalidRequest(f"The LoRA {name} is damaged, or not a safetensors file.") from error
+    if not pieces:
+        raise _unfit(name, "it changes the text encoders alone")
+    return Lora(name=name, pieces=pieces, left_out=sum(map(is_of_text_encoder, keys)))
+
+
+def combine(loras: Sequence[tuple[Lora, float]], shape: FluxShape, *, rank: int | None = None) -> Branches:
+    """One branch for each linear of every block from LoRAs with their strengths; zeros where no LoRA has any.
+
+    `rank` is the smallest of RANKS that holds the sum of the LoRAs' ranks unless it is given. Raise InvalidRequest for
+    a strength outside ±4, or ranks that are more than `rank` or 512 together.
+    """
+    for lora, strength in loras:
+        if not -STRENGTH_MAX <= strength <= STRENGTH_MAX:  # false for NaN too
+            raise InvalidRequest(
+                f"The strength of {lora.name} is {-STRENGTH_MAX:g} to {STRENGTH_MAX:g}; it is {strength:g}."
+            )
+    by_module: dict[str, list[tuple[Piece, float]]] = {}
+    for lora, strength in loras:
+        for piece in lora.pieces:
+            by_module.setdefault(piece.target.module, []).append((piece, strength))
+    needed = max((sum(len(piece.down) for piece, _ in pieces) for pieces in by_module.values()), default=0)
+    width = bucket(needed) if rank is None else rank
+    if needed > width:
+        raise InvalidRequest(f"These LoRAs have rank {needed} together; there is room for {width}.")
+    none: dict[tuple[int, int], Tensor] = {}
+    return {
+        module: _join(by_module[module], size, width) if module in by_module else _zeros(none, size, width)
+        for module, size in linears(shape).items()
+    }
+
+
+def bucket(rank: int) -> int:
+    """The smallest of RANKS that holds `rank`; raise InvalidRequest for more than the largest."""
+    found = next((size for size in RANKS if size >= rank), None)
+    if found is None:
+        raise InvalidRequest(f"These LoRAs have rank {rank:,} together; {RANKS[-1]} is the most.")
+    return found
+
+
+def _sort(name: str, keys: Sequence[str], known: Mapping[str, Target]) -> dict[str, tuple[Target, dict[str, str]]]:
+    """The file's keys by what they change: target's name → target, role → key. The first that fits nothing is told."""
+    parts: dict[str, tuple[Target, dict[str, str]]] = {}
+    for key in keys:
+        if is_of_text_encoder(key):
+            continue
+        found = read_key(key)
+        target = known.get(found[0]) if found else None
+        if found is None or target is None:
+            raise _unfit(name, f"its key {key[:120]!r} changes nothing that the model has")
+        roles = parts.setdefault(found[0], (target, {}))[1]
+        if found[1] in roles:
+            raise _unfit(name, f"its keys {roles[found[1]][:120]!r} and {key[:120]!r} are the same thing")
+        roles[found[1]] = key
+    return parts
+
+
+def _piece(name: str, target: Target, tensors: Mapping[str, tuple[str, Tensor]]) -> Piece:
+    """One pair of tensors, checked: shapes, rank, finite values."""
+    first = next(iter(tensors.values()))[0]
+    if DOWN not in tensors or UP not in tensors:
+        raise _unfit(name, f"its key {first[:120]!r} has no counterpart")
+    (down_key, down), (up_key, up) = tensors[DOWN], tensors[UP]
+    rank = down.shape[0] if down.dim() == 2 else 0
+    for key, tensor, expected in ((down_key, down, (rank, target.inputs)), (up_key, up, (target.rows, rank))):
+        if not 0 < rank <= RANKS[-1] or tuple(tensor.shape) != expected:
+            wanted = expected if rank else (f"1 to {RANKS[-1]}", target.inputs)
+            raise _unfit(name, f"its key {key[:120]!r} is {tuple(tensor.shape)}, and should be {wanted}")
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+            raise _unfit(name, f"its key {key[:120]!r} has values that are no finite numbers")
+    scale = _scale(name, tensors.get(ALPHA), rank)
+    return Piece(target=target, down=down, up=up, scale=scale)
+
+
+def _scale(name: str, alpha: tuple[str, Tensor] | None, rank: int) -> float:
+    if alpha is None:
+        return 1.0
+    key, value = alpha
+    if value.numel() != 1 or not math.isfinite(float(value)):
+        raise _unfit(name, f"its key {key[:120]!r} is not one finite number")
+    return float(value) / rank
+
+
+def _join(pieces: Sequence[tuple[Piece, float]], size: tuple[int, int], rank: int) -> tuple[Tensor, Tensor]:
+    """Stack pieces along the rank: down on down, up beside up, each up in the rows that it changes."""
+    down, up = torch.zeros(rank, size[0]), torch.zeros(size[1], rank)
+    place = 0
+    for piece, strength in pieces:
+        end, target = place + len(piece.down), piece.target
+        down[place:end] = piece.down
+        up[target.first : target.end, place:end] = piece.up.float() * (strength * piece.scale)
+        place = end
+    return down.bfloat16(), up.bfloat16()
+
+
+def _zeros(none: dict[tuple[int, int], Tensor], size: tuple[int, int], rank: int) -> tuple[Tensor, Tensor]:
+    """A branch that does nothing; branches of one size share their memory."""
+    return tuple(
+        none.setdefault(shape, torch.zeros(shape, dtype=torch.bfloat16)) for shape in ((rank, size[0]), (size[1], rank))
+    )  # type: ignore[return-value]
+
+
+def _unfit(name: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"The LoRA {name} does not fit this model: {why}.")

@@ -1,0 +1,1 @@
+"""Weights that visit the card while it draws: what rests there, what passes through, and how."""

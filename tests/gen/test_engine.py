@@ -1,0 +1,197 @@
+"""The demo model through the engine: streamed is resident bit for bit, hoisted is direct, errors leave nothing."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gen.errors import BadPicture, GenerationCancelled, OutOfMemory
+from gen.flux import load_generator
+from gen.generator import FluxGenerator
+from gen.lora_names import linears
+from gen.request import StepReport
+from gen.streaming.planner import Rung
+from gen.streaming.sizes import Precision
+from gen.tuning import Tuning
+from gen.weights import DEMO_WEIGHTS, FluxShape, sha256
+from tests.gen.engine_models import EVERYTHING, DemoEngine
+
+PRECISIONS = [None, Precision.BFLOAT16, Precision.FLOAT8]
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[DemoEngine]:
+    made = DemoEngine(precision=Precision.FLOAT8)
+    yield made
+    made.generator.close()
+
+
+def _ignore(_: StepReport) -> None:
+    return None
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_streamed_is_resident_bit_for_bit_with_poisoned_slots(precision: Precision | None) -> None:
+    made = DemoEngine(precision=precision)
+    exact = made.latents(EVERYTHING)
+    assert bool(exact.isfinite().all())
+    for resident, slots in (((), 2), ((1, 4, 6), 2), ((0, 2, 3, 5, 7), 3)):
+        assert torch.equal(made.latents(Rung(resident=resident, slots=slots, vae_tile=None)), exact)
+        assert torch.equal(made.latents(), exact)  # the end of the first guessed wrongly what comes next
+
+
+def test_the_pictures_are_the_plain_models_within_the_precisions_error() -> None:
+    plain = load_generator(DEMO_WEIGHTS, device="cpu")
+    request = plain.profile.request("a red house at night", seed=42, steps=4, size="128x128")
+    exact = _pixels(plain, request)
+    for precision, allowed in ((Precision.BFLOAT16, 0.01), (Precision.FLOAT8, 8.0)):
+        engine = load_generator(DEMO_WEIGHTS, device="cpu", tuning=Tuning(precision=precision))
+        assert np.abs(_pixels(engine, request) - exact).mean() < allowed, precision
+
+
+def _pixels(generator: FluxGenerator, request: object) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    png = generator.draw(request, on_step=_ignore).png  # type: ignore[arg-type]
+    return np.asarray(Image.open(io.BytesIO(png)), dtype=np.float32)
+
+
+def test_a_table_of_all_steps_is_what_diffsynths_own_modulation_makes() -> None:
+    made, plain = DemoEngine(), load_generator(DEMO_WEIGHTS, device="cpu")
+    conditioning = torch.randn(5, 192, generator=torch.Generator().manual_seed(1))
+    table = made.engine.modulation.table(conditioning)
+    dit, begin = plain._pipe.dit, 0
+    for block in (*dit.blocks, *dit.single_blocks):
+        for name in ("norm1_a", "norm1_b") if hasattr(block, "norm1_a") else ("norm",):
+            wanted = getattr(block, name).linear(torch.nn.functional.silu(conditioning))
+            assert torch.allclose(table[:, begin : begin + wanted.shape[1]], wanted, atol=1e-5)
+            begin += wanted.shape[1]
+    assert begin == table.shape[1]
+
+
+def test_without_a_table_blocks_make_their_modulation_themselves(demo: DemoEngine) -> None:
+    usual = demo.latents(EVERYTHING)
+    guided = demo.latents(cfg_scale=1.0001)  # two prompts at each step, told apart without a table of their own
+    assert torch.allclose(guided, usual, atol=0.05)
+
+
+def test_what_the_callback_raises_leaves_the_engine_as_it_was(demo: DemoEngine) -> None:
+    def cancel(_: StepReport) -> None:
+        raise GenerationCancelled
+
+    demo.engine._settle(Rung(resident=(1,), slots=2, vae_tile=None))
+    before = demo.generator.draw(demo.ask(), on_step=_ignore)
+    resident = demo.engine.slots.resident
+    for _ in range(3):
+        with pytest.raises(GenerationCancelled):
+            demo.generator.draw(demo.ask(steps=9), on_step=cancel)
+        assert demo.engine.slots.ahead == ()
+        assert demo.engine.slots.resident == resident
+    assert demo.generator.draw(demo.ask(), on_step=_ignore).png == before.png
+
+
+def test_memory_that_runs_out_is_tried_once_with_a_smaller_plan(
+    demo: DemoEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrinks: list[float] = []
+    decode, prepare = demo.pipe.vae_decoder.forward, demo.engine._prepare
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError
+
+    def note(wanted: object, shrink: float) -> None:
+        shrinks.append(shrink)
+        monkeypatch.setattr(demo.pipe.vae_decoder, "forward", full if len(shrinks) < needed else decode)
+        prepare(wanted, shrink)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(demo.engine, "_prepare", note)
+    needed = 2
+    assert demo.generator.draw(demo.ask(), on_step=_ignore).png
+    assert shrinks == [1.0, 0.85]
+    needed = 9
+    with pytest.raises(OutOfMemory, match="128x128"):
+        demo.generator.draw(demo.ask(), on_step=_ignore)
+    assert shrinks == [1.0, 0.85, 1.0, 0.85]
+
+
+def test_a_bad_picture_is_tried_once_with_exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = DemoEngine(precision=Precision.FLOAT8)
+    monkeypatch.setattr(type(made.engine), "is_narrow", True)
+    runs = [shell.run for shell in made.engine._shells]
+    for shell in made.engine._shells:  # what overflow in float8 does
+        shell.run = lambda weights, streams, *_: (streams[0] * float("nan"), streams[1])
+    broken = [shell.run for shell in made.engine._shells]
+    assert made.generator.draw(made.ask(), on_step=_ignore).png
+    assert [shell.run for shell in made.engine._shells] == broken
+    assert runs != broken
+
+
+def test_a_picture_that_stays_bad_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = DemoEngine(precision=Precision.FLOAT8)
+    monkeypatch.setattr(type(made.engine), "is_narrow", True)
+    monkeypatch.setattr(
+        made.pipe.vae_decoder, "forward", lambda latents, **_: latents[:, :3].new_zeros(1, 3, 128, 128) - 1
+    )
+    with pytest.raises(BadPicture, match="black"):
+        made.generator.draw(made.ask(), on_step=_ignore)
+
+
+def test_blocks_and_prompts_and_seeds_share_two_graphs() -> None:
+    made = DemoEngine(precision=Precision.FLOAT8)
+    graphs: list[object] = []
+
+    def count(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    torch.compiler.reset()
+    runs = made.engine._shells[0].run, made.engine._shells[-1].run
+    joint, single = (torch.compile(run, backend=count, fullgraph=True, dynamic=False) for run in runs)
+    for index, shell in enumerate(made.engine._shells):
+        shell.run = joint if index < 3 else single
+    made.latents(Rung(resident=(1, 4), slots=2, vae_tile=None))
+    assert len(graphs) == 2
+    made.latents(Rung(resident=(0, 6), slots=3, vae_tile=None), seed=2, prompt="a boat", num_inference_steps=3)
+    assert len(graphs) == 2
+    made.latents(width=192)
+    assert len(graphs) == 4  # another size compiles once more
+
+
+def test_the_recipe_knows_the_checkpoint(demo: DemoEngine) -> None:
+    assert demo.engine.arena.sha256 == sha256(DEMO_WEIGHTS / "kiln-demo.safetensors")
+
+
+def _branches(shape: FluxShape, rank: int, *, seed: int = 1) -> dict[str, tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        module: (
+            torch.randn(rank, inputs, generator=generator) * 0.1,
+            torch.randn(outputs, rank, generator=generator) * 0.1,
+        )
+        for module, (inputs, outputs) in linears(shape).items()
+    }
+
+
+def test_a_lora_streamed_or_resident_is_the_merged_model() -> None:
+    made, plain = DemoEngine(), load_generator(DEMO_WEIGHTS, device="cpu")
+    without, branches = made.latents(EVERYTHING), _branches(made.weights.shape, 4)
+    for module, (down, up) in branches.items():
+        plain._pipe.dit.get_submodule(module).weight.data += up @ down
+    kept = []
+    plain._pipe.vae_decoder.register_forward_pre_hook(lambda _, given: kept.append(given[0]))
+    plain.draw(plain.profile.request("a red house", seed=1, size="128x128", steps=2), on_step=_ignore)
+    made.engine.adapt(branches)
+    with_lora = made.latents()
+    assert torch.allclose(with_lora, kept[0], atol=2e-3)
+    assert not torch.allclose(with_lora, without, atol=0.1)
+    assert torch.equal(made.latents(Rung(resident=(1, 4, 6), slots=2, vae_tile=None)), with_lora)
+    made.engine.adapt(_branches(made.weights.shape, 4, seed=2))
+    other = made.latents()
+    assert not torch.equal(other, with_lora)
+    assert torch.equal(made.latents(EVERYTHING), other)
+    made.engine.adapt(branches)
+    assert torch.equal(made.latents(), with_lora)
+    made.engine.adapt(None)
+    assert torch.equal(made.latents(), without)

@@ -1,0 +1,104 @@
+"""float8 products on a card at FLUX.1's shapes: their error, and compiled blocks beside exact ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gen.float8 import exact_linear, float8_linear, quantize_rows, sqnr
+from gen.flux_blocks import joint_block, single_block
+from gen.sums import ExactSums, Float8Sums, FusedSums, has_float8_cores
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card here")]
+DIM, HEADS = 3072, 24
+JOINT = {
+    f"{kind}_{s}{tail}": size for s in "ab" for kind, tail, size in (("ff", ".0", (4, 1)), ("ff", ".2", (1, 4)))
+} | {f"attn.{s}_to_{what}": size for s in "ab" for what, size in (("qkv", (3, 1)), ("out", (1, 1)))}
+SINGLE = {"to_qkv_mlp": (7, 1), "proj_out": (1, 5)}
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def _random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.randn(shape, device="cuda", dtype=torch.float32).to(dtype)
+
+
+def _stored(linears: dict[str, tuple[int, int]]) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    for name, (rows, columns) in linears.items():
+        exact = _random(rows * DIM, columns * DIM) / (columns * DIM) ** 0.5
+        weights[f"{name}.weight"], weights[f"{name}.scale"] = quantize_rows(exact)
+        weights[f"{name}.bias"] = _random(rows * DIM) * 0.1
+    return weights
+
+
+def _inputs(tokens: int, modulations: int) -> dict[str, Any]:
+    angle = torch.rand(1, 1, tokens + 512, DIM // HEADS // 2, device="cuda")
+    sine, cosine = angle.sin(), angle.cos()
+    turn = torch.stack((cosine, -sine, sine, cosine), -1).view(1, 1, tokens + 512, -1, 2, 2)
+    return {"modulation": _random(1, modulations * DIM) * 0.1, "rotation": turn}
+
+
+def _worst(exact: Tensor, approximate: Tensor) -> float:
+    """The lowest SQNR of all tokens, dB."""
+    return float(sqnr(exact.flatten(0, -2), approximate.flatten(0, -2)).min())
+
+
+@pytest.mark.parametrize("tokens", [512, 4096, 4608])
+@pytest.mark.parametrize(("rows", "columns"), [(7, 1), (1, 5), (3, 1), (4, 1), (1, 4), (1, 1)])
+def test_a_float8_product_stays_within_its_error(tokens: int, rows: int, columns: int) -> None:
+    if not has_float8_cores(torch.device("cuda")):
+        pytest.skip("this card has no float8 tensor cores")
+    weights = _stored({"x": (rows, columns)})
+    x = _random(1, tokens, columns * DIM)
+    assert _worst(exact_linear(weights, "x", x), float8_linear(weights, "x", x)) > 28
+
+
+def test_rows_are_stored_with_at_least_31_decibels() -> None:
+    exact = _random(DIM, DIM) * 0.003
+    weight, scale = quantize_rows(exact)
+    assert float(sqnr(exact, weight.float() * scale[:, None]).mean()) > 31
+
+
+@pytest.mark.parametrize("sums", [Float8Sums(), FusedSums()])
+@pytest.mark.parametrize("size", [4096, 1024, 1536])
+def test_compiled_float8_blocks_draw_what_exact_ones_draw(size: int, sums: ExactSums) -> None:
+    if not has_float8_cores(torch.device("cuda")):
+        pytest.skip("this card has no float8 tensor cores")
+    norms = {f"attn.norm_{x}_{s}.weight": torch.ones(128, device="cuda").bfloat16() for x in "qk" for s in "ab"}
+    norms |= {f"norm_{x}_a.weight": torch.ones(128, device="cuda").bfloat16() for x in "qk"}
+    for build, linears, modulations in ((joint_block, JOINT, 12), (single_block, SINGLE, 3)):
+        weights = _stored(linears) | norms
+        given = _inputs(size, modulations)
+        image = _random(1, size + (512 if build is single_block else 0), DIM)
+        streams = image, _random(1, 512, DIM)
+        with torch.no_grad():
+            exact = build(HEADS, ExactSums())(weights, streams, **given)
+            fast = torch.compile(build(HEADS, sums), fullgraph=True, dynamic=False)(weights, streams, **given)
+        assert _worst(exact[0] - streams[0], fast[0] - streams[0]) > 20, build
+        assert _worst(exact[1], fast[1]) > 20, build
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("tokens", [1, 512, 4097])
+def test_fused_kernels_make_what_separate_ones_make(batch: int, tokens: int) -> None:
+    if not has_float8_cores(torch.device("cuda")):
+        pytest.skip("this card has no float8 tensor cores")
+    weights = _stored(SINGLE | {"mlp": (1, 4)})
+    x, modulation = _random(batch, tokens, DIM), _random(batch, 1, 6 * DIM) * 0.3
+    shift, _, _, scale = modulation.chunk(6, dim=-1)[:4]
+    wide = _random(batch, tokens, 7 * DIM)
+    exact, fused = ExactSums(), FusedSums()
+    given = weights, "to_qkv_mlp", x, shift, scale
+    assert _worst(exact.modulated(*given), fused.modulated(*given)) > 28
+    gelu = weights, "proj_out", wide[..., 3 * DIM :], wide[..., :DIM]
+    assert _worst(exact.gelu(*gelu), fused.gelu(*gelu)) > 28
+    assert (
+        _worst(exact.gelu(weights, "mlp", wide[..., 3 * DIM :]), fused.gelu(weights, "mlp", wide[..., 3 * DIM :])) > 28
+    )
