@@ -55,6 +55,8 @@ def _prepare(device: torch.device, cache: Path | None) -> None:
 def pick_device(name: str | None) -> torch.device:
     """The device asked for, or the best; raise DeviceMissing if torch cannot use it here."""
     device = torch.device(name or best_device())
+    if device.type == "cuda" and device.index is None:  # torch wants it said where memory is limited
+        device = torch.device("cuda", 0)
     backend = torch.get_device_module(device.type)
     if device.type != "cpu" and not (backend.is_available() and (device.index or 0) < backend.device_count()):
         raise DeviceMissing(f"There is no device {device} that torch can use here; the best is {best_device()}.")
