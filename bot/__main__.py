@@ -110,7 +110,8 @@ def _doctor(parsed: argparse.Namespace) -> int:
 def _bench_queue(parsed: argparse.Namespace) -> int:
     from bot.bench import queue
 
-    figures = queue.measure(histories=parsed.histories, seconds=parsed.seconds)
+    load = _loader(load_settings(weights=DEMO_WEIGHTS, device="cpu"))
+    figures = queue.measure(load=load, histories=parsed.histories, seconds=parsed.seconds)
     for line in queue.lines(figures, as_json=parsed.json):
         print(line)
     return OK if all(figures[name] <= promise for name, promise in queue.PROMISES.items()) else FAILED

@@ -16,6 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import aiohttp
 import discord
@@ -25,6 +26,7 @@ from bot.client import Kiln, KilnBot, create_bot
 from bot.database import open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
+from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.settings import Settings
@@ -63,7 +65,13 @@ async def open_kiln(
         await _recover(queue, delivery)
         async with (
             contextlib.aclosing(delivery),
-            Dispatcher(queue=queue, executor=executor, outcomes=delivery, pictures=settings.data) as dispatcher,
+            Dispatcher(
+                queue=queue,
+                executor=executor,
+                outcomes=delivery,
+                pictures=settings.data,
+                charge=partial(charge_used, database),
+            ) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
             kiln = Kiln(

@@ -1,6 +1,6 @@
 """A job's end: what it costs its owner, how it is undone when the picture is lost, and its line in the log.
 
-Knows no verbs: the caller holds the transaction.
+Knows no verbs: the caller holds the transaction, but for `charge_used`, which comes before the end.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from bot import fairness
 from bot.admission import correct
+from bot.database import Database
 from bot.job import Job, JobStatus
 from bot.tables import JobRow
 
@@ -25,6 +26,22 @@ async def settle(session: AsyncSession, row: JobRow) -> None:
     failed = row.status in (JobStatus.FAILED, JobStatus.QUARANTINED)
     await (fairness.refund if failed else fairness.settle)(session, row, used=used)
     await correct(session, row, used=0.0 if failed else used)
+
+
+async def charge_used(database: Database, job: Job, seconds: float) -> None:
+    """Charge a running job for the GPU-seconds that it used, once its pixels are there.
+
+    Its end then finds nothing left to correct, and claims that come before it are as fair as those behind it. Nothing
+    happens if another attempt runs by now. Raise QueueUnavailable.
+    """
+
+    async def charge(session: AsyncSession) -> None:
+        row = await session.get(JobRow, job.id)
+        if row is not None and row.status is JobStatus.RUNNING and row.attempt_token == job.attempt_token:
+            await fairness.correct(session, row, used=seconds)
+            row.charge = seconds
+
+    await database.write(charge)
 
 
 async def lose_picture(session: AsyncSession, row: JobRow) -> None:

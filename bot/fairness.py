@@ -6,7 +6,8 @@ equals the one that came first (`ticket`), and of its jobs the oldest.
 
     enter    0 -> 1 waiting: lift vtime to at least the virtual time of the GPU, so that absence earns no credit
     charge   at claim: add estimate / weight; the virtual time becomes the vtime that was lowest
-    settle   at the end: add (used - estimate) / weight
+    correct  once the pixels are there: add (used - estimate) / weight, and note `used` as what was charged
+    settle   at the end: the same; nothing, if it was corrected
     put_back a drain or a crash: take the charge back, so that the job is at its old place
 
 The virtual time is the start tag of the last claim (`virtual_time`, kept by the parent). It never runs ahead of the
@@ -57,6 +58,7 @@ _ADVANCE = text(
 )
 _START = text(f"UPDATE accounts SET vtime = vtime + {_CHARGE}, waiting = waiting - 1 WHERE {_PATH}")
 SETTLE = text(f"UPDATE accounts SET vtime = vtime + {_USED} - {_CHARGE}, failures = 0 WHERE {_PATH}")
+CORRECT = text(f"UPDATE accounts SET vtime = vtime + {_USED} - {_CHARGE} WHERE {_PATH}")
 _FAILED = text(
     f"UPDATE accounts SET vtime = vtime + CASE failures WHEN 0 THEN 0 ELSE {_USED} END - {_CHARGE}, "
     f"failures = failures + 1 WHERE {_PATH}"
@@ -129,6 +131,11 @@ async def charge(session: AsyncSession, job: JobRow, *, estimate: float) -> None
 async def settle(session: AsyncSession, job: JobRow, *, used: float) -> None:
     """A running job ended after `used` GPU-seconds: drawn, or stopped for its owner."""
     await session.execute(SETTLE, {**_charged(job), "used": used})
+
+
+async def correct(session: AsyncSession, job: JobRow, *, used: float) -> None:
+    """A running job used so many GPU-seconds, and its end is still to come: the caller notes them as its charge."""
+    await session.execute(CORRECT, {**_charged(job), "used": used})
 
 
 async def refund(session: AsyncSession, job: JobRow, *, used: float) -> None:

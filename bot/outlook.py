@@ -102,8 +102,9 @@ async def look(session: AsyncSession, *, now: datetime, prior: float) -> Outlook
 
 
 async def _running(session: AsyncSession, now: datetime, *, prior: float) -> Turn | None:
-    """The running job as a turn at position 0, with what is left of it."""
-    row = await session.scalar(select(JobRow).where(has_status(JobStatus.RUNNING)))
+    """The running job as a turn at position 0, with what is left of it; of several, the one that is drawn."""
+    running = select(JobRow).where(has_status(JobStatus.RUNNING))
+    row = await session.scalar(running.order_by(JobRow.started_at.desc(), JobRow.id.desc()).limit(1))
     if row is None:
         return None
     estimate = await estimates.estimate(session, (row.width, row.height, row.steps), prior=prior)

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from gen import __version__
 from gen.demo.captions import unknown_words
 from gen.errors import BadPicture, OutOfMemory
+from gen.executor import Unfinished
 from gen.png import Recipe, encode_png
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
 from gen.weights import Weights, sha256
@@ -40,7 +42,11 @@ class FluxGenerator:
         return self._weights.profile
 
     def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
-        """Draw one picture; call `on_step` after each step, and stop with whatever it raises.
+        """Paint one picture and compress it at once."""
+        return self.paint(request, on_step=on_step).finish()
+
+    def paint(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> Unfinished:
+        """Draw one picture to its pixels; call `on_step` after each step, and stop with whatever it raises.
 
         Raise InvalidRequest outside the model's limits, OutOfMemory, or BadPicture.
         """
@@ -48,14 +54,10 @@ class FluxGenerator:
         started = time.perf_counter()
         picture = self._denoise(request, _Steps(request.steps, started, on_step))
         _check_picture(picture)
-        png = encode_png(picture, self._recipe(request))
-        return ImageResult(
-            png=png,
-            sha256=hashlib.sha256(png).hexdigest(),
-            seconds=time.perf_counter() - started,
-            model=self.profile.name,
-            notice=self._notice(request.prompt),
-        )
+        recipe, notice = self._recipe(request), self._notice(request.prompt)
+        seconds = time.perf_counter() - started
+        finish = partial(_finish, picture, recipe, seconds=seconds, notice=notice)
+        return Unfinished(seconds=seconds, finish=finish)
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -99,6 +101,14 @@ class FluxGenerator:
         if len(self._pipe.tokenizer_2(prompt).input_ids) > limit:
             return f"The prompt is longer than the {limit} tokens that the model reads; its end had no effect."
         return None
+
+
+def _finish(picture: Image.Image, recipe: Recipe, *, seconds: float, notice: str | None) -> ImageResult:
+    """Compress the picture, on any thread: 0.2 to 0.4 s for 1024x1024 (2 cores, 2026-11) that the GPU need not wait."""
+    png = encode_png(picture, recipe)
+    return ImageResult(
+        png=png, sha256=hashlib.sha256(png).hexdigest(), seconds=seconds, model=recipe.model, notice=notice
+    )
 
 
 def _check_picture(picture: Image.Image) -> None:
