@@ -5,7 +5,7 @@ Knows no verbs: the caller holds the transaction.
 
 from __future__ import annotations
 
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from bot import fairness
 from bot.admission import correct
@@ -15,7 +15,7 @@ from bot.tables import JobRow
 LOSSES_MAX = 2  # a job whose picture is lost this often is not drawn again
 
 
-async def settle(session: AsyncSession, row: JobRow) -> None:
+def settle(session: Session, row: JobRow) -> None:
     """Charge a job that ran and is over for what it used, to its owner's share and day; not if it failed."""
     assert row.finished_at is not None
     used = row.seconds
@@ -23,11 +23,11 @@ async def settle(session: AsyncSession, row: JobRow) -> None:
         began, estimate = row.started_at or row.finished_at, row.charge or 0.0
         used = fairness.used_seconds(started_at=began, now=row.finished_at, estimate=estimate)
     failed = row.status in (JobStatus.FAILED, JobStatus.QUARANTINED)
-    await (fairness.refund if failed else fairness.settle)(session, row, used=used)
-    await correct(session, row, used=0.0 if failed else used)
+    (fairness.refund if failed else fairness.settle)(session, row, used=used)
+    correct(session, row, used=0.0 if failed else used)
 
 
-async def lose_picture(session: AsyncSession, row: JobRow) -> None:
+def lose_picture(session: Session, row: JobRow) -> None:
     """The picture of a drawn job is lost: it waits again, and its owner gets back what it cost; or it fails."""
     row.pictures_lost += 1
     if row.pictures_lost >= LOSSES_MAX:
@@ -38,11 +38,11 @@ async def lose_picture(session: AsyncSession, row: JobRow) -> None:
     if row.reserved is not None:
         row.reserved = row.charge
     if row.account_id is None:  # drawn by a Kiln before accounts
-        row.account_id = await fairness.open_account(session, user_id=row.user_id, server_id=None, weight=1.0)
+        row.account_id = fairness.open_account(session, user_id=row.user_id, server_id=None, weight=1.0)
     row.status, row.attempts = JobStatus.QUEUED, row.attempts - 1
     row.attempt_token = row.started_at = row.finished_at = row.picture = row.seconds = row.notice = None
-    await session.flush()
-    await fairness.put_back(session, row)
+    session.flush()
+    fairness.put_back(session, row)
 
 
 def end_line(job: Job) -> str:

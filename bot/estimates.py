@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from gen.request import ImageRequest, ModelProfile
 
@@ -53,20 +53,20 @@ def shape_of(request: ImageRequest) -> Shape:
     return request.width, request.height, request.steps
 
 
-async def estimate(session: AsyncSession, shape: Shape, *, prior: float) -> Estimate:
+def estimate(session: Session, shape: Shape, *, prior: float) -> Estimate:
     """Median of the latest jobs of this shape; else scaled from the latest of any shape by work; else from `prior`."""
     width, height, steps = shape
-    same = (await session.scalars(_SAME, {"width": width, "height": height, "steps": steps})).all()
+    same = session.scalars(_SAME, {"width": width, "height": height, "steps": steps}).all()
     if same:
         return _measured(same)
-    rates = (await session.scalars(_RATES)).all()
+    rates = session.scalars(_RATES).all()
     seconds = (median(rates) if rates else prior) * _work(shape)
     return Estimate(seconds=seconds, deviation=seconds * (DEVIATION_SCALED if rates else DEVIATION_PRIOR))
 
 
-async def expected(session: AsyncSession, shape: Shape, *, prior: float) -> float:
+def expected(session: Session, shape: Shape, *, prior: float) -> float:
     """The seconds alone."""
-    return (await estimate(session, shape, prior=prior)).seconds
+    return estimate(session, shape, prior=prior).seconds
 
 
 def _measured(timings: Sequence[float]) -> Estimate:

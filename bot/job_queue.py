@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Update, select, union_all, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from bot import estimates, fairness
 from bot.admission import admit, correct
@@ -63,22 +63,20 @@ class JobQueue:
         GPU beside others' from now on; twice the weight, twice the GPU.
         """
 
-        async def accept(session: AsyncSession) -> Job:
-            first = await session.scalar(select(JobRow).where(JobRow.interaction_id == new.interaction_id))
+        def accept(session: Session) -> Job:
+            first = session.scalar(select(JobRow).where(JobRow.interaction_id == new.interaction_id))
             if first is not None:
                 return to_job(first)
             now = self._now()
-            admission = await admit(session, new, limits=self._limits, now=now, prior=self._prior)
+            admission = admit(session, new, limits=self._limits, now=now, prior=self._prior)
             server_id = new.guild_id if self._server_share else None
             row = to_row(new, created_at=now)
-            row.account_id = await fairness.open_account(
-                session, user_id=new.user_id, server_id=server_id, weight=weight
-            )
+            row.account_id = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=weight)
             row.not_before, row.reserved = admission.not_before, admission.reserved
             session.add(row)
-            await session.flush()
+            session.flush()
             if row.not_before is None:
-                await fairness.enter(session, row)
+                fairness.enter(session, row)
             return to_job(row)
 
         try:
@@ -98,21 +96,21 @@ class JobQueue:
         One UPDATE finds and takes the job, so two claims never return the same one.
         """
 
-        async def take(session: AsyncSession) -> Job | None:
-            await fairness.release_due(session, now=self._now())
-            row = await self._take(session)
-            if row is None and await fairness.release_one(session):
-                row = await self._take(session)
+        def take(session: Session) -> Job | None:
+            fairness.release_due(session, now=self._now())
+            row = self._take(session)
+            if row is None and fairness.release_one(session):
+                row = self._take(session)
             if row is None:
                 return None
             shape = (row.width, row.height, row.steps)
-            estimate = await estimates.expected(session, shape, prior=self._prior)
-            await fairness.charge(session, row, estimate=estimate)
+            estimate = estimates.expected(session, shape, prior=self._prior)
+            fairness.charge(session, row, estimate=estimate)
             return to_job(row)
 
         return await self._database.write(take)
 
-    async def _take(self, session: AsyncSession) -> JobRow | None:
+    def _take(self, session: Session) -> JobRow | None:
         change = (
             update(JobRow)
             .where(JobRow.id == fairness.next_in_line())
@@ -123,7 +121,7 @@ class JobQueue:
                 started_at=self._now(),
             )
         )
-        return await session.scalar(change.returning(JobRow))
+        return session.scalar(change.returning(JobRow))
 
     async def record_drawn(self, job: Job, *, picture: str, result: ImageResult) -> bool:
         """Note the picture's path, relative to the data folder. False: a late result, dropped."""
@@ -156,14 +154,14 @@ class JobQueue:
         Raise NotAllowed for an unknown job or somebody else's, Refusal for one that is over.
         """
 
-        async def decide(session: AsyncSession) -> Job:
-            row = await session.get(JobRow, job_id)
+        def decide(session: Session) -> Job:
+            row = session.get(JobRow, job_id)
             if row is None or row.user_id != user_id:
                 raise NotAllowed(f"You have no job {job_id}.")
             if row.status is JobStatus.QUEUED:
                 row.status, row.finished_at = JobStatus.CANCELLED, self._now()
-                await fairness.leave(session, row)
-                await correct(session, row, used=0.0)
+                fairness.leave(session, row)
+                correct(session, row, used=0.0)
             elif row.status is not JobStatus.RUNNING:
                 raise Refusal(f"Job {job_id} is over already: it is {row.status}.")
             return to_job(row)
@@ -179,20 +177,20 @@ class JobQueue:
         Requeue it at its old place, or quarantine it after its second crash.
         """
 
-        async def sort_out(session: AsyncSession) -> Recovery:
-            orphans = await session.scalars(select(JobRow).where(has_status(JobStatus.RUNNING)).order_by(JobRow.id))
+        def sort_out(session: Session) -> Recovery:
+            orphans = session.scalars(select(JobRow).where(has_status(JobStatus.RUNNING)).order_by(JobRow.id))
             requeued, quarantined = [], []
             for row in orphans.all():
                 row.attempt_token = None
                 if row.attempts >= CRASHES_MAX:
-                    await self._quarantine(session, row)
+                    self._quarantine(session, row)
                     quarantined.append(to_job(row))
                 else:
                     row.status, row.started_at = JobStatus.QUEUED, None
-                    await fairness.put_back(session, row)
+                    fairness.put_back(session, row)
                     requeued.append(to_job(row))
-            await session.flush()
-            await fairness.recount(session)
+            session.flush()
+            fairness.recount(session)
             return Recovery(requeued=tuple(requeued), quarantined=tuple(quarantined))
 
         recovery = await self._database.write(sort_out)
@@ -219,11 +217,11 @@ class JobQueue:
         Return it as it is then; None: it was not drawn, and nothing was changed.
         """
 
-        async def again(session: AsyncSession) -> Job | None:
-            row = await session.get(JobRow, job_id)
+        def again(session: Session) -> Job | None:
+            row = session.get(JobRow, job_id)
             if row is None or row.status is not JobStatus.DRAWN:
                 return None
-            await lose_picture(session, row)
+            lose_picture(session, row)
             return to_job(row)
 
         return await self._database.write(again)
@@ -255,10 +253,10 @@ class JobQueue:
         """How many wait, who is being drawn, and when the last should be ready."""
         return (await self._lookout.look()).overview
 
-    async def _quarantine(self, session: AsyncSession, row: JobRow) -> None:
+    def _quarantine(self, session: Session, row: JobRow) -> None:
         row.status, row.finished_at = JobStatus.QUARANTINED, self._now()
         row.reason = f"Kiln went down {row.attempts} times while drawing this, so it will not be tried again."
-        await settle(session, row)
+        settle(session, row)
 
     async def _finish(self, job: Job, status: JobStatus, **values: Any) -> bool:
         change = _running(job).values(status=status, finished_at=self._now(), **values)
@@ -269,15 +267,13 @@ class JobQueue:
         log.info(end_line(done))
         return True
 
-    async def _change(
-        self, change: Update, *, then: Callable[[AsyncSession, JobRow], Awaitable[None]] | None = None
-    ) -> Job | None:
+    async def _change(self, change: Update, *, then: Callable[[Session, JobRow], None] | None = None) -> Job | None:
         """Apply one UPDATE to at most one row, and what follows from it; return the job as it is then, if any."""
 
-        async def apply(session: AsyncSession) -> Job | None:
-            row = await session.scalar(change.returning(JobRow))
+        def apply(session: Session) -> Job | None:
+            row = session.scalar(change.returning(JobRow))
             if row is not None and then is not None:
-                await then(session, row)
+                then(session, row)
             return None if row is None else to_job(row)
 
         return await self._database.write(apply)
@@ -285,8 +281,8 @@ class JobQueue:
     async def _jobs(self, *conditions: ColumnElement[bool]) -> tuple[Job, ...]:
         statement = select(JobRow).where(*conditions).order_by(JobRow.id)
 
-        async def fetch(session: AsyncSession) -> tuple[Job, ...]:
-            return tuple(to_job(row) for row in await session.scalars(statement))
+        def fetch(session: Session) -> tuple[Job, ...]:
+            return tuple(to_job(row) for row in session.scalars(statement))
 
         return await self._database.read(fetch)
 
