@@ -30,6 +30,7 @@ class Admission:
     """What was agreed: when the job may go before others, and what it took from the day's budget."""
 
     not_before: datetime | None  # aware UTC; None: it waits like any other
+    rate_seconds: float  # what it took from the rate
     reserved: float | None  # GPU-seconds; None: there is no budget
 
 
@@ -57,7 +58,7 @@ def admit(session: Session, new: NewJob, *, limits: Limits, now: datetime, prior
         values |= {"budget_day": now.date(), "budget_seconds": used + reserved}
     change = insert(UserRow).values(id=new.user_id, **values)
     session.execute(change.on_conflict_do_update(index_elements=[UserRow.id], set_=values))
-    return Admission(not_before=verdict.retry_at, reserved=reserved)
+    return Admission(not_before=verdict.retry_at, rate_seconds=every.total_seconds(), reserved=reserved)
 
 
 def correct(session: Session, job: JobRow, *, used: float) -> None:
@@ -65,6 +66,17 @@ def correct(session: Session, job: JobRow, *, used: float) -> None:
     if job.reserved is not None:
         day = job.created_at.date().isoformat()
         session.execute(_CORRECT, {"user": job.user_id, "day": day, "used": used, "reserved": job.reserved})
+
+
+def refund_rate(session: Session, job: JobRow) -> None:
+    """A job failed by our doing, or was taken back before its turn: it does not count into the rate.
+
+    Exact: every later request has moved the theoretical arrival on from where this one had left it.
+    """
+    user = session.get(UserRow, job.user_id)
+    if user is not None and job.rate_seconds is not None:
+        user.theoretical_arrival -= timedelta(seconds=job.rate_seconds)
+        job.rate_seconds = None
 
 
 def _check_waiting(session: Session, user_id: int, limits: Limits) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from bot import fairness
-from bot.admission import correct
+from bot.admission import correct, refund_rate
 from bot.job import Job, JobStatus
 from bot.tables import JobRow
 
@@ -25,15 +25,28 @@ def settle(session: Session, row: JobRow) -> None:
     failed = row.status in (JobStatus.FAILED, JobStatus.QUARANTINED)
     (fairness.refund if failed else fairness.settle)(session, row, used=used)
     correct(session, row, used=0.0 if failed else used)
+    if failed:
+        refund_rate(session, row)
 
 
-def lose_picture(session: Session, row: JobRow) -> None:
-    """The picture of a drawn job is lost: it waits again, and its owner gets back what it cost; or it fails."""
+def give_back(session: Session, row: JobRow) -> None:
+    """A drawn job reached nobody: its owner gets back what it cost, GPU-seconds and a place in their rate."""
+    used = row.seconds or 0.0
+    fairness.give_back(session, row, used=used)
+    if row.reserved is not None:
+        row.reserved = used  # what its end left of it
+    correct(session, row, used=0.0)
+    refund_rate(session, row)
+
+
+def lose_picture(session: Session, row: JobRow) -> bool:
+    """The picture of a drawn job is lost: its owner gets back what it cost, and it waits again, or fails (False)."""
     row.pictures_lost += 1
     if row.pictures_lost >= LOSSES_MAX:
         row.status = JobStatus.FAILED
         row.reason = f"Its picture was drawn {row.pictures_lost} times, and its file was lost each time."
-        return
+        give_back(session, row)
+        return False
     row.charge = row.seconds or 0.0  # what it cost in the end; the next claim charges anew
     if row.reserved is not None:
         row.reserved = row.charge
@@ -43,6 +56,7 @@ def lose_picture(session: Session, row: JobRow) -> None:
     row.attempt_token = row.started_at = row.finished_at = row.picture = row.seconds = row.notice = None
     session.flush()
     fairness.put_back(session, row)
+    return True
 
 
 def end_line(job: Job) -> str:

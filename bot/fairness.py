@@ -60,6 +60,7 @@ _FAILED = text(
     f"UPDATE accounts SET vtime = vtime + CASE failures WHEN 0 THEN 0 ELSE {_USED} END - {_CHARGE}, "
     f"failures = failures + 1 WHERE {_PATH}"
 )
+_GIVE_BACK = text(f"UPDATE accounts SET vtime = vtime - {_CHARGE} WHERE {_PATH}")
 _PUT_BACK = text(
     f"UPDATE accounts SET vtime = vtime - {_CHARGE}, waiting = waiting + 1, "
     f"ticket = CASE waiting WHEN 0 THEN :job ELSE min(ticket, :job) END WHERE {_PATH}"
@@ -137,6 +138,11 @@ def refund(session: Session, job: JobRow, *, used: float) -> None:
     line for ever, and nobody else would be drawn.
     """
     session.execute(_FAILED, {**_charged(job), "used": used})
+
+
+def give_back(session: Session, job: JobRow, *, used: float) -> None:
+    """A drawn job reached nobody: it costs its owner nothing after all."""
+    session.execute(_GIVE_BACK, {**_charged(job), "charge": used})
 
 
 def put_back(session: Session, job: JobRow) -> None:

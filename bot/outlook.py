@@ -37,6 +37,7 @@ class Lookout:
 
     def __init__(self, database: Database, *, now: Callable[[], datetime], prior: float) -> None:
         """`prior` is `estimates.prior_rate` of the model."""
+        self.cold = True  # nothing was claimed in this process; what is next takes longer
         self._database, self._now, self._prior = database, now, prior
         self._looking = asyncio.Lock()
         self._next: asyncio.Task[Outlook] | None = None
@@ -51,7 +52,7 @@ class Lookout:
         async with self._looking:
             self._next = None
             now = self._now()
-            return await self._database.read(lambda session: look(session, now=now, prior=self._prior))
+            return await self._database.read(lambda session: look(session, now=now, prior=self._prior, cold=self.cold))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +85,14 @@ class Outlook:
         return _at(self.now, min(ends)) if ends else None
 
 
-def look(session: Session, *, now: datetime, prior: float) -> Outlook:
-    """Run the queue forward from `now`; `prior` is `estimates.prior_rate` of the model."""
+def look(session: Session, *, now: datetime, prior: float, cold: bool) -> Outlook:
+    """Run the queue forward from `now`; `prior` is `estimates.prior_rate` of the model. Cold: nothing was drawn yet."""
     running = _running(session, now, prior=prior)
     jobs = _waiting(session, now, prior=prior)
     shares = [Share(**row._mapping) for row in session.execute(_SHARES)]
     free_in, deviation = (running.ends, running.deviation) if running else (0.0, 0.0)
+    if cold and running is None:
+        free_in = estimates.cold_extra(session)
     found = list(turns(shares, jobs, free_in=free_in, deviation=deviation))
     everyone = [running, *found] if running else found
     overview = Overview(
@@ -106,7 +109,7 @@ def _running(session: Session, now: datetime, *, prior: float) -> Turn | None:
     row = session.scalar(select(JobRow).where(has_status(JobStatus.RUNNING)))
     if row is None:
         return None
-    estimate = estimates.estimate(session, (row.width, row.height, row.steps), prior=prior)
+    estimate = estimates.estimate(session, (row.width, row.height, row.steps), prior=prior, cold=row.cold)
     since = (now - (row.started_at or now)).total_seconds()
     left = max(estimate.seconds * OVERDUE_PART, estimate.seconds - since)
     job = Waiting(

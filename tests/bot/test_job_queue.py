@@ -521,6 +521,7 @@ async def test_claim_and_limits_read_an_index_and_never_scan_the_jobs(
         await queue.submit(new_job(2))
         await queue.active_jobs(1)
         await queue.undelivered()
+        await queue.outbox.letters()
         await queue.unshown()
         await queue.line(limit=50)
         await queue.place(2)
