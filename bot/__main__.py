@@ -177,7 +177,7 @@ def _leave(code: int) -> NoReturn:
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if level == "DEBUG":
-        for library in ("aiosqlite", "sqlalchemy", "discord"):
+        for library in ("sqlalchemy", "discord"):
             logging.getLogger(library).setLevel("INFO")  # below that they log what people write
     logging.getLogger("alembic").setLevel("WARNING")  # what an upgrade does, bot.schema says in one line
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # Kiln has no voice

@@ -131,6 +131,10 @@ def _state(
             return DONE, f"{_done(job)}. {_why(job, 'The picture is on its way.')}"
         case JobStatus.DELIVERED:
             return DONE, f"{_done(job)}: [the picture]({link})" if link else f"{_done(job)}. The picture is posted."
+        case JobStatus.KEPT:
+            return BROKEN, f"{_done(job)}, but not delivered. {_why(job, 'It is kept.')} It cost you nothing."
+        case JobStatus.REPLY_UNKNOWN:
+            return BROKEN, f"{_done(job)}. {_why(job, 'It may have been posted before.')}"
         case JobStatus.CANCELLED:
             return STOPPED, "Cancelled"
         case JobStatus.FAILED:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from bot import estimates
 from bot.database import Database
@@ -37,6 +37,7 @@ class Lookout:
 
     def __init__(self, database: Database, *, now: Callable[[], datetime], prior: float) -> None:
         """`prior` is `estimates.prior_rate` of the model."""
+        self.cold = True  # nothing was claimed in this process; what is next takes longer
         self._database, self._now, self._prior = database, now, prior
         self._looking = asyncio.Lock()
         self._next: asyncio.Task[Outlook] | None = None
@@ -51,7 +52,7 @@ class Lookout:
         async with self._looking:
             self._next = None
             now = self._now()
-            return await self._database.read(lambda session: look(session, now=now, prior=self._prior))
+            return await self._database.read(lambda session: look(session, now=now, prior=self._prior, cold=self.cold))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +85,14 @@ class Outlook:
         return _at(self.now, min(ends)) if ends else None
 
 
-async def look(session: AsyncSession, *, now: datetime, prior: float) -> Outlook:
-    """Run the queue forward from `now`; `prior` is `estimates.prior_rate` of the model."""
-    running = await _running(session, now, prior=prior)
-    jobs = await _waiting(session, now, prior=prior)
-    shares = [Share(**row._mapping) for row in await session.execute(_SHARES)]
+def look(session: Session, *, now: datetime, prior: float, cold: bool) -> Outlook:
+    """Run the queue forward from `now`; `prior` is `estimates.prior_rate` of the model. Cold: nothing was drawn yet."""
+    running = _running(session, now, prior=prior)
+    jobs = _waiting(session, now, prior=prior)
+    shares = [Share(**row._mapping) for row in session.execute(_SHARES)]
     free_in, deviation = (running.ends, running.deviation) if running else (0.0, 0.0)
+    if cold and running is None:
+        free_in = estimates.cold_extra(session)
     found = list(turns(shares, jobs, free_in=free_in, deviation=deviation))
     everyone = [running, *found] if running else found
     overview = Overview(
@@ -101,13 +104,13 @@ async def look(session: AsyncSession, *, now: datetime, prior: float) -> Outlook
     return Outlook(now=now, turns={turn.job.job_id: turn for turn in everyone}, overview=overview)
 
 
-async def _running(session: AsyncSession, now: datetime, *, prior: float) -> Turn | None:
+def _running(session: Session, now: datetime, *, prior: float) -> Turn | None:
     """The running job as a turn at position 0, with what is left of it; of several, the one that is drawn."""
     running = select(JobRow).where(has_status(JobStatus.RUNNING))
-    row = await session.scalar(running.order_by(JobRow.started_at.desc(), JobRow.id.desc()).limit(1))
+    row = session.scalar(running.order_by(JobRow.started_at.desc(), JobRow.id.desc()).limit(1))
     if row is None:
         return None
-    estimate = await estimates.estimate(session, (row.width, row.height, row.steps), prior=prior)
+    estimate = estimates.estimate(session, (row.width, row.height, row.steps), prior=prior, cold=row.cold)
     since = (now - (row.started_at or now)).total_seconds()
     left = max(estimate.seconds * OVERDUE_PART, estimate.seconds - since)
     job = Waiting(
@@ -116,17 +119,17 @@ async def _running(session: AsyncSession, now: datetime, *, prior: float) -> Tur
     return Turn(job=job, position=0, ends=left, deviation=estimate.deviation, mine=0, people=0)
 
 
-async def _waiting(session: AsyncSession, now: datetime, *, prior: float) -> list[Waiting]:
+def _waiting(session: Session, now: datetime, *, prior: float) -> list[Waiting]:
     """The queued jobs, oldest first, one estimate per shape."""
     columns = (JobRow.id, JobRow.account_id, JobRow.user_id, JobRow.not_before)
     shape = (JobRow.width, JobRow.height, JobRow.steps)
     queued = select(*columns, *shape).where(has_status(JobStatus.QUEUED)).order_by(JobRow.id)
     known: dict[Shape, Estimate] = {}
     jobs = []
-    for job_id, account_id, user_id, not_before, width, height, steps in (await session.execute(queued)).all():
+    for job_id, account_id, user_id, not_before, width, height, steps in (session.execute(queued)).all():
         asked = (width, height, steps)
         if asked not in known:
-            known[asked] = await estimates.estimate(session, asked, prior=prior)
+            known[asked] = estimates.estimate(session, asked, prior=prior)
         assert account_id is not None, f"job {job_id} waits without an account"
         jobs.append(
             Waiting(

@@ -89,6 +89,10 @@ class Imagine(commands.Cog):
             user_id=interaction.user.id,
             guild_id=interaction.guild_id,
             channel_id=interaction.channel_id,
+            parent_channel_id=interaction.channel.parent_id
+            if isinstance(interaction.channel, discord.Thread)
+            else None,
+            role_ids=_roles(interaction.user),
             request=request,
         )
         job, place = await in_time(interaction, self._accept(new), alone=False)
@@ -209,6 +213,10 @@ def split_seed(prompt: str) -> tuple[str, int | None]:
         raise InvalidRequest(f"The prompt ends with two seeds, {another['value'][:40]} and {value}. Please keep one.")
     check_prompt(words)
     return words, int(value)
+
+
+def _roles(person: discord.User | discord.Member) -> tuple[int, ...]:
+    return tuple(role.id for role in person.roles) if isinstance(person, discord.Member) else ()
 
 
 def _own_size(profile: ModelProfile, typed: str) -> str | None:

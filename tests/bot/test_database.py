@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, StatementError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from bot import schema
 from bot.database import backup, check, connect, lock, model_differences, open_database, upgrade
@@ -33,11 +33,6 @@ ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOBODY = 65534
 HEAD = "0003"  # the newest revision
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "kiln.sqlite3"
 
 
 @pytest.fixture
@@ -406,9 +401,9 @@ def test_migrations_run_only_through_kiln(tmp_path: Path) -> None:
 
 
 async def test_every_connection_has_its_pragmas(path: Path) -> None:
-    async def pragmas(session: AsyncSession) -> list[object]:
+    def pragmas(session: Session) -> list[object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "query_only", "busy_timeout")
-        return [await session.scalar(text(f"PRAGMA {name}")) for name in names]
+        return [session.scalar(text(f"PRAGMA {name}")) for name in names]
 
     async with open_database(path) as database:
         assert await database.write(pragmas) == ["wal", 2, 1, 0, 5000]
@@ -452,16 +447,16 @@ async def test_a_bug_of_ours_is_not_called_an_unavailable_queue(path: Path) -> N
 
 
 async def test_times_come_back_aware_and_in_utc(path: Path) -> None:
-    async def store(session: AsyncSession) -> None:
+    def store(session: Session) -> None:
         session.add(UserRow(id=1, theoretical_arrival=NOW.astimezone(tz=None)))
 
-    async def naive(session: AsyncSession) -> None:
+    def naive(session: Session) -> None:
         session.add(UserRow(id=2, theoretical_arrival=NOW.replace(tzinfo=None)))
-        await session.flush()
+        session.flush()
 
     async with open_database(path) as database:
         await database.write(store)
-        (user,) = (await database.read(lambda session: session.scalars(text("SELECT 1")))).all()
+        (user,) = await database.read(lambda session: session.scalars(text("SELECT 1")).all())
         found = await database.read(lambda session: session.get(UserRow, user))
         assert found is not None
         assert found.theoretical_arrival == NOW
@@ -471,20 +466,20 @@ async def test_times_come_back_aware_and_in_utc(path: Path) -> None:
 
 
 async def test_closing_waits_for_a_write_whose_caller_was_cancelled(path: Path) -> None:
-    entered = asyncio.Event()
+    entered, leave = threading.Event(), threading.Event()
 
-    async def slow(session: AsyncSession) -> None:
+    def slow(session: Session) -> None:
         session.add(UserRow(id=5, theoretical_arrival=NOW))
         entered.set()
-        for _ in range(20):
-            await asyncio.sleep(0)
+        assert leave.wait(10)
 
     upgrade(path, now=NOW)
     database = connect(path)
     caller = asyncio.create_task(database.write(slow))
-    await entered.wait()
+    await asyncio.to_thread(entered.wait)
     caller.cancel()
     await asyncio.wait({caller})
     assert caller.cancelled()
+    leave.set()
     await database.aclose()
     assert query(path, "SELECT id FROM users") == [(5,)]

@@ -557,15 +557,18 @@ async def test_what_an_earlier_process_left_in_an_executor_is_stopped(database: 
     async with AsyncExitStack() as stack:
         process = await stack.enter_async_context(DrawingProcess(tmp_path))
         first = await stack.enter_async_context(SubprocessExecutor(process))
-        for number in range(first.slots()):
-            left = first.run(Attempt(token=f"left {number}", request=image_request("endless")))
-            await anext(left)
+        tokens = [f"left {number}" for number in range(first.slots())]
+        left = [first.run(Attempt(token=token, request=image_request("endless"))) for token in tokens]
+        for events in left:
+            await anext(events)
         await first.abandon()
         second = await stack.enter_async_context(SubprocessExecutor(process))
-        assert await second.adopt() == {f"left {number}" for number in range(first.slots())}
+        assert await second.adopt() == set(tokens)
         stage = await stack.enter_async_context(open_stage(database, tmp_path, FakeGenerator(), executor=second))
         await stage.ask("one")
         assert (await stage.outcomes.until("drawn")).id == 1
+        for events in left:
+            await events.aclose()
 
 
 async def test_an_executor_that_ends_without_a_picture_fails_the_job(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -28,15 +28,10 @@ from bot.job import Job, JobStatus, Limits, OverLimit
 from bot.job_queue import JobQueue
 from bot.tables import JobRow, has_status
 from gen.request import ImageResult
+from tests.bot.conftest import PLENTY
 from tests.fakes import Clock, image_request, new_job
 
-PLENTY = Limits(waiting_per_user=1000, pictures_per_hour=3600, burst=1000)
 Play = Callable[[History], float]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "kiln.sqlite3"
 
 
 @pytest.fixture
@@ -47,22 +42,6 @@ def play(path: Path) -> Iterator[Play]:
         stage = Stage(runner.run(opened.__aenter__()))
         yield lambda history: runner.run(stage.play(history))
         runner.run(opened.__aexit__(None, None, None))
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def database(path: Path) -> AsyncIterator[Database]:
-    async with open_database(path) as database:
-        yield database
-
-
-@pytest.fixture
-def queue(database: Database, clock: Clock) -> JobQueue:
-    return JobQueue(database, limits=PLENTY, now=clock)
 
 
 class Asker:

@@ -7,7 +7,6 @@ import logging
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -22,32 +21,11 @@ from bot.errors import NotAllowed, QueueFull, QueueUnavailable, RateLimited, Ref
 from bot.estimates import PRIOR_RATE, prior_rate
 from bot.job_queue import Job, JobQueue, JobStatus, Limits, Overview
 from gen.request import ImageRequest, ImageResult
+from tests.bot.conftest import PLENTY
 from tests.fakes import FAKE_PROFILE, Clock, image_request, new_job
 
 ROOT = Path(__file__).resolve().parents[2]
-PLENTY = Limits(waiting_per_user=1000, pictures_per_hour=3600, burst=1000)
 DRAWN = ImageResult(png=b"png", sha256="0", seconds=8.0, model="fake", notice="a notice")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "kiln.sqlite3"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def database(path: Path) -> AsyncIterator[Database]:
-    async with open_database(path) as database:
-        yield database
-
-
-@pytest.fixture
-def queue(database: Database, clock: Clock) -> JobQueue:
-    return JobQueue(database, limits=PLENTY, now=clock)
 
 
 async def claimed(queue: JobQueue) -> Job:
@@ -181,6 +159,7 @@ import asyncio, sys
 from pathlib import Path
 from bot.database import open_database
 from bot.job_queue import JobQueue, Limits
+from tests.bot.conftest import PLENTY
 from tests.fakes import Clock, new_job
 
 async def main():
@@ -542,6 +521,7 @@ async def test_claim_and_limits_read_an_index_and_never_scan_the_jobs(
         await queue.submit(new_job(2))
         await queue.active_jobs(1)
         await queue.undelivered()
+        await queue.outbox.letters()
         await queue.unshown()
         await queue.line(limit=50)
         await queue.place(2)

@@ -29,7 +29,7 @@ from bot.endings import charge_used
 from bot.errors import Refusal
 from bot.job import Job, JobStatus, Limits
 from bot.job_queue import JobQueue
-from bot.posting import Posted, Poster
+from bot.posting import Notes, Posted, Poster, Target
 from gen.executor import GpuExecutor
 from gen.request import ImageResult
 from tests.fakes import FakeGenerator, image_request, new_job
@@ -42,6 +42,9 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 class SilentDiscord:
     """A client whose edits succeed."""
+
+    def get_guild(self, _: int) -> None:
+        """Not known."""
 
     def get_partial_messageable(self, *_: object, **__: object) -> SilentDiscord:
         return self
@@ -63,7 +66,8 @@ class SilentPoster:
         self.posts: dict[int, int] = {}
         self._ids = count(10**6)
 
-    async def post(self, job: Job, *, png: bytes, look_first: bool) -> Posted:
+    async def post(self, job: Job, *, png: bytes, target: Target, notes: Notes) -> Posted:
+        await notes.begun()
         self.posts[job.id] = self.posts.get(job.id, 0) + 1
         return Posted(message_id=next(self._ids), channel_id=job.channel_id)
 
@@ -144,10 +148,9 @@ class Feeder:
         return samples
 
     async def states(self) -> dict[str, int]:
-        rows = await self._database.read(
-            lambda session: session.execute(text("SELECT status, count(*) FROM jobs GROUP BY status ORDER BY status"))
-        )
-        return {str(status): int(jobs) for status, jobs in rows.all()}
+        counting = text("SELECT status, count(*) FROM jobs GROUP BY status ORDER BY status")
+        rows = await self._database.read(lambda session: session.execute(counting).all())
+        return {str(status): int(jobs) for status, jobs in rows}
 
     async def _ask(self, number: int) -> None:
         word = " broken" if self._chance.random() < 0.01 else ""
@@ -167,7 +170,7 @@ class Feeder:
 
     async def _until(self, enough: Callable[[int], bool]) -> None:
         counting = text("SELECT count(*) FROM jobs WHERE status = 'queued' OR status = 'running' OR status = 'drawn'")
-        while not enough(int(await self._database.read(lambda session: session.scalar(counting)) or 0)):  # noqa: ASYNC110
+        while not enough(await self._database.read(lambda session: session.scalars(counting).one())):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
