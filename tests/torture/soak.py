@@ -90,7 +90,7 @@ async def soak(folder: Path, *, jobs: int, seed: int) -> dict[str, Any]:
         queue = JobQueue(database, limits=PLENTY, now=lambda: datetime.now(UTC))
         executor = await stack.enter_async_context(GpuExecutor(Frugal))
         make_poster = cast(Callable[[discord.Client], Poster], lambda client: poster)
-        delivery = Delivery(queue=queue, data=folder, edit_every=timedelta(seconds=1), make_poster=make_poster)
+        delivery = Delivery(queue=queue, data=folder, edit_every=timedelta(seconds=5), make_poster=make_poster)
         await stack.enter_async_context(aclosing(delivery))
         dispatcher = Dispatcher(
             queue=queue,
@@ -154,7 +154,7 @@ class Feeder:
 
     async def _ask(self, number: int) -> None:
         word = " broken" if self._chance.random() < 0.01 else ""
-        request = image_request(f"a red house{word}", seed=number)
+        request = image_request(f"a red house{word}", seed=number, steps=2)
         user = self._chance.randrange(PEOPLE)
         job = await self._queue.submit(new_job(number + 1, user_id=user, request=request))
         await self._queue.record_card(job.id, message_id=number + 1)
