@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import discord
 from discord import ui
@@ -113,9 +113,20 @@ def progress_bar(report: StepReport) -> str:
 
 def place_words(place: Place) -> str:
     """Where a waiting job stands and when its picture is expected."""
+    when = f"ready {ago(place.ready_at)}{give_or_take(place.uncertainty)}"
     if place.position == 0:
-        return f"being drawn now, ready {ago(place.ready_at)}"
-    return f"place {place.position} of {max(place.waiting, place.position)}, ready {ago(place.ready_at)}"
+        return f"being drawn now, {when}"
+    return f"place {place.position} of {max(place.waiting, place.position)}, {when}"
+
+
+def give_or_take(uncertainty: timedelta) -> str:
+    """How sure a time is, in words; nothing under five seconds, which nobody minds."""
+    seconds = uncertainty.total_seconds()
+    if seconds < 5:
+        return ""
+    if seconds < 57.5:
+        return f", give or take {5 * round(seconds / 5)} s"
+    return f", give or take {max(1, round(seconds / 60))} min"
 
 
 def _state(

@@ -23,7 +23,9 @@ from bot.endings import end_line, lose_picture, settle
 from bot.errors import NotAllowed, QueueFull, Refusal
 from bot.job import Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.job_reader import JobReader
+from bot.newcomers import Newcomer
 from bot.outbox import Outbox, put, take_out
+from bot.outlook import newcomer
 from bot.roles import terms_of
 from bot.tables import JobRow, has_status, to_job, to_row
 from gen.request import ImageResult
@@ -80,13 +82,18 @@ class JobQueue(JobReader):
             session.flush()
             if row.not_before is None:
                 fairness.enter(session, row)
+                entered.append(newcomer(session, row, prior=self._prior))
             return to_job(row)
 
+        entered: list[Newcomer | None] = []
         try:
-            return await self._database.write(accept)
+            job = await self._database.write(accept)
         except QueueFull as full:
             retry_at = (await self._lookout.look()).first_ready(new.user_id)
             raise QueueFull(waiting=full.waiting, allowed=full.allowed, retry_at=retry_at) from None
+        for one in filter(None, entered):
+            self._lookout.entered(one)
+        return job
 
     async def record_card(self, job_id: int, *, message_id: int) -> None:
         """Remember which message shows the job."""
@@ -114,6 +121,7 @@ class JobQueue(JobReader):
 
         cold = self._lookout.cold
         job = await self._database.write(take)
+        self._lookout.moved()
         if job is not None:
             self._lookout.cold = False
         return job
@@ -176,6 +184,7 @@ class JobQueue(JobReader):
             return to_job(row)
 
         job = await self._database.write(decide)
+        self._lookout.moved()
         if job.status is JobStatus.CANCELLED:
             log.info(end_line(job))
         return job
@@ -203,6 +212,7 @@ class JobQueue(JobReader):
             return Recovery(requeued=tuple(requeued), quarantined=tuple(quarantined))
 
         recovery = await self._database.write(sort_out)
+        self._lookout.moved()
         for job in recovery.quarantined:
             log.info(end_line(job))
         return recovery
@@ -226,7 +236,9 @@ class JobQueue(JobReader):
                 take_out(session, row)
             return to_job(row)
 
-        return await self._database.write(again)
+        job = await self._database.write(again)
+        self._lookout.moved()
+        return job
 
     def _quarantine(self, session: Session, row: JobRow) -> None:
         row.status, row.finished_at = JobStatus.QUARANTINED, self.now()
@@ -254,7 +266,9 @@ class JobQueue(JobReader):
                 then(session, row)
             return None if row is None else to_job(row)
 
-        return await self._database.write(apply)
+        job = await self._database.write(apply)
+        self._lookout.moved()
+        return job
 
 
 def _running(job: Job) -> Update:

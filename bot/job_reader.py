@@ -48,6 +48,10 @@ class JobReader:
         """Where a queued or running job stands, and when it should be ready; None for any other."""
         return (await self._lookout.look()).place(job_id)
 
+    async def place_of_new(self, job_id: int) -> Place | None:
+        """The same for a job that was accepted just now, without a look at a long line."""
+        return await self._lookout.place_of_new(job_id)
+
     async def overview(self) -> Overview:
         """How many wait, who is being drawn, and when the last should be ready."""
         return (await self._lookout.look()).overview

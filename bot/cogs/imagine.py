@@ -118,7 +118,7 @@ class Imagine(commands.Cog):
         queue = self._bot.kiln.queue
         job = await queue.submit(new)
         try:
-            return job, await queue.place(job.id)
+            return job, await queue.place_of_new(job.id)
         except QueueUnavailable:
             return job, None  # the card does without
 

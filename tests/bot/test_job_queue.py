@@ -441,6 +441,42 @@ async def test_the_estimate_is_the_median_of_the_last_twenty_of_the_same_shape(q
     assert place.ready_at - clock() == timedelta(seconds=10)
 
 
+async def expected(queue: JobQueue, number: int, *, steps: int = 4) -> float:
+    """Seconds that a job is thought to take."""
+    job = await queue.submit(new_job(number, request=image_request(steps=steps)))
+    place = await queue.place(job.id)
+    await queue.cancel(job.id, user_id=1)
+    assert place is not None
+    return (place.ready_at - queue.now()).total_seconds()
+
+
+async def test_the_first_drawing_of_a_process_is_estimated_apart(path: Path, clock: Clock) -> None:
+    async with open_database(path) as database:
+        for start in range(2):  # two processes: each first drawing takes 30 s, the others 10 s
+            queue = JobQueue(database, limits=PLENTY, now=clock)
+            for number in range(3):
+                clock.move(60)
+                await drawn_job(queue, 10 * start + number, seconds=10.0 if number else 30.0)
+            assert await expected(queue, 100 + start) == 10
+        fresh = JobQueue(database, limits=PLENTY, now=clock)
+        assert await expected(fresh, 200) == 30
+        assert await expected(fresh, 201, steps=8) == 40  # never drawn cold: twice the work, and what cold costs
+        await fresh.submit(new_job(202))
+        await claimed(fresh)
+        place = await fresh.place((await fresh.active_jobs(1))[0].id)
+        assert place is not None
+        assert place.ready_at - clock() == timedelta(seconds=30)
+        assert await expected(fresh, 203) == 40  # behind it, warm
+
+
+async def test_late_results_are_counted(queue: JobQueue) -> None:
+    await queue.submit(new_job(1))
+    late = await claimed(queue)
+    await queue.recover()
+    assert not await queue.record_failed(late, reason="x")
+    assert queue.late_results == 1
+
+
 async def test_an_unseen_shape_is_scaled_by_pixels_and_steps(queue: JobQueue, clock: Clock) -> None:
     await drawn_job(queue, 1, seconds=2.0)
     job = await queue.submit(new_job(2, request=image_request(width=256, height=256, steps=8)))

@@ -93,6 +93,20 @@ async def test_a_time_that_has_passed_is_shown_anew(line: Line) -> None:
     assert 2 not in await line.moved()
 
 
+@pytest.mark.parametrize(("factor", "shown"), [(1.1, []), (1.5, [2])])
+async def test_a_time_that_moved_by_more_than_a_fifth_is_corrected_once_a_minute(
+    line: Line, factor: float, shown: list[int]
+) -> None:
+    """The estimate changes because jobs take longer than was thought."""
+    await line.moved()
+    line.queue._lookout._prior *= factor
+    line.clock.move((PATIENCE * EVERY).total_seconds() - 1)
+    assert 2 not in await line.moved()
+    line.clock.move(1)
+    assert [job for job in await line.moved() if job == 2] == shown
+    assert 2 not in await line.moved()
+
+
 async def test_nothing_runs_when_nobody_waits(line: Line) -> None:
     for number in (2, 3, 4):
         await line.queue.cancel(number, user_id=1)
