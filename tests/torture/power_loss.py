@@ -149,8 +149,8 @@ def _address(word: int | None) -> int:
     return word
 
 
-class _Drawn:
-    """Outcomes; `ids` are the jobs that were told as drawn."""
+class Drawn:
+    """Outcomes for programs; `ids` are the jobs that were told as drawn."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
@@ -170,7 +170,7 @@ class _Drawn:
 
 async def work(folder: Path, cut: Callable[[list[int], list[int]], None]) -> None:
     """Submit and draw; `cut` is called with what was acknowledged so far, and what was told as drawn."""
-    outcomes, submitted = _Drawn(), list[int]()
+    outcomes, submitted = Drawn(), list[int]()
     async with open_database(folder / "kiln.sqlite3") as database, GpuExecutor(FakeGenerator) as executor:
         queue = JobQueue(database, limits=Limits(waiting_per_user=100, burst=1000), now=lambda: datetime.now(UTC))
         charge = partial(charge_used, database)
