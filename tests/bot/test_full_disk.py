@@ -57,11 +57,13 @@ async def ask_on_a_full_disk(folder: Path, *, seed: int) -> None:
             retry_seconds=0.01,
         ) as dispatcher:
             for number in range(1, ROUNDS + 1):
-                grown = wal.stat().st_size if wal.exists() else 0
-                with full_after(chance.choice((0, grown)) + chance.randrange(SPARE_BYTES)):
+                new, asked = new_job(number, request=image_request(seed=number)), chance.random() < 0.5
+                if asked:  # then the disk is full when it is drawn
+                    acknowledged.append((await queue.submit(new)).id)
+                with full_after(chance.choice((0, _size(wal))) + chance.randrange(SPARE_BYTES)):
                     try:
-                        job = await queue.submit(new_job(number, request=image_request(seed=number)))
-                        acknowledged.append(job.id)
+                        if not asked:
+                            acknowledged.append((await queue.submit(new)).id)
                     except QueueUnavailable:
                         refused += 1
                     dispatcher.wake()
@@ -71,6 +73,10 @@ async def ask_on_a_full_disk(folder: Path, *, seed: int) -> None:
                 outcomes.one.clear()
                 await outcomes.one.wait()
     sys.stdout.write(json.dumps({"acknowledged": acknowledged, "refused": refused, "drawn": outcomes.ids}))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def test_a_disk_that_is_full_at_any_write_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
