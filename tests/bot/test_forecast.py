@@ -171,8 +171,9 @@ async def test_a_long_line_is_not_looked_at_again_for_each_move(
     assert await looks(queue, lambda: queue.place_of_new(job.id)) == 1
 
 
-async def test_who_comes_while_a_look_is_under_way_is_not_lost(
-    queue: JobQueue, database: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sees", [False, True])
+async def test_who_comes_while_a_look_is_under_way_is_not_lost_and_counted_once(
+    queue: JobQueue, database: Database, monkeypatch: pytest.MonkeyPatch, sees: bool
 ) -> None:
     await queue.submit(new_job(1, user_id=1))
     seen, go, read = asyncio.Event(), asyncio.Event(), database.read
@@ -181,15 +182,16 @@ async def test_who_comes_while_a_look_is_under_way_is_not_lost(
         found = await read(work)
         seen.set()
         await go.wait()
-        return found
+        return await read(work) if sees else found
 
     monkeypatch.setattr(database, "read", slow)
     looking = asyncio.create_task(queue.overview())
     await seen.wait()
     job = await queue.submit(new_job(2, user_id=2))
     go.set()
-    assert (await looking).waiting == 1
-    assert await looks(queue, lambda: queue.place_of_new(job.id)) == 0
+    assert (await looking).waiting == 1 + sees
+    monkeypatch.undo()
+    assert await looks(queue, lambda: queue.place_of_new(job.id)) == sees
     place = await queue.place_of_new(job.id)
     assert place is not None
     assert (place.position, place.waiting) == (2, 2)
