@@ -28,6 +28,7 @@ from gen.request import (
     SEED_MAX,
     STEPS_MAX,
     STEPS_MIN,
+    ImageRequest,
     ModelProfile,
     check_prompt,
     parse_size,
@@ -82,19 +83,7 @@ class Imagine(commands.Cog):
             steps=steps,
             guidance=guidance,
         )
-        assert interaction.guild_id is not None
-        assert interaction.channel_id is not None
-        new = NewJob(
-            interaction_id=interaction.id,
-            user_id=interaction.user.id,
-            guild_id=interaction.guild_id,
-            channel_id=interaction.channel_id,
-            parent_channel_id=interaction.channel.parent_id
-            if isinstance(interaction.channel, discord.Thread)
-            else None,
-            role_ids=_roles(interaction.user),
-            request=request,
-        )
+        new = _new_job(interaction, request)
         job, place = await in_time(interaction, self._accept(new), alone=False)
         try:
             await self._show_card(interaction, job, place)
@@ -215,8 +204,19 @@ def split_seed(prompt: str) -> tuple[str, int | None]:
     return words, int(value)
 
 
-def _roles(person: discord.User | discord.Member) -> tuple[int, ...]:
-    return tuple(role.id for role in person.roles) if isinstance(person, discord.Member) else ()
+def _new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest) -> NewJob:
+    assert interaction.guild_id is not None
+    assert interaction.channel_id is not None
+    person, channel = interaction.user, interaction.channel
+    return NewJob(
+        interaction_id=interaction.id,
+        user_id=person.id,
+        guild_id=interaction.guild_id,
+        channel_id=interaction.channel_id,
+        parent_channel_id=channel.parent_id if isinstance(channel, discord.Thread) else None,
+        role_ids=tuple(role.id for role in person.roles) if isinstance(person, discord.Member) else (),
+        request=request,
+    )
 
 
 def _own_size(profile: ModelProfile, typed: str) -> str | None:

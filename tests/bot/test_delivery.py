@@ -17,11 +17,13 @@ from PIL import Image
 from bot.app import open_kiln
 from bot.background import backoff
 from bot.cards import card
+from bot.delivery import Delivery
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
 from bot.outbox import Letter, Outbox, nonce
 from bot.posting import NONCE_LASTS, UPLOAD_LIMIT, Notes, Posted, Poster, Target, Unsure
 from bot.settings import Settings
+from bot.showing import _Card
 from bot.upload import largest_fitting
 from gen.request import ImageResult
 from tests.bot.conftest import Stage, eventually, open_stage, text_of
@@ -148,6 +150,39 @@ async def test_after_the_nonces_time_the_history_is_read_before_a_resend(stage: 
     assert posted.message_id == stage.pictures()[0].id
 
 
+async def test_after_the_nonces_time_what_the_history_does_not_have_is_sent(stage: Stage) -> None:
+    stage.env.inject_error(*SEND, status=401, times=1)
+    await stage.imagine()
+    job = await only_job(stage)
+    clock = iter([0.0, NONCE_LASTS.total_seconds() + 1, 200.0])
+    poster = Poster(stage.bot, pauses=lambda: iter([0.0] * 3), clock=lambda: next(clock))
+    stage.env.inject_error(*SEND, status=500, times=1)
+    await poster.post(job, png=noise(16), **to_channel(stage))
+    assert len(stage.pictures()) == 1
+
+
+async def test_a_broken_connection_is_tried_again(stage: Stage) -> None:
+    await stage.imagine()
+    answers = iter([ConnectionResetError(), TimeoutError(), None])
+
+    async def ask() -> str:
+        error = next(answers)
+        if error is not None:
+            raise error
+        return "answered"
+
+    poster = Poster(stage.bot, pauses=lambda: iter([0.0] * 3))
+    assert await poster.insist(await only_job(stage), ask) == "answered"
+
+
+async def test_a_direct_message_is_found_again(stage: Stage) -> None:
+    stage.env.inject_error("POST", f"/channels/{stage.channel.id}/messages", status=403, code=50013, times=None)
+    await stage.imagine()
+    (direct,) = stage.pictures(stage.alice.user.dm_channel)
+    found = await Poster(stage.bot).find(await only_job(stage), channel_id=direct.channel.id)
+    assert found == Posted(message_id=direct.id, channel_id=direct.channel.id)
+
+
 async def test_without_the_history_nothing_is_sent_blindly(tmp_path: Path) -> None:
     async with open_stage(tmp_path) as stage:
         assert stage.bot.user is not None
@@ -243,6 +278,63 @@ async def test_a_picture_whose_file_is_gone_twice_has_failed_and_is_said(
     await eventually(lambda: "lost each time" in text_of(stage.messages()[0]))
     assert (await only_job(stage)).status is JobStatus.FAILED
     assert len(stage.generator.drawn) == 2
+
+
+async def test_a_picture_whose_file_cannot_be_read_waits_for_the_next_start(stage: Stage) -> None:
+    stage.env.inject_error(*SEND, status=401, times=1)
+    await stage.imagine()
+    job = await only_job(stage)
+    assert job.picture is not None
+    file = stage.settings.data / job.picture
+    file.rename(file.with_suffix(".away"))
+    file.mkdir()
+    stage.kiln.delivery.connect(stage.bot)
+    await eventually(lambda: "cannot be read" in text_of(stage.messages()[0]))
+    assert (await only_job(stage)).status is JobStatus.DRAWN
+    file.rmdir()
+    file.with_suffix(".away").rename(file)
+    stage.kiln.delivery.connect(stage.bot)
+    await eventually(stage.pictures)
+
+
+async def test_a_job_that_is_over_meanwhile_is_neither_drawn_again_nor_closed_again(stage: Stage) -> None:
+    await stage.imagine()
+    before = await only_job(stage)
+    delivery = stage.kiln.delivery
+    await delivery._draw_again(before, picture=Path("gone.png"))
+    await delivery._over(before, ValueError("x"), close=stage.kiln.queue.outbox.keep)
+    assert await only_job(stage) == before
+
+
+async def test_what_is_drawn_before_discord_is_there_or_while_it_is_posted_is_posted_once(stage: Stage) -> None:
+    stage.env.inject_error(*SEND, status=401, times=1)
+    await stage.imagine()
+    job = await only_job(stage)
+    early = Delivery(queue=stage.kiln.queue, data=stage.settings.data)
+    early.drawn(job)
+    assert early._posting == set()
+    stage.kiln.delivery.drawn(job)
+    stage.kiln.delivery.drawn(job)
+    await eventually(stage.pictures)
+    await stage.env.settle()
+    assert len(stage.pictures()) == 1
+
+
+async def test_an_end_that_discord_does_not_take_is_left_to_the_next_start(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("bot.showing.LAST_EDIT_TRIES", 1)
+    stage.env.inject_error("PATCH", "/channels/*/messages/*", status=500, times=None)
+    await stage.imagine()
+    await eventually(lambda: "the next start tries again" in caplog.text)
+    assert [job.id for job in await stage.kiln.queue.unshown()] == [1]
+
+
+async def test_a_card_is_not_edited_once_kiln_has_let_go_of_discord(stage: Stage) -> None:
+    await stage.imagine()
+    showing = stage.kiln.delivery._showing
+    showing.disconnect()
+    assert not await showing._tell(_Card(job=await only_job(stage), message_id=1), tries=1)
 
 
 async def test_a_restart_shows_on_the_card_that_the_job_waits_again(tmp_path: Path) -> None:

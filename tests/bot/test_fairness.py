@@ -100,7 +100,7 @@ events = st.builds(
 )
 histories = st.builds(
     History,
-    weights=st.tuples(*[st.sampled_from((0.5, 1.0, 3.0))] * 3),
+    weights=st.tuples(*[st.floats(0.1, 10.0)] * 3),
     factors=st.tuples(*[st.sampled_from((0.4, 1.0, 2.5))] * 3),
     events=st.lists(events, max_size=40).map(tuple),
 )

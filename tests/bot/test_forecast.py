@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -11,7 +10,7 @@ from random import Random
 import pytest
 from sqlalchemy.orm import Session
 
-from bot.database import READERS, Database
+from bot.database import Database
 from bot.forecast import Share, Waiting, turns, why
 from bot.job import Job, Limits, Place
 from bot.job_queue import JobQueue
@@ -172,21 +171,27 @@ async def test_a_long_line_is_not_looked_at_again_for_each_move(
     assert await looks(queue, lambda: queue.place_of_new(job.id)) == 1
 
 
-async def test_who_comes_while_a_look_is_under_way_is_not_lost(queue: JobQueue) -> None:
+@pytest.mark.parametrize("sees", [False, True])
+async def test_who_comes_while_a_look_is_under_way_is_not_lost_and_counted_once(
+    queue: JobQueue, database: Database, monkeypatch: pytest.MonkeyPatch, sees: bool
+) -> None:
     await queue.submit(new_job(1, user_id=1))
-    began, go = threading.Event(), threading.Event()
+    seen, go, read = asyncio.Event(), asyncio.Event(), database.read
 
-    def slow(session: Session) -> None:
-        began.set()
-        assert go.wait(10)
+    async def slow(work: Callable[[Session], Outlook]) -> Outlook:
+        found = await read(work)
+        seen.set()
+        await go.wait()
+        return await read(work) if sees else found
 
-    held = [asyncio.create_task(queue._database.read(slow)) for _ in range(READERS)]
-    await asyncio.to_thread(began.wait)
+    monkeypatch.setattr(database, "read", slow)
     looking = asyncio.create_task(queue.overview())
-    await asyncio.sleep(0.05)
+    await seen.wait()
     job = await queue.submit(new_job(2, user_id=2))
     go.set()
-    await asyncio.gather(*held, looking)
+    assert (await looking).waiting == 1 + sees
+    monkeypatch.undo()
+    assert await looks(queue, lambda: queue.place_of_new(job.id)) == sees
     place = await queue.place_of_new(job.id)
     assert place is not None
     assert (place.position, place.waiting) == (2, 2)

@@ -467,6 +467,14 @@ async def test_the_first_drawing_of_a_process_is_estimated_apart(path: Path, clo
         assert place is not None
         assert place.ready_at - clock() == timedelta(seconds=30)
         assert await expected(fresh, 203) == 40  # behind it, warm
+        await queue.recover()
+        assert await fresh.cancel((await fresh.active_jobs(1))[0].id, user_id=1)
+        other = JobQueue(database, limits=PLENTY, now=clock)
+        await other.submit(new_job(204, request=image_request(steps=8)))
+        running = await claimed(other)
+        place = await other.place(running.id)
+        assert place is not None
+        assert place.ready_at - clock() == timedelta(seconds=40)
 
 
 async def test_late_results_are_counted(queue: JobQueue) -> None:
