@@ -61,16 +61,12 @@ async def open_kiln(
     ):
         prior = estimates.prior_rate(executor.profile)
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
-        delivery = make_delivery(queue=queue, data=settings.data)
+        delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         await _recover(queue, delivery)
         async with (
             contextlib.aclosing(delivery),
             Dispatcher(
-                queue=queue,
-                executor=executor,
-                outcomes=delivery,
-                pictures=settings.data,
-                charge=partial(charge_used, database),
+                queue=queue, executor=executor, outcomes=delivery, pictures=settings.data, charge=charge
             ) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
