@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PINS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
-.PHONY: demo run test coverage check format clean
+.PHONY: demo run test coverage torture check format clean
 
 demo: $(STAMP)
 	$(BIN)/kiln demo
@@ -20,6 +20,10 @@ coverage: $(STAMP)
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=90
+
+# A thousand kills and a soak of 50,000 jobs: half an hour on two cores. Not part of the tests.
+torture: $(STAMP)
+	$(BIN)/python -m tests.torture --json bench/results/torture.json
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -115,7 +115,8 @@ def _doctor(parsed: argparse.Namespace) -> int:
 def _bench_queue(parsed: argparse.Namespace) -> int:
     from bot.bench import queue
 
-    figures = queue.measure(histories=parsed.histories, seconds=parsed.seconds)
+    load = _loader(load_settings(weights=DEMO_WEIGHTS, device="cpu"))
+    figures = queue.measure(load=load, histories=parsed.histories, seconds=parsed.seconds)
     for line in queue.lines(figures, as_json=parsed.json):
         print(line)
     return OK if all(figures[name] <= promise for name, promise in queue.PROMISES.items()) else FAILED
@@ -182,7 +183,7 @@ def _leave(code: int) -> NoReturn:
 def _log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if level == "DEBUG":
-        for library in ("aiosqlite", "sqlalchemy", "discord"):
+        for library in ("sqlalchemy", "discord"):
             logging.getLogger(library).setLevel("INFO")  # below that they log what people write
     logging.getLogger("alembic").setLevel("WARNING")  # what an upgrade does, bot.schema says in one line
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # Kiln has no voice

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, time, timedelta
 
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from bot import estimates
 from bot.errors import BudgetSpent, QueueFull, RateLimited
@@ -30,13 +30,14 @@ class Admission:
     """What was agreed: when the job may go before others, and what it took from the day's budget."""
 
     not_before: datetime | None  # aware UTC; None: it waits like any other
+    rate_seconds: float  # what it took from the rate
     reserved: float | None  # GPU-seconds; None: there is no budget
 
 
-async def admit(session: AsyncSession, new: NewJob, *, limits: Limits, now: datetime, prior: float) -> Admission:
+def admit(session: Session, new: NewJob, *, limits: Limits, now: datetime, prior: float) -> Admission:
     """Charge one job to the person's rate and budget, or raise QueueFull, RateLimited or BudgetSpent."""
-    await _check_waiting(session, new.user_id, limits)
-    user = await session.get(UserRow, new.user_id)
+    _check_waiting(session, new.user_id, limits)
+    user = session.get(UserRow, new.user_id)
     every = timedelta(hours=1) / limits.pictures_per_hour
     defers = limits.over_limit is OverLimit.DEFER
     verdict = take(
@@ -51,25 +52,36 @@ async def admit(session: AsyncSession, new: NewJob, *, limits: Limits, now: date
     values: dict[str, object] = {"theoretical_arrival": verdict.arrival + (every if verdict.retry_at else timedelta())}
     reserved = None
     if limits.gpu_seconds_per_day:
-        reserved = await estimates.expected(session, estimates.shape_of(new.request), prior=prior)
+        reserved = estimates.expected(session, estimates.shape_of(new.request), prior=prior)
         used = user.budget_seconds if user and user.budget_day == now.date() else 0.0
         _check_budget(used, reserved, limits=limits, now=now)
         values |= {"budget_day": now.date(), "budget_seconds": used + reserved}
     change = insert(UserRow).values(id=new.user_id, **values)
-    await session.execute(change.on_conflict_do_update(index_elements=[UserRow.id], set_=values))
-    return Admission(not_before=verdict.retry_at, reserved=reserved)
+    session.execute(change.on_conflict_do_update(index_elements=[UserRow.id], set_=values))
+    return Admission(not_before=verdict.retry_at, rate_seconds=every.total_seconds(), reserved=reserved)
 
 
-async def correct(session: AsyncSession, job: JobRow, *, used: float) -> None:
+def correct(session: Session, job: JobRow, *, used: float) -> None:
     """A job is over and used so many GPU-seconds; 0.0 gives back all that it took from its day's budget."""
     if job.reserved is not None:
         day = job.created_at.date().isoformat()
-        await session.execute(_CORRECT, {"user": job.user_id, "day": day, "used": used, "reserved": job.reserved})
+        session.execute(_CORRECT, {"user": job.user_id, "day": day, "used": used, "reserved": job.reserved})
 
 
-async def _check_waiting(session: AsyncSession, user_id: int, limits: Limits) -> None:
+def refund_rate(session: Session, job: JobRow) -> None:
+    """A job failed by our doing, or was taken back before its turn: it does not count into the rate.
+
+    Exact: every later request has moved the theoretical arrival on from where this one had left it.
+    """
+    user = session.get(UserRow, job.user_id)
+    if user is not None and job.rate_seconds is not None:
+        user.theoretical_arrival -= timedelta(seconds=job.rate_seconds)
+        job.rate_seconds = None
+
+
+def _check_waiting(session: Session, user_id: int, limits: Limits) -> None:
     count = select(func.count()).select_from(JobRow).where(has_status(JobStatus.QUEUED), JobRow.user_id == user_id)
-    waiting = await session.scalar(count) or 0
+    waiting = session.scalar(count) or 0
     if waiting >= limits.waiting_per_user:
         raise QueueFull(waiting=waiting, allowed=limits.waiting_per_user)
 

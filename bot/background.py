@@ -47,12 +47,12 @@ class Tasks:
 
 async def patiently(ask: Callable[[], Coroutine[object, object, _T]]) -> _T:
     """Ask the queue until it answers: a full or locked database must not cost a picture."""
-    for pause in backoff():
+    pauses = backoff()
+    while True:
         try:
             return await ask()
         except QueueUnavailable:
-            await asyncio.sleep(pause)
-    raise AssertionError("backoff is endless")
+            await asyncio.sleep(next(pauses))
 
 
 def backoff() -> Iterator[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import discord
 from discord import ui
@@ -113,9 +113,20 @@ def progress_bar(report: StepReport) -> str:
 
 def place_words(place: Place) -> str:
     """Where a waiting job stands and when its picture is expected."""
+    when = f"ready {ago(place.ready_at)}{give_or_take(place.uncertainty)}"
     if place.position == 0:
-        return f"being drawn now, ready {ago(place.ready_at)}"
-    return f"place {place.position} of {max(place.waiting, place.position)}, ready {ago(place.ready_at)}"
+        return f"being drawn now, {when}"
+    return f"place {place.position} of {max(place.waiting, place.position)}, {when}"
+
+
+def give_or_take(uncertainty: timedelta) -> str:
+    """How sure a time is, in words; nothing under five seconds, which nobody minds."""
+    seconds = uncertainty.total_seconds()
+    if seconds < 5:
+        return ""
+    if seconds < 57.5:
+        return f", give or take {5 * round(seconds / 5)} s"
+    return f", give or take {max(1, round(seconds / 60))} min"
 
 
 def _state(
@@ -131,6 +142,10 @@ def _state(
             return DONE, f"{_done(job)}. {_why(job, 'The picture is on its way.')}"
         case JobStatus.DELIVERED:
             return DONE, f"{_done(job)}: [the picture]({link})" if link else f"{_done(job)}. The picture is posted."
+        case JobStatus.KEPT:
+            return BROKEN, f"{_done(job)}, but not delivered. {_why(job, 'It is kept.')} It cost you nothing."
+        case JobStatus.REPLY_UNKNOWN:
+            return BROKEN, f"{_done(job)}. {_why(job, 'It may have been posted before.')}"
         case JobStatus.CANCELLED:
             return STOPPED, "Cancelled"
         case JobStatus.FAILED:

@@ -1,4 +1,4 @@
-"""One SQLite file, one process, one writer: the lock, the engines, and transactions that cannot be half known.
+"""One SQLite file, one process, one writer: the lock, the engines, and what runs in them.
 
 `open_database` locks the file for this process, upgrades it and opens it. Knows no tables and no verbs.
 """
@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
 import os
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, event
-from sqlalchemy.exc import DatabaseError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.orm import Session
 
 from bot import schema
-from bot.errors import QueueUnavailable, StartError
+from bot.commits import Commits, refused, unavailable
+from bot.errors import StartError
 from bot.schema import BUSY_SECONDS, SchemaReport, UpgradeReport, backup, check, check_folder, model_differences
 
 __all__ = [
@@ -41,41 +39,39 @@ __all__ = [
 READERS = 2
 
 _T = TypeVar("_T")
-log = logging.getLogger(__name__)
 
 
 class Database:
-    """Two engines on one file: one connection that writes, a few that can only read."""
+    """Two engines on one file: one connection that writes, a few that can only read; each in threads of its own."""
 
-    def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
-        self._writer = writer
-        self._reader = reader
-        self._under_way: set[asyncio.Task[Any]] = set()
+    def __init__(self, writer: Engine, reader: Engine) -> None:
+        self._writer, self._reader = writer, reader
+        self._commits = Commits(writer)
+        self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="reader")
 
-    async def write(self, work: Callable[[AsyncSession], Awaitable[_T]]) -> _T:
-        """Run `work` in one immediate transaction and commit it to the disk; an exception rolls it back.
+    async def write(self, work: Callable[[Session], _T]) -> _T:
+        """Run `work` in an immediate transaction and commit it to the disk; an exception of its own rolls it back.
 
-        A cancelled caller does not interrupt it: it commits or rolls back as a whole, out of the caller's sight.
-        Raise QueueUnavailable when the file is locked for long, full or failing; the cause is in the log.
+        Writes that come together share a commit. A cancelled caller does not interrupt `work`: it is committed or
+        rolled back as a whole, out of the caller's sight. `work` runs on the writer's thread. Raise QueueUnavailable
+        when the file is locked for long, full or failing; the cause is in the log.
         """
-        return await self._unbroken(self._writer, work)
+        result: _T = await self._commits.do(work)
+        return result
 
-    async def read(self, work: Callable[[AsyncSession], Awaitable[_T]]) -> _T:
-        """Run `work` on one consistent view of the file; it cannot write. Raise QueueUnavailable as above."""
-        return await self._unbroken(self._reader, work)
+    async def read(self, work: Callable[[Session], _T]) -> _T:
+        """Run `work` on one consistent view of the file, on a reader's thread; it cannot write.
+
+        Raise QueueUnavailable as above.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._readers, _view, self._reader, work)
 
     async def aclose(self) -> None:
         """Wait for what is under way, then close the file."""
-        if self._under_way:
-            await asyncio.wait(self._under_way)
-        await self._reader.dispose()
-        await self._writer.dispose()
-
-    async def _unbroken(self, engine: AsyncEngine, work: Callable[[AsyncSession], Awaitable[_T]]) -> _T:
-        task = asyncio.create_task(_transact(engine, work))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(task)
+        await self._commits.aclose()
+        await asyncio.to_thread(self._readers.shutdown)
+        self._reader.dispose()
+        self._writer.dispose()
 
 
 @asynccontextmanager
@@ -147,28 +143,27 @@ def _sign(handle: int, place: Path) -> None:
         raise StartError(f"{place} cannot be written: {error.strerror}") from error
 
 
-async def _transact(engine: AsyncEngine, work: Callable[[AsyncSession], Awaitable[_T]]) -> _T:
+def _view(engine: Engine, work: Callable[[Session], _T]) -> _T:  # reader's thread
     try:
-        async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
-            return await work(session)
-    except (DatabaseError, sqlite3.OperationalError, PoolTimeoutError) as error:
-        if isinstance(error, DatabaseError) and type(error) not in (DatabaseError, OperationalError):
-            raise  # a broken constraint or a wrong statement is a bug of ours
-        log.exception("the database did not take a transaction")
-        raise QueueUnavailable from error
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            return work(session)
+    except Exception as error:
+        if refused(error):
+            raise unavailable(error) from error
+        raise
 
 
-def _engine(path: Path, *, busy_seconds: float, begin: str, pool_size: int, query_only: bool = False) -> AsyncEngine:
+def _engine(path: Path, *, busy_seconds: float, begin: str, pool_size: int, query_only: bool = False) -> Engine:
     """An engine that begins its transactions itself: the driver's own begin comes too late to hold a limit."""
-    engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
         hide_parameters=True,  # prompts do not belong into logs
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=busy_seconds + 25,
     )
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def prepare(raw: Any, _record: object) -> None:
         raw.isolation_level = None
         cursor = raw.cursor()
@@ -179,7 +174,7 @@ def _engine(path: Path, *, busy_seconds: float, begin: str, pool_size: int, quer
         cursor.execute(f"PRAGMA query_only = {query_only:d}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def start(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 

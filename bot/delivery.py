@@ -2,15 +2,15 @@
 
 Every method of `Outcomes` returns at once, so a slow Discord never holds the GPU. Only ids are kept and only the bot's
 token is used, so it works long after the command's own token has died, and after a restart. Before `connect`, when
-Discord is not there yet, outcomes are remembered. How one picture is posted exactly once is `bot.posting`'s; how a
-card is kept true, `bot.showing`'s.
+Discord is not there yet, outcomes are remembered. Where a picture goes is `bot.ladder`'s; how it is posted once,
+`bot.posting`'s; how a card is kept true, `bot.showing`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,9 @@ from bot.background import Tasks, patiently
 from bot.cards import message_link
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
-from bot.posting import Posted, Poster, Undeliverable
+from bot.ladder import Ladder
+from bot.outbox import Letter
+from bot.posting import LockedOut, Posted, Poster, Undeliverable, Unsure
 from bot.showing import Showing
 from gen.request import StepReport
 
@@ -45,11 +47,10 @@ class Delivery:
         self._queue = queue
         self._data = data
         self._make_poster = make_poster
-        self._poster: Poster | None = None
+        self._ladder: Ladder | None = None
         self._tasks = Tasks()
         self._showing = Showing(queue=queue, tasks=self._tasks, edit_every=edit_every)
         self._posting: set[int] = set()
-        self._drawn_again: set[int] = set()  # their picture was lost, maybe after it was posted
         self._wake: Callable[[], None] = lambda: None
 
     def on_requeue(self, wake: Callable[[], None]) -> None:
@@ -58,7 +59,7 @@ class Delivery:
 
     def connect(self, client: discord.Client) -> None:
         """Begin to talk to Discord through a client that is logged in: what waited so far, and what was not posted."""
-        self._poster = self._make_poster(client)
+        self._ladder = Ladder(client, poster=self._make_poster(client), outbox=self._queue.outbox)
         self._showing.connect(client)
         self._tasks.spawn(self._post_undelivered(), name="undelivered")
 
@@ -66,7 +67,7 @@ class Delivery:
         """Give what is under way a second, then stop; what was not posted is found at the next start."""
         self._showing.close()
         await self._tasks.wait(at_most=GRACE)
-        self._poster = None
+        self._ladder = None
         self._showing.disconnect()
         await self._tasks.aclose()
 
@@ -82,7 +83,7 @@ class Delivery:
 
     def drawn(self, job: Job) -> None:
         """The picture is on disk and the row says so."""
-        self._deliver(job, look_first=job.id in self._drawn_again)
+        self._deliver(job.id)
 
     def failed(self, job: Job) -> None:
         """It could not be drawn, or was set aside; the job says why."""
@@ -104,38 +105,52 @@ class Delivery:
 
     async def _post_undelivered(self) -> None:
         """Post what an earlier process drew; it may have posted some of it."""
-        for job in await patiently(self._queue.undelivered):
-            self._deliver(job, look_first=True)
+        for letter in await patiently(self._queue.outbox.letters):
+            self._deliver(letter.job.id)
 
-    def _deliver(self, job: Job, *, look_first: bool) -> None:
-        if self._poster is None or job.id in self._posting:
-            return  # not connected: `connect` finds it in the database
-        self._posting.add(job.id)
-        self._tasks.spawn(self._post(self._poster, job.id, look_first=look_first), name=f"picture of job {job.id}")
+    def _deliver(self, job_id: int) -> None:
+        if self._ladder is None or job_id in self._posting:
+            return  # not connected: `connect` finds it in the outbox
+        self._posting.add(job_id)
+        self._tasks.spawn(self._post(self._ladder, job_id), name=f"picture of job {job_id}")
 
-    async def _post(self, poster: Poster, job_id: int, *, look_first: bool) -> None:
-        """Bring one drawn job to its channel and record it; what cannot be posted stays drawn."""
+    async def _post(self, ladder: Ladder, job_id: int) -> None:
+        """Bring one drawn job to people and record it."""
         try:
-            job = await patiently(lambda: self._queue.job(job_id))
-            if job is not None and job.status is JobStatus.DRAWN and job.picture is not None:
-                await self._bring(poster, job, picture=self._data / job.picture, look_first=look_first)
+            for letter in await patiently(lambda: self._queue.outbox.letters(job_id)):
+                await self._bring(ladder, letter)
         finally:
             self._posting.discard(job_id)
 
-    async def _bring(self, poster: Poster, job: Job, *, picture: Path, look_first: bool) -> None:
+    async def _bring(self, ladder: Ladder, letter: Letter) -> None:
+        job, outbox = letter.job, self._queue.outbox
+        png = await self._read(job)
+        if png is None:
+            return
+        await asyncio.sleep(letter.pause(self._queue.now()))
         try:
-            png = await asyncio.to_thread(picture.read_bytes)
-            posted = await poster.post(job, png=png, look_first=look_first)
+            posted = await ladder.climb(letter, png=png)
+        except LockedOut as error:
+            self._wait(job, error, reason=f"the picture is drawn, but Discord does not let me in ({error})")
         except Undeliverable as error:
-            self._keep(job, error, reason=str(error))
+            await self._over(job, error, close=outbox.keep)
+        except Unsure as error:
+            await self._over(job, error, close=outbox.give_up)
+        else:
+            await patiently(lambda: self._queue.record_delivered(job.id, message_id=posted.message_id))
+            self._close_card(job, posted)
+
+    async def _read(self, job: Job) -> bytes | None:
+        """The picture's file; None: it is not there, and that is seen to."""
+        assert job.picture is not None, f"job {job.id} is drawn without a picture"
+        picture = self._data / job.picture
+        try:
+            return await asyncio.to_thread(picture.read_bytes)
         except FileNotFoundError:
             await self._draw_again(job, picture=picture)
         except OSError as error:
-            self._keep(job, error, reason=f"the picture is drawn, but its file cannot be read ({error.strerror})")
-        else:
-            await patiently(lambda: self._queue.record_delivered(job.id, message_id=posted.message_id))
-            self._drawn_again.discard(job.id)
-            self._close_card(job, posted)
+            self._wait(job, error, reason=f"the picture is drawn, but its file cannot be read ({error.strerror})")
+        return None
 
     async def _draw_again(self, job: Job, *, picture: Path) -> None:
         """The picture is lost, but its seed and settings are known. Once; a second time the job fails."""
@@ -144,16 +159,24 @@ class Delivery:
         if changed is None:
             return
         if changed.status is JobStatus.QUEUED:
-            self._drawn_again.add(job.id)
             self._wake()
         self._showing.show(changed)
 
-    def _keep(self, job: Job, error: Exception, *, reason: str) -> None:
-        """Leave the row drawn and the file on disk: the next start tries again; tell the log and the card why."""
+    def _wait(self, job: Job, error: Exception, *, reason: str) -> None:
+        """Leave it in the outbox: the next start tries again; tell the log and the card why."""
         log.error("job %d stays undelivered: %s", job.id, reason, exc_info=error)
         self._showing.show(replace(job, reason=f"{reason[:1].upper()}{reason[1:]}."))
 
+    async def _over(
+        self, job: Job, error: Exception, *, close: Callable[..., Coroutine[object, object, Job | None]]
+    ) -> None:
+        """It reaches nobody, or nobody can tell: that is its end."""
+        log.error("job %d stays undelivered: %s", job.id, error, exc_info=error)
+        closed = await patiently(lambda: close(job.id, reason=str(error)))
+        if closed is not None:
+            self._showing.show(closed)
+
     def _close_card(self, job: Job, posted: Posted) -> None:
         delivered = replace(job, status=JobStatus.DELIVERED, result_message_id=posted.message_id)
-        guild = job.guild_id if posted.channel_id == job.channel_id else None
+        guild = job.guild_id if posted.channel_id in (job.channel_id, job.parent_channel_id) else None
         self._showing.show(delivered, link=message_link(guild, posted.channel_id, posted.message_id))

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from PIL import Image, ImageDraw
 
-from gen.executor import Generator
-from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
+from gen.executor import Generator, Unfinished
+from gen.request import ImageRequest, ModelProfile, StepReport
 
 STEP_SECONDS = 0.25  # at least: alone on two cores the small model takes 0.05 s, and nobody would see a bar or a queue
 
@@ -181,7 +181,7 @@ class Paced:
     def profile(self) -> ModelProfile:
         return self._generator.profile
 
-    def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
+    def paint(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> Unfinished:
         """Draw with at least STEP_SECONDS a step; `seconds` of the result is the drawing alone, without the pauses."""
         began = time.perf_counter()
         paused = 0.0
@@ -193,8 +193,9 @@ class Paced:
             time.sleep(max(0.0, began + report.step * STEP_SECONDS - resting))
             paused += time.perf_counter() - resting
 
-        result = self._generator.draw(request, on_step=unhurried)
-        return replace(result, seconds=max(0.0, result.seconds - paused))
+        painted = self._generator.paint(request, on_step=unhurried)
+        seconds = max(0.0, painted.seconds - paused)
+        return Unfinished(seconds=seconds, finish=lambda: replace(painted.finish(), seconds=seconds))
 
     def close(self) -> None:
         self._generator.close()

@@ -1,16 +1,20 @@
-"""From the queue to the GPU to the outcome, one job at a time; a task that lives only while there is work.
+"""From the queue to the executor to the outcome; tasks that live only while there is work.
 
-Knows no Discord: what happened goes to `Outcomes`. Everything may fail but this: a broken drawing, a full disk or a
-locked database never end the dispatcher, and a claimed job is always recorded, requeued, or left running for the
-next start to recover.
+While a picture is compressed, written and recorded, the next is drawn: a job holds its slot until its pixels are there.
+By then its owner is charged for what it used, so the next claim is as fair as if it were recorded. A job is claimed
+only when a slot is free: one claimed ahead would count a crash that was not its own, and could not be cancelled free
+of charge. Knows no Discord: what happened goes to `Outcomes`. Everything may fail but this: a broken drawing, a full
+disk or a locked database never end the dispatcher, and a claimed job is always recorded, requeued, or left running
+for the next start to recover.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +23,9 @@ from typing import Protocol, Self, TypeVar
 from bot.errors import QueueUnavailable
 from bot.job import Job
 from bot.job_queue import JobQueue
-from gen.errors import GenerationError
-from gen.executor import GpuExecutor
+from bot.picture_file import write_picture
+from gen.attempt import Attempt, Executor, Painted
+from gen.errors import GenerationCancelled, GenerationError
 from gen.request import ImageResult, StepReport
 
 STOP_SECONDS = 3.0  # how long closing waits for the generator to stop
@@ -42,33 +47,52 @@ class Outcomes(Protocol):
     def requeued(self, job: Job) -> None: ...
 
 
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """A claimed job, until it is recorded."""
+
+    job: Job
+    attempt: Attempt
+    stoppable: bool = True  # until its pixels are there, or it broke
+    holds_slot: bool = True  # until the next may be claimed
+    unwanted: bool = False  # its owner cancelled it
+    task: asyncio.Task[None] | None = None
+
+
 class Dispatcher:
-    """Draws queued jobs, oldest first. Use it with `async with`: leaving requeues the running job."""
+    """Draws queued jobs in their order. Use it with `async with`: leaving requeues what is drawn."""
 
     def __init__(
         self,
         *,
         queue: JobQueue,
-        executor: GpuExecutor,
+        executor: Executor,
         outcomes: Outcomes,
         pictures: Path,
+        charge: Callable[[Job, float], Awaitable[None]],
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        """`pictures` is the data folder; `retry_seconds` is the pause after the first failed recording."""
+        """`pictures` is the data folder; `charge` charges a running job for the GPU-seconds that it used.
+
+        `retry_seconds` is the pause after the first failed recording.
+        """
         self._queue = queue
         self._executor = executor
         self._outcomes = outcomes
         self._data = pictures
+        self._charge_used = charge
         self._retry_seconds = retry_seconds
         self._closing = asyncio.Event()
+        self._turn = asyncio.Event()  # there may be something to claim
         self._drain: asyncio.Task[None] | None = None
-        self._woken = False
-        self._job: Job | None = None  # from its claim to its end
-        self._drawing: asyncio.Task[ImageResult] | None = None
+        self._running: dict[int, _Running] = {}  # by job
         self._claiming = False
-        self._unwanted: set[int] = set()  # jobs whose owner cancelled them
+        self._unwanted: set[int] = set()  # cancelled while their claim was under way
 
     async def __aenter__(self) -> Self:
+        """Stop what an earlier process began elsewhere: its jobs wait in the queue again."""
+        for token in await self._executor.adopt():
+            self._executor.cancel(token)
         return self
 
     async def __aexit__(
@@ -78,7 +102,7 @@ class Dispatcher:
 
     def wake(self) -> None:
         """Say that there may be work; starts the drain task unless it runs."""
-        self._woken = True
+        self._turn.set()
         if not self._closing.is_set() and (self._drain is None or self._drain.done()):
             self._drain = asyncio.create_task(self._work(), name="drain")
 
@@ -87,96 +111,145 @@ class Dispatcher:
 
         Call it for a job that the queue just returned as running.
         """
-        if self._job is None and self._claiming:  # the claim is committed, its answer still under way
+        running = self._running.get(job_id)
+        if running is None and self._claiming:  # the claim is committed, its answer still under way
             self._unwanted.add(job_id)
             return True
-        if self._job is None or self._job.id != job_id or self._drawing is None or self._drawing.done():
+        if running is None or not running.stoppable:
             return False
-        self._unwanted.add(job_id)
-        self._drawing.cancel()
+        running.unwanted = True
+        self._executor.cancel(running.attempt.token)
         return True
 
     async def aclose(self) -> None:
-        """Claim nothing more; put the running job back without counting the attempt. Takes 4 s at most."""
+        """Claim nothing more; put running jobs back without counting the attempt. Takes 4 s at most."""
         self._closing.set()
-        if self._drain is None:
-            return
-        if self._drawing is not None:
-            self._drawing.cancel()
-        done, _ = await asyncio.wait({self._drain}, timeout=STOP_SECONDS)
-        if done:
-            return
-        self._drain.cancel()
-        job = self._job
-        if job is None or self._drawing is None or self._drawing.done():
+        self._turn.set()
+        for running in self._running.values():
+            if running.stoppable:
+                self._executor.cancel(running.attempt.token)
+        tasks = {task for task in (self._drain, *(one.task for one in self._running.values())) if task}
+        _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS) if tasks else (tasks, tasks)
+        for task in late:
+            task.cancel()
+        if late:
+            await self._give_up()
+
+    async def _give_up(self) -> None:
+        """Requeue what still draws; the rest is the database's fault."""
+        drawing = [running.job for running in self._running.values() if running.stoppable]
+        if not drawing:
             log.warning("the database does not answer; what was not recorded is left to the next start")
             return
-        log.warning(
-            "job %d: the generator did not stop within %g s; requeued while it still draws", job.id, STOP_SECONDS
-        )
-        requeue = asyncio.create_task(self._put_back(job))
-        await asyncio.wait({requeue}, timeout=REQUEUE_SECONDS)
+        for job in drawing:
+            log.warning(
+                "job %d: the generator did not stop within %g s; requeued while it still draws", job.id, STOP_SECONDS
+            )
+        await asyncio.wait([asyncio.create_task(self._put_back(job)) for job in drawing], timeout=REQUEUE_SECONDS)
 
     async def _work(self) -> None:
         """Claim and draw until nothing waits. A bug of ours ends it, logged; the next wake starts it again."""
         try:
-            while not self._closing.is_set():
-                self._woken = False
-                job = await self._insist("claiming a job", self._claim)
-                if job is not None:
-                    await self._run(job)
-                elif not self._woken:
-                    return
+            while True:
+                self._turn.clear()
+                job = await self._insist("claiming a job", self._claim) if self._has_slot() else None
+                if job is None and not self._turn.is_set():
+                    if not self._running:
+                        return
+                    await self._turn.wait()
         except Exception:
             log.exception("the dispatcher could not claim a job")
 
+    def _has_slot(self) -> bool:
+        """Whether a job may be claimed. What cannot be recorded holds up the rest: it is not worth drawing more."""
+        if self._closing.is_set():
+            return False
+        slots, running = self._executor.slots(), self._running.values()
+        return sum(one.holds_slot for one in running) < slots and len(running) < 2 * slots
+
     async def _claim(self) -> Job | None:
+        """Take the next job and begin to draw it."""
         self._claiming = True
         try:
-            self._job = await self._queue.claim()
+            job = await self._queue.claim()
         finally:
             self._claiming = False
-        return self._job
+        if job is not None:
+            assert job.attempt_token is not None
+            attempt = Attempt(token=job.attempt_token, request=job.request)
+            running = _Running(job=job, attempt=attempt, unwanted=job.id in self._unwanted)
+            self._running[job.id] = running
+            running.task = asyncio.create_task(self._run(running), name=f"job {job.id}")
+        self._unwanted.clear()
+        return job
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, running: _Running) -> None:
         try:
-            await self._draw(job)
+            await self._draw(running)
         except Exception:
-            log.exception("job %d: not recorded; it is left to the next start", job.id)
+            log.exception("job %d: not recorded; it is left to the next start", running.job.id)
         finally:
-            self._job = self._drawing = None
-            self._unwanted.clear()
+            del self._running[running.job.id]
+            self._turn.set()
 
-    async def _draw(self, job: Job) -> None:
+    async def _draw(self, running: _Running) -> None:
         """Draw one claimed job and record what became of it."""
-        on_step = partial(self._tell, self._outcomes.progress, job)
-        self._drawing = asyncio.create_task(self._executor.draw(job.request, on_step=on_step), name=f"draw {job.id}")
-        if self._closing.is_set() or job.id in self._unwanted:
-            self._drawing.cancel()
+        job = running.job
+        if self._closing.is_set() or running.unwanted:
+            return await self._stopped(running)
+        self._tell(self._outcomes.started, job)
+        try:
+            result = await self._follow(running)
+        except GenerationCancelled:
+            await self._stopped(running)
+        except GenerationError as error:
+            await self._failed(running, reason=str(error))
+        except Exception:
+            log.exception("job %d: the generator broke", job.id)
+            reason = f"Something broke while drawing job {job.id}. It is noted in the log under that number."
+            await self._failed(running, reason=reason)
         else:
-            self._tell(self._outcomes.started, job)
-        await asyncio.wait({self._drawing})
-        if self._drawing.cancelled():
-            await self._stopped(job)
-        elif error := self._drawing.exception():
-            await self._failed(job, error)
-        else:
-            await self._drawn(job, self._drawing.result())
+            await self._drawn(job, result)
 
-    async def _stopped(self, job: Job) -> None:
-        if job.id not in self._unwanted:
+    async def _follow(self, running: _Running) -> ImageResult:
+        """Tell of each step, and free the slot once the pixels are there.
+
+        But a job that was in a crash already stays alone until it is recorded. Otherwise it could be set aside for
+        a second crash that was the next job's.
+        """
+        job = running.job
+        async with aclosing(self._executor.run(running.attempt)) as events:
+            async for event in events:
+                match event:
+                    case StepReport():
+                        self._tell(self._outcomes.progress, job, event)
+                    case Painted():
+                        running.stoppable = False
+                        await self._charge(job, seconds=event.seconds)
+                        running.holds_slot = job.attempts > 1
+                        self._turn.set()
+                    case ImageResult():
+                        return event
+        raise RuntimeError("the executor ended without a picture")
+
+    async def _charge(self, job: Job, *, seconds: float) -> None:
+        """Charge what was used before the next claim. Only its order rests on it: the end makes it exact anyway."""
+        try:
+            await self._charge_used(job, seconds)
+        except QueueUnavailable:
+            log.exception("job %d: it is charged when it is recorded", job.id)
+
+    async def _stopped(self, running: _Running) -> None:
+        job, running.stoppable = running.job, False
+        if not running.unwanted:
             await self._put_back(job)
         elif await self._insist(
             f"job {job.id}: recording its cancellation", partial(self._queue.record_cancelled, job)
         ):
             await self._tell_as_recorded(self._outcomes.cancelled, job)
 
-    async def _failed(self, job: Job, error: BaseException) -> None:
-        if isinstance(error, GenerationError):
-            reason = str(error)
-        else:
-            log.error("job %d: the generator broke", job.id, exc_info=error)
-            reason = f"Something broke while drawing job {job.id}. It is noted in the log under that number."
+    async def _failed(self, running: _Running, *, reason: str) -> None:
+        job, running.stoppable = running.job, False
         record = partial(self._queue.record_failed, job, reason=reason)
         if await self._insist(f"job {job.id}: recording its failure", record):
             await self._tell_as_recorded(self._outcomes.failed, job)
@@ -225,29 +298,3 @@ class Dispatcher:
             outcome(job, *details)
         except Exception:
             log.exception("job %d: telling its outcome failed", job.id)
-
-
-def write_picture(path: Path, png: bytes) -> Path:
-    """Write the file so that it is there whole or not at all, also after a power loss; blocking."""
-    new_folders = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    try:
-        with half.open("wb") as file:
-            file.write(png)
-            file.flush()
-            os.fsync(file.fileno())
-        half.rename(path)
-    finally:
-        half.unlink(missing_ok=True)
-    for folder in (path.parent, *(new.parent for new in new_folders)):
-        _sync_folder(folder)
-    return path
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

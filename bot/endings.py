@@ -1,21 +1,22 @@
 """A job's end: what it costs its owner, how it is undone when the picture is lost, and its line in the log.
 
-Knows no verbs: the caller holds the transaction.
+Knows no verbs: the caller holds the transaction, but for `charge_used`, which comes before the end.
 """
 
 from __future__ import annotations
 
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from bot import fairness
-from bot.admission import correct
+from bot.admission import correct, refund_rate
+from bot.database import Database
 from bot.job import Job, JobStatus
 from bot.tables import JobRow
 
 LOSSES_MAX = 2  # a job whose picture is lost this often is not drawn again
 
 
-async def settle(session: AsyncSession, row: JobRow) -> None:
+def settle(session: Session, row: JobRow) -> None:
     """Charge a job that ran and is over for what it used, to its owner's share and day; not if it failed."""
     assert row.finished_at is not None
     used = row.seconds
@@ -23,26 +24,56 @@ async def settle(session: AsyncSession, row: JobRow) -> None:
         began, estimate = row.started_at or row.finished_at, row.charge or 0.0
         used = fairness.used_seconds(started_at=began, now=row.finished_at, estimate=estimate)
     failed = row.status in (JobStatus.FAILED, JobStatus.QUARANTINED)
-    await (fairness.refund if failed else fairness.settle)(session, row, used=used)
-    await correct(session, row, used=0.0 if failed else used)
+    (fairness.refund if failed else fairness.settle)(session, row, used=used)
+    correct(session, row, used=0.0 if failed else used)
+    if failed:
+        refund_rate(session, row)
 
 
-async def lose_picture(session: AsyncSession, row: JobRow) -> None:
-    """The picture of a drawn job is lost: it waits again, and its owner gets back what it cost; or it fails."""
+async def charge_used(database: Database, job: Job, seconds: float) -> None:
+    """Charge a running job for the GPU-seconds that it used, once its pixels are there.
+
+    Its end then finds nothing left to correct, and claims that come before it are as fair as those behind it. Nothing
+    happens if another attempt runs by now. Raise QueueUnavailable.
+    """
+
+    def charge(session: Session) -> None:
+        row = session.get(JobRow, job.id)
+        if row is not None and row.status is JobStatus.RUNNING and row.attempt_token == job.attempt_token:
+            fairness.correct(session, row, used=seconds)
+            row.charge = seconds
+
+    await database.write(charge)
+
+
+def give_back(session: Session, row: JobRow) -> None:
+    """A drawn job reached nobody: its owner gets back what it cost, GPU-seconds and a place in their rate."""
+    used = row.seconds or 0.0
+    fairness.give_back(session, row, used=used)
+    if row.reserved is not None:
+        row.reserved = used  # what its end left of it
+    correct(session, row, used=0.0)
+    refund_rate(session, row)
+
+
+def lose_picture(session: Session, row: JobRow) -> bool:
+    """The picture of a drawn job is lost: its owner gets back what it cost, and it waits again, or fails (False)."""
     row.pictures_lost += 1
     if row.pictures_lost >= LOSSES_MAX:
         row.status = JobStatus.FAILED
         row.reason = f"Its picture was drawn {row.pictures_lost} times, and its file was lost each time."
-        return
+        give_back(session, row)
+        return False
     row.charge = row.seconds or 0.0  # what it cost in the end; the next claim charges anew
     if row.reserved is not None:
         row.reserved = row.charge
     if row.account_id is None:  # drawn by a Kiln before accounts
-        row.account_id = await fairness.open_account(session, user_id=row.user_id, server_id=None, weight=1.0)
+        row.account_id = fairness.open_account(session, user_id=row.user_id, server_id=None, weight=1.0)
     row.status, row.attempts = JobStatus.QUEUED, row.attempts - 1
     row.attempt_token = row.started_at = row.finished_at = row.picture = row.seconds = row.notice = None
-    await session.flush()
-    await fairness.put_back(session, row)
+    session.flush()
+    fairness.put_back(session, row)
+    return True
 
 
 def end_line(job: Job) -> str:

@@ -2,7 +2,8 @@
 
 What counts is how long a job kept the GPU, from its claim to its picture on disk; the drawing is most of that.
 
-A shape is (width, height, steps): what decides how long a drawing takes.
+A shape is (width, height, steps): what decides how long a drawing takes. The first drawing of a process is cold: it
+comes with what a model does once (kernels, caches), so it is measured and estimated apart.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from gen.request import ImageRequest, ModelProfile
 
@@ -27,10 +28,11 @@ Shape = tuple[int, int, int]
 _BUSY = "coalesce(max(seconds, round((julianday(finished_at) - julianday(started_at)) * 86400, 3)), seconds)"
 _LATEST = f"ORDER BY finished_at DESC LIMIT {RECENT}"
 _SAME = text(
-    f"SELECT {_BUSY} FROM jobs "
-    f"WHERE seconds IS NOT NULL AND width = :width AND height = :height AND steps = :steps {_LATEST}"
+    f"SELECT {_BUSY} FROM jobs WHERE seconds IS NOT NULL "
+    f"AND width = :width AND height = :height AND steps = :steps AND cold = :cold {_LATEST}"
 )
 _RATES = text(f"SELECT {_BUSY} / width / height / steps FROM jobs WHERE seconds IS NOT NULL {_LATEST}")
+_COLD = text(f"SELECT width, height, steps, {_BUSY} FROM jobs WHERE seconds IS NOT NULL AND cold {_LATEST}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +55,46 @@ def shape_of(request: ImageRequest) -> Shape:
     return request.width, request.height, request.steps
 
 
-async def estimate(session: AsyncSession, shape: Shape, *, prior: float) -> Estimate:
-    """Median of the latest jobs of this shape; else scaled from the latest of any shape by work; else from `prior`."""
-    width, height, steps = shape
-    same = (await session.scalars(_SAME, {"width": width, "height": height, "steps": steps})).all()
+def estimate(session: Session, shape: Shape, *, prior: float, cold: bool = False) -> Estimate:
+    """Median of the latest jobs of this shape; else scaled from the latest of any shape by work; else from `prior`.
+
+    Cold: of the latest cold ones of this shape; else as warm, and longer by what cold jobs took longer.
+    """
+    same = _same(session, shape, cold=cold)
     if same:
         return _measured(same)
-    rates = (await session.scalars(_RATES)).all()
+    warm = _warm(session, shape, prior=prior)
+    extra = cold_extra(session) if cold else 0.0
+    return Estimate(seconds=warm.seconds + extra, deviation=max(warm.deviation, extra * DEVIATION_SCALED))
+
+
+def expected(session: Session, shape: Shape, *, prior: float, cold: bool = False) -> float:
+    """The seconds alone."""
+    return estimate(session, shape, prior=prior, cold=cold).seconds
+
+
+def cold_extra(session: Session) -> float:
+    """Seconds that cold jobs took longer than warm ones of their shape: the median, 0.0 if that is not known."""
+    extras = []
+    for width, height, steps, seconds in session.execute(_COLD).all():
+        warm = _same(session, (width, height, steps), cold=False)
+        if warm:
+            extras.append(max(0.0, seconds - median(warm)))
+    return median(extras) if extras else 0.0
+
+
+def _warm(session: Session, shape: Shape, *, prior: float) -> Estimate:
+    same = _same(session, shape, cold=False) or _same(session, shape, cold=True)
+    if same:
+        return _measured(same)
+    rates = session.scalars(_RATES).all()
     seconds = (median(rates) if rates else prior) * _work(shape)
     return Estimate(seconds=seconds, deviation=seconds * (DEVIATION_SCALED if rates else DEVIATION_PRIOR))
 
 
-async def expected(session: AsyncSession, shape: Shape, *, prior: float) -> float:
-    """The seconds alone."""
-    return (await estimate(session, shape, prior=prior)).seconds
+def _same(session: Session, shape: Shape, *, cold: bool) -> Sequence[float]:
+    width, height, steps = shape
+    return session.scalars(_SAME, {"width": width, "height": height, "steps": steps, "cold": cold}).all()
 
 
 def _measured(timings: Sequence[float]) -> Estimate:

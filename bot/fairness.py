@@ -6,7 +6,8 @@ equals the one that came first (`ticket`), and of its jobs the oldest.
 
     enter    0 -> 1 waiting: lift vtime to at least the virtual time of the GPU, so that absence earns no credit
     charge   at claim: add estimate / weight; the virtual time becomes the vtime that was lowest
-    settle   at the end: add (used - estimate) / weight
+    correct  once the pixels are there: add (used - estimate) / weight, and note `used` as what was charged
+    settle   at the end: the same; nothing, if it was corrected
     put_back a drain or a crash: take the charge back, so that the job is at its old place
 
 The virtual time is the start tag of the last claim (`virtual_time`, kept by the parent). It never runs ahead of the
@@ -23,8 +24,7 @@ from datetime import datetime, timedelta
 from functools import cache
 
 from sqlalchemy import ColumnElement, ScalarSelect, func, literal, select, text
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from bot.job import JobStatus
 from bot.tables import AccountRow, JobRow, has_status
@@ -57,10 +57,12 @@ _ADVANCE = text(
 )
 _START = text(f"UPDATE accounts SET vtime = vtime + {_CHARGE}, waiting = waiting - 1 WHERE {_PATH}")
 SETTLE = text(f"UPDATE accounts SET vtime = vtime + {_USED} - {_CHARGE}, failures = 0 WHERE {_PATH}")
+CORRECT = text(f"UPDATE accounts SET vtime = vtime + {_USED} - {_CHARGE} WHERE {_PATH}")
 _FAILED = text(
     f"UPDATE accounts SET vtime = vtime + CASE failures WHEN 0 THEN 0 ELSE {_USED} END - {_CHARGE}, "
     f"failures = failures + 1 WHERE {_PATH}"
 )
+_GIVE_BACK = text(f"UPDATE accounts SET vtime = vtime - {_CHARGE} WHERE {_PATH}")
 _PUT_BACK = text(
     f"UPDATE accounts SET vtime = vtime - {_CHARGE}, waiting = waiting + 1, "
     f"ticket = CASE waiting WHEN 0 THEN :job ELSE min(ticket, :job) END WHERE {_PATH}"
@@ -92,7 +94,7 @@ def used_seconds(*, started_at: datetime, now: datetime, estimate: float) -> flo
     return min(max((now - started_at) / timedelta(seconds=1), 0.0), OVERRUN_MAX * estimate)
 
 
-async def open_account(session: AsyncSession, *, user_id: int, server_id: int | None, weight: float) -> int:
+def open_account(session: Session, *, user_id: int, server_id: int | None, weight: float) -> int:
     """The id of a person's account, made at need, with `weight` from now on.
 
     With `server_id` it is their account within that server's; None: directly below everyone's.
@@ -102,76 +104,86 @@ async def open_account(session: AsyncSession, *, user_id: int, server_id: int | 
     parent, name = EVERYONE, f"user:{user_id}"
     if server_id is not None:
         server = f"server:{server_id}"
-        parent = await session.scalar(_OPEN, {"name": server, "parent": EVERYONE, "weight": 1.0}) or EVERYONE
+        parent = session.scalar(_OPEN, {"name": server, "parent": EVERYONE, "weight": 1.0}) or EVERYONE
         name = f"{server}/{name}"
-    account: int = await session.scalar(_OPEN, {"name": name, "parent": parent, "weight": weight})
+    account: int = session.scalar(_OPEN, {"name": name, "parent": parent, "weight": weight})
     return account
 
 
-async def enter(session: AsyncSession, job: JobRow) -> None:
+def enter(session: Session, job: JobRow) -> None:
     """A job began to wait for the GPU."""
-    await session.execute(ENTER, {"account": job.account_id, "job": job.id})
+    session.execute(ENTER, {"account": job.account_id, "job": job.id})
 
 
-async def leave(session: AsyncSession, job: JobRow) -> None:
+def leave(session: Session, job: JobRow) -> None:
     """A waiting job was taken back; a deferred one was not counted."""
     if job.not_before is None:
-        await session.execute(_LEAVE, {"account": job.account_id})
+        session.execute(_LEAVE, {"account": job.account_id})
 
 
-async def charge(session: AsyncSession, job: JobRow, *, estimate: float) -> None:
+def charge(session: Session, job: JobRow, *, estimate: float) -> None:
     """A waiting job was claimed, and is expected to take `estimate` GPU-seconds."""
-    job.charge, job.weight = estimate, await session.scalar(_WEIGHT, {"account": job.account_id})
-    await session.execute(_ADVANCE, {"account": job.account_id})
-    await session.execute(_START, _charged(job))
+    job.charge, job.weight = estimate, session.scalar(_WEIGHT, {"account": job.account_id})
+    session.execute(_ADVANCE, {"account": job.account_id})
+    session.execute(_START, _charged(job))
 
 
-async def settle(session: AsyncSession, job: JobRow, *, used: float) -> None:
+def settle(session: Session, job: JobRow, *, used: float) -> None:
     """A running job ended after `used` GPU-seconds: drawn, or stopped for its owner."""
-    await session.execute(SETTLE, {**_charged(job), "used": used})
+    session.execute(SETTLE, {**_charged(job), "used": used})
 
 
-async def refund(session: AsyncSession, job: JobRow, *, used: float) -> None:
+def correct(session: Session, job: JobRow, *, used: float) -> None:
+    """A running job used so many GPU-seconds, and its end is still to come: the caller notes them as its charge."""
+    session.execute(CORRECT, {**_charged(job), "used": used})
+
+
+def refund(session: Session, job: JobRow, *, used: float) -> None:
     """A running job failed: it costs its owner nothing.
 
     Another failure right after it costs what it used. Otherwise somebody whose jobs all fail would stay first in
     line for ever, and nobody else would be drawn.
     """
-    await session.execute(_FAILED, {**_charged(job), "used": used})
+    session.execute(_FAILED, {**_charged(job), "used": used})
 
 
-async def put_back(session: AsyncSession, job: JobRow) -> None:
+def give_back(session: Session, job: JobRow, *, used: float) -> None:
+    """A drawn job reached nobody: it costs its owner nothing after all."""
+    session.execute(_GIVE_BACK, {**_charged(job), "charge": used})
+
+
+def put_back(session: Session, job: JobRow) -> None:
     """A running job waits again, at its old place."""
-    await session.execute(_PUT_BACK, {**_charged(job), "job": job.id})
+    session.execute(_PUT_BACK, {**_charged(job), "job": job.id})
 
 
-async def release_due(session: AsyncSession, *, now: datetime) -> None:
+def release_due(session: Session, *, now: datetime) -> None:
     """Deferred jobs whose time has come wait like any other from now on."""
     due = select(JobRow).where(has_status(JobStatus.QUEUED), JobRow.not_before <= now)
-    for job in (await session.scalars(due.order_by(JobRow.not_before, JobRow.id))).all():
-        await _release(session, job)
+    for job in session.scalars(due.order_by(JobRow.not_before, JobRow.id)).all():
+        _release(session, job)
 
 
-async def release_one(session: AsyncSession) -> bool:
+def release_one(session: Session) -> bool:
     """Nobody else waits: let the deferred job go whose time comes first. False: there is none."""
     deferred = select(JobRow).where(has_status(JobStatus.QUEUED), JobRow.not_before.is_not(None))
-    job = await session.scalar(deferred.order_by(JobRow.not_before, JobRow.id).limit(1))
+    job = session.scalar(deferred.order_by(JobRow.not_before, JobRow.id).limit(1))
     if job is None:
         return False
-    await _release(session, job)
+    _release(session, job)
     return True
 
 
-async def recount(session: AsyncSession) -> None:
+def recount(session: Session) -> None:
     """At start: count anew who waits. A wrong count, from a hand in the database, would hide jobs for ever."""
     for statement in _RECOUNT:
-        await session.execute(text(statement))
+        session.execute(text(statement))
 
 
-async def _release(session: AsyncSession, job: JobRow) -> None:
+def _release(session: Session, job: JobRow) -> None:
     job.not_before = None
-    await session.flush()
-    await enter(session, job)
+    session.flush()
+    enter(session, job)
 
 
 def _lowest(parent: ColumnElement[int]) -> ScalarSelect[int]:

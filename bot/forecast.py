@@ -38,6 +38,9 @@ class Waiting(NamedTuple):
     not_before: float | None  # seconds from now, of a deferred job
 
 
+Key = tuple[int, int, int]  # vtime, ticket and id of the account below everyone's whose turn it is: lowest first
+
+
 class Turn(NamedTuple):
     """One job in the order in which they will be drawn."""
 
@@ -47,6 +50,7 @@ class Turn(NamedTuple):
     deviation: float  # of `ends`
     mine: int  # jobs of the same person before it
     people: int  # others with jobs before it
+    key: Key = (0, 0, 0)  # by which it was chosen; ascending along the line
 
 
 @dataclass(slots=True)
@@ -83,15 +87,15 @@ class _Tree:
             node.waiting += 1
             node = node.parent
 
-    def take(self) -> Waiting | None:
-        """The next job, charged; None when nothing waits."""
+    def take(self) -> tuple[Waiting, Key] | None:
+        """The next job, charged, and what it was chosen by; None when nothing waits."""
         path, node = [], self.root
         while node.line:
             node = self.nodes[node.line[0][2]]
             path.append(node)
         if not path:
             return None
-        job = node.jobs.popleft()
+        job, key = node.jobs.popleft(), self.root.line[0]
         for node in reversed(path):
             assert node.parent is not None
             node.parent.virtual_time = max(node.parent.virtual_time, node.vtime)
@@ -100,10 +104,10 @@ class _Tree:
             heappop(node.parent.line)
             if node.waiting:
                 heappush(node.parent.line, (node.vtime, node.ticket, node.share.id))
-        return job
+        return job, key
 
 
-def order(shares: Sequence[Share], jobs: Iterable[Waiting], *, free_in: float) -> Iterator[Waiting]:
+def order(shares: Sequence[Share], jobs: Iterable[Waiting], *, free_in: float) -> Iterator[tuple[Waiting, Key]]:
     """The jobs in the order of their turns; the GPU is free in so many seconds. `jobs` come oldest first."""
     tree, deferred = _Tree(shares), list[tuple[float, int, Waiting]]()
     for job in jobs:
@@ -121,7 +125,7 @@ def order(shares: Sequence[Share], jobs: Iterable[Waiting], *, free_in: float) -
                 return
             tree.enter(heappop(deferred)[2], lifts=True)  # nobody else waits, so it need not either
             continue
-        clock += taken.seconds
+        clock += taken[0].seconds
         yield taken
 
 
@@ -129,12 +133,12 @@ def turns(shares: Sequence[Share], jobs: Iterable[Waiting], *, free_in: float, d
     """The jobs in order, each with what people want to know; `deviation` is that of `free_in`."""
     ends, variance = free_in, deviation**2
     before: dict[int, int] = {}
-    for position, job in enumerate(order(shares, jobs, free_in=free_in), start=1):
+    for position, (job, key) in enumerate(order(shares, jobs, free_in=free_in), start=1):
         ends += job.seconds
         variance += job.deviation**2
         mine = before.get(job.user_id, 0)
         people = len(before) - (mine > 0)
-        yield Turn(job=job, position=position, ends=ends, deviation=variance**0.5, mine=mine, people=people)
+        yield Turn(job, position, ends, variance**0.5, mine, people, key)
         before[job.user_id] = mine + 1
 
 

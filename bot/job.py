@@ -2,7 +2,7 @@
 
 A job's life, each arrow one committed transaction:
 
-    queued ──► running ──► drawn ──► delivered
+    queued ──► running ──► drawn ──► delivered, kept (nobody could be reached), reply_unknown
       │  ▲        │
       │  └────────┤  requeued: by a drain (not counted), or at start after the process died
       ▼           ▼
@@ -25,9 +25,18 @@ class JobStatus(StrEnum):
     RUNNING = "running"  # is being drawn, or its process died
     DRAWN = "drawn"  # its picture is on disk, not yet posted
     DELIVERED = "delivered"  # its picture was posted
+    KEPT = "kept"  # neither its channel nor its owner takes the picture: it is on disk, and cost nothing
+    REPLY_UNKNOWN = "reply_unknown"  # posted or not, nobody can tell; never posted again
     CANCELLED = "cancelled"  # by its owner
     FAILED = "failed"  # broken while running; `reason` says why
     QUARANTINED = "quarantined"  # its process died under it twice; never tried again
+
+
+class LetterState(StrEnum):
+    """Where a picture in the outbox stands; stored by value."""
+
+    WAITING = "waiting"  # no message of it can stand anywhere
+    SENDING = "sending"  # a send was begun: its message may stand there, whatever was answered
 
 
 class OverLimit(StrEnum):
@@ -46,6 +55,8 @@ class NewJob:
     guild_id: int
     channel_id: int
     request: ImageRequest
+    parent_channel_id: int | None = None  # where a thread hangs
+    role_ids: tuple[int, ...] = ()  # the person's roles in this server, everyone's among them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +81,7 @@ class Job:
     result_message_id: int | None
     seconds: float | None  # on the GPU
     notice: str | None  # from the generator, one line for the owner
+    parent_channel_id: int | None = None  # where a thread hangs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

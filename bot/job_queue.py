@@ -1,4 +1,4 @@
-"""The queue's durable verbs: submit, claim, record, cancel, requeue, recover, place.
+"""The queue's durable verbs: submit, claim, record, cancel, requeue, recover. What it says of itself: job_reader.py.
 
 Each verb is one transaction, committed to the disk before it returns. Knows no Discord and no GPU; the state of
 record is the `jobs` table, never memory. A transition out of `running` checks the attempt's token, so a late result
@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, select, union_all, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Update, select, update
+from sqlalchemy.orm import Session
 
 from bot import estimates, fairness
-from bot.admission import admit, correct
+from bot.admission import admit, correct, refund_rate
 from bot.database import Database
 from bot.endings import end_line, lose_picture, settle
 from bot.errors import NotAllowed, QueueFull, Refusal
 from bot.job import Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
-from bot.outlook import Lookout
-from bot.tables import JobRow, has_status, is_unshown, to_job, to_row
+from bot.job_reader import JobReader
+from bot.newcomers import Newcomer
+from bot.outbox import Outbox, put, take_out
+from bot.outlook import newcomer
+from bot.roles import terms_of
+from bot.tables import JobRow, has_status, to_job, to_row
 from gen.request import ImageResult
 
 __all__ = ["Job", "JobQueue", "JobStatus", "Limits", "NewJob", "Overview", "Place", "Recovery"]
@@ -33,8 +37,8 @@ CRASHES_MAX = 2  # a job whose process died under it this often is quarantined
 log = logging.getLogger(__name__)
 
 
-class JobQueue:
-    """All verbs of the queue over one database; cheap to make, keeps nothing but its limits."""
+class JobQueue(JobReader):
+    """All verbs of the queue over one database; one for the process, because its first claim is a cold one."""
 
     def __init__(
         self,
@@ -49,43 +53,47 @@ class JobQueue:
 
         With `server_share` each Discord server has a share of its own, and people have theirs within it.
         """
-        self._database = database
-        self._prior = prior
+        super().__init__(database, now=now, prior=prior)
+        self.outbox = Outbox(database, now=now)
+        self.late_results = 0  # that came with an old token, and were dropped
         self._limits = limits
-        self._now = now
         self._server_share = server_share
-        self._lookout = Lookout(database, now=now, prior=prior)
 
-    async def submit(self, new: NewJob, *, weight: float = 1.0) -> Job:
+    async def submit(self, new: NewJob, *, weight: float | None = None) -> Job:
         """Accept a job, or raise QueueFull, RateLimited or BudgetSpent and store nothing.
 
-        The same interaction again returns its first job and charges nothing. `weight` is the person's share of the
-        GPU beside others' from now on; twice the weight, twice the GPU.
+        The same interaction again returns its first job and charges nothing. What the person may have is said by
+        their roles, see roles.py; `weight` overrules that of the roles. It holds from now on.
         """
 
-        async def accept(session: AsyncSession) -> Job:
-            first = await session.scalar(select(JobRow).where(JobRow.interaction_id == new.interaction_id))
+        def accept(session: Session) -> Job:
+            first = session.scalar(select(JobRow).where(JobRow.interaction_id == new.interaction_id))
             if first is not None:
                 return to_job(first)
-            now = self._now()
-            admission = await admit(session, new, limits=self._limits, now=now, prior=self._prior)
-            server_id = new.guild_id if self._server_share else None
+            now = self.now()
+            limits, share = terms_of(session, new, usual=self._limits)
+            admission = admit(session, new, limits=limits, now=now, prior=self._prior)
+            server_id, share = new.guild_id if self._server_share else None, share if weight is None else weight
             row = to_row(new, created_at=now)
-            row.account_id = await fairness.open_account(
-                session, user_id=new.user_id, server_id=server_id, weight=weight
-            )
+            row.account_id = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)
             row.not_before, row.reserved = admission.not_before, admission.reserved
+            row.rate_seconds = admission.rate_seconds
             session.add(row)
-            await session.flush()
+            session.flush()
             if row.not_before is None:
-                await fairness.enter(session, row)
+                fairness.enter(session, row)
+                entered.append(newcomer(session, row, prior=self._prior))
             return to_job(row)
 
+        entered: list[Newcomer | None] = []
         try:
-            return await self._database.write(accept)
+            job = await self._database.write(accept)
         except QueueFull as full:
             retry_at = (await self._lookout.look()).first_ready(new.user_id)
             raise QueueFull(waiting=full.waiting, allowed=full.allowed, retry_at=retry_at) from None
+        for one in filter(None, entered):
+            self._lookout.entered(one)
+        return job
 
     async def record_card(self, job_id: int, *, message_id: int) -> None:
         """Remember which message shows the job."""
@@ -98,21 +106,27 @@ class JobQueue:
         One UPDATE finds and takes the job, so two claims never return the same one.
         """
 
-        async def take(session: AsyncSession) -> Job | None:
-            await fairness.release_due(session, now=self._now())
-            row = await self._take(session)
-            if row is None and await fairness.release_one(session):
-                row = await self._take(session)
+        def take(session: Session) -> Job | None:
+            fairness.release_due(session, now=self.now())
+            row = self._take(session)
+            if row is None and fairness.release_one(session):
+                row = self._take(session)
             if row is None:
                 return None
+            row.cold = cold
             shape = (row.width, row.height, row.steps)
-            estimate = await estimates.expected(session, shape, prior=self._prior)
-            await fairness.charge(session, row, estimate=estimate)
+            estimate = estimates.expected(session, shape, prior=self._prior, cold=cold)
+            fairness.charge(session, row, estimate=estimate)
             return to_job(row)
 
-        return await self._database.write(take)
+        cold = self._lookout.cold
+        job = await self._database.write(take)
+        self._lookout.moved()
+        if job is not None:
+            self._lookout.cold = False
+        return job
 
-    async def _take(self, session: AsyncSession) -> JobRow | None:
+    def _take(self, session: Session) -> JobRow | None:
         change = (
             update(JobRow)
             .where(JobRow.id == fairness.next_in_line())
@@ -120,21 +134,21 @@ class JobQueue:
                 status=JobStatus.RUNNING,
                 attempts=JobRow.attempts + 1,
                 attempt_token=uuid.uuid4().hex,
-                started_at=self._now(),
+                started_at=self.now(),
             )
         )
-        return await session.scalar(change.returning(JobRow))
+        return session.scalar(change.returning(JobRow))
 
     async def record_drawn(self, job: Job, *, picture: str, result: ImageResult) -> bool:
-        """Note the picture's path, relative to the data folder. False: a late result, dropped."""
+        """Note the picture's path, relative to the data folder, and put it into the outbox. False: late, dropped."""
         values = {"picture": picture, "seconds": result.seconds, "notice": result.notice}
-        return await self._finish(job, JobStatus.DRAWN, **values)
+        return await self._finish(job, JobStatus.DRAWN, then=_put_into_outbox, **values)
 
     async def record_delivered(self, job_id: int, *, message_id: int) -> bool:
         """Note the message that brought the picture. False: the job was not waiting for delivery."""
         drawn = update(JobRow).where(JobRow.id == job_id, has_status(JobStatus.DRAWN))
         change = drawn.values(status=JobStatus.DELIVERED, result_message_id=message_id)
-        return await self._change(change) is not None
+        return await self._change(change, then=take_out) is not None
 
     async def record_failed(self, job: Job, *, reason: str) -> bool:
         """Note in words for its owner why the job failed. False: late, dropped."""
@@ -156,19 +170,21 @@ class JobQueue:
         Raise NotAllowed for an unknown job or somebody else's, Refusal for one that is over.
         """
 
-        async def decide(session: AsyncSession) -> Job:
-            row = await session.get(JobRow, job_id)
+        def decide(session: Session) -> Job:
+            row = session.get(JobRow, job_id)
             if row is None or row.user_id != user_id:
                 raise NotAllowed(f"You have no job {job_id}.")
             if row.status is JobStatus.QUEUED:
-                row.status, row.finished_at = JobStatus.CANCELLED, self._now()
-                await fairness.leave(session, row)
-                await correct(session, row, used=0.0)
+                row.status, row.finished_at = JobStatus.CANCELLED, self.now()
+                fairness.leave(session, row)
+                correct(session, row, used=0.0)
+                refund_rate(session, row)
             elif row.status is not JobStatus.RUNNING:
-                raise Refusal(f"Job {job_id} is over already: it is {row.status}.")
+                raise Refusal(f"Job {job_id} is over already: it is {row.status.replace('_', ' ')}.")
             return to_job(row)
 
         job = await self._database.write(decide)
+        self._lookout.moved()
         if job.status is JobStatus.CANCELLED:
             log.info(end_line(job))
         return job
@@ -179,39 +195,32 @@ class JobQueue:
         Requeue it at its old place, or quarantine it after its second crash.
         """
 
-        async def sort_out(session: AsyncSession) -> Recovery:
-            orphans = await session.scalars(select(JobRow).where(has_status(JobStatus.RUNNING)).order_by(JobRow.id))
+        def sort_out(session: Session) -> Recovery:
+            orphans = session.scalars(select(JobRow).where(has_status(JobStatus.RUNNING)).order_by(JobRow.id))
             requeued, quarantined = [], []
             for row in orphans.all():
                 row.attempt_token = None
                 if row.attempts >= CRASHES_MAX:
-                    await self._quarantine(session, row)
+                    self._quarantine(session, row)
                     quarantined.append(to_job(row))
                 else:
                     row.status, row.started_at = JobStatus.QUEUED, None
-                    await fairness.put_back(session, row)
+                    fairness.put_back(session, row)
                     requeued.append(to_job(row))
-            await session.flush()
-            await fairness.recount(session)
+            session.flush()
+            fairness.recount(session)
             return Recovery(requeued=tuple(requeued), quarantined=tuple(quarantined))
 
         recovery = await self._database.write(sort_out)
+        self._lookout.moved()
         for job in recovery.quarantined:
             log.info(end_line(job))
         return recovery
-
-    async def undelivered(self) -> tuple[Job, ...]:
-        """Jobs whose picture is on disk and not yet posted, oldest first."""
-        return await self._jobs(has_status(JobStatus.DRAWN))
 
     async def record_shown(self, job_id: int) -> None:
         """Note that people saw how the job ended, or that Discord will take no word of it."""
         change = update(JobRow).where(JobRow.id == job_id).values(end_shown=True)
         await self._database.write(lambda session: session.execute(change))
-
-    async def unshown(self) -> tuple[Job, ...]:
-        """Jobs that are over and of whose end people may not have been told, oldest first."""
-        return await self._jobs(is_unshown())
 
     async def redraw(self, job_id: int) -> Job | None:
         """Put a drawn job whose picture is lost back to its old place, uncounted; the second time it fails instead.
@@ -219,76 +228,47 @@ class JobQueue:
         Return it as it is then; None: it was not drawn, and nothing was changed.
         """
 
-        async def again(session: AsyncSession) -> Job | None:
-            row = await session.get(JobRow, job_id)
+        def again(session: Session) -> Job | None:
+            row = session.get(JobRow, job_id)
             if row is None or row.status is not JobStatus.DRAWN:
                 return None
-            await lose_picture(session, row)
+            if not lose_picture(session, row):
+                take_out(session, row)
             return to_job(row)
 
-        return await self._database.write(again)
+        job = await self._database.write(again)
+        self._lookout.moved()
+        return job
 
-    async def line(self, *, limit: int) -> tuple[tuple[Job, Place], ...]:
-        """The first so many queued jobs in the order of their turns, each with its place."""
-        outlook = await self._lookout.look()
-        ids = [job_id for job_id, turn in outlook.turns.items() if turn.position > 0][:limit]
-        jobs = {job.id: job for job in await self._jobs(JobRow.id.in_(ids), has_status(JobStatus.QUEUED))}
-        placed = ((jobs[job_id], outlook.place(job_id)) for job_id in ids if job_id in jobs)
-        return tuple((job, place) for job, place in placed if place is not None)
-
-    async def job(self, job_id: int) -> Job | None:
-        """Read one job."""
-        found = await self._jobs(JobRow.id == job_id)
-        return found[0] if found else None
-
-    async def active_jobs(self, user_id: int) -> tuple[Job, ...]:
-        """This person's running and queued jobs, oldest first."""
-        mine = select(JobRow.id).where(JobRow.user_id == user_id)
-        running, queued = mine.where(has_status(JobStatus.RUNNING)), mine.where(has_status(JobStatus.QUEUED))
-        return await self._jobs(JobRow.id.in_(union_all(running, queued)))  # with OR, SQLite would scan the table
-
-    async def place(self, job_id: int) -> Place | None:
-        """Where a queued or running job stands, and when it should be ready; None for any other."""
-        return (await self._lookout.look()).place(job_id)
-
-    async def overview(self) -> Overview:
-        """How many wait, who is being drawn, and when the last should be ready."""
-        return (await self._lookout.look()).overview
-
-    async def _quarantine(self, session: AsyncSession, row: JobRow) -> None:
-        row.status, row.finished_at = JobStatus.QUARANTINED, self._now()
+    def _quarantine(self, session: Session, row: JobRow) -> None:
+        row.status, row.finished_at = JobStatus.QUARANTINED, self.now()
         row.reason = f"Kiln went down {row.attempts} times while drawing this, so it will not be tried again."
-        await settle(session, row)
+        settle(session, row)
 
-    async def _finish(self, job: Job, status: JobStatus, **values: Any) -> bool:
-        change = _running(job).values(status=status, finished_at=self._now(), **values)
-        done = await self._change(change, then=settle)
+    async def _finish(
+        self, job: Job, status: JobStatus, *, then: Callable[[Session, JobRow], None] = settle, **values: Any
+    ) -> bool:
+        change = _running(job).values(status=status, finished_at=self.now(), **values)
+        done = await self._change(change, then=then)
         if done is None:
+            self.late_results += 1
             log.warning("job %d: a late result (%s) was dropped", job.id, status)
             return False
         log.info(end_line(done))
         return True
 
-    async def _change(
-        self, change: Update, *, then: Callable[[AsyncSession, JobRow], Awaitable[None]] | None = None
-    ) -> Job | None:
+    async def _change(self, change: Update, *, then: Callable[[Session, JobRow], None] | None = None) -> Job | None:
         """Apply one UPDATE to at most one row, and what follows from it; return the job as it is then, if any."""
 
-        async def apply(session: AsyncSession) -> Job | None:
-            row = await session.scalar(change.returning(JobRow))
+        def apply(session: Session) -> Job | None:
+            row = session.scalar(change.returning(JobRow))
             if row is not None and then is not None:
-                await then(session, row)
+                then(session, row)
             return None if row is None else to_job(row)
 
-        return await self._database.write(apply)
-
-    async def _jobs(self, *conditions: ColumnElement[bool]) -> tuple[Job, ...]:
-        statement = select(JobRow).where(*conditions).order_by(JobRow.id)
-
-        async def fetch(session: AsyncSession) -> tuple[Job, ...]:
-            return tuple(to_job(row) for row in await session.scalars(statement))
-
-        return await self._database.read(fetch)
+        job = await self._database.write(apply)
+        self._lookout.moved()
+        return job
 
 
 def _running(job: Job) -> Update:
@@ -296,3 +276,8 @@ def _running(job: Job) -> Update:
     return update(JobRow).where(
         JobRow.id == job.id, has_status(JobStatus.RUNNING), JobRow.attempt_token == job.attempt_token
     )
+
+
+def _put_into_outbox(session: Session, row: JobRow) -> None:
+    settle(session, row)
+    put(session, row)

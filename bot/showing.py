@@ -19,14 +19,15 @@ from bot.cards import author_only, card, failure_words, message_link
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
-from bot.posting import UNREACHABLE, nonce
+from bot.outbox import nonce
+from bot.posting import UNREACHABLE
 from bot.waiting import WaitingCards
 from gen.request import StepReport
 
 LAST_EDIT_TRIES = 8  # about four minutes; then the next start tries again
 REFUSED = frozenset({401, 403, 404})  # asking again brings the address a ban, not the card
 
-OVER = frozenset({JobStatus.DELIVERED, JobStatus.CANCELLED, JobStatus.FAILED, JobStatus.QUARANTINED})
+OVER = frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +199,9 @@ class Showing:
         if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED):
             return
         channel = self._connected().get_partial_messageable(job.channel_id, guild_id=job.guild_id)
-        await channel.send(failure_words(job), allowed_mentions=author_only(job), nonce=nonce(job, mark="!"))
+        await channel.send(
+            failure_words(job), allowed_mentions=author_only(job), nonce=nonce(job.id, job.interaction_id, mark="!")
+        )
 
     def _connected(self) -> discord.Client:
         if self._client is None:

@@ -1,4 +1,4 @@
-"""The tables: jobs, the people who ask and their shares, and how a row becomes a Job. Knows no verbs.
+"""The tables: jobs, people and their shares, roles, the outbox; and how a row becomes a Job. Knows no verbs.
 
 `migrations/` must say the same as this (`kiln db check --models`).
 
@@ -30,11 +30,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from bot.job import Job, JobStatus, NewJob
+from bot.job import Job, JobStatus, LetterState, NewJob
 from gen.request import ImageRequest
 
 _REQUEST_FIELDS = tuple(field.name for field in fields(ImageRequest))
-_UNSHOWN = "end_shown = 0 AND status IN ('delivered', 'cancelled', 'failed', 'quarantined')"
+_UNSHOWN = "end_shown = 0 AND status IN ('delivered', 'cancelled', 'failed', 'quarantined', 'kept', 'reply_unknown')"
 _JOB_COLUMNS = tuple(field.name for field in fields(Job) if field.name != "request")
 
 
@@ -117,7 +117,9 @@ class JobRow(Base):
         Index("jobs_unshown", "id", sqlite_where=text(_UNSHOWN)),
         Index("jobs_timed", "finished_at", sqlite_where=text("seconds IS NOT NULL")),
         Index(
-            "jobs_timed_by_shape", "width", "height", "steps", "finished_at", sqlite_where=text("seconds IS NOT NULL")
+            "jobs_timed_by_shape",
+            *("width", "height", "steps", "cold", "finished_at"),
+            sqlite_where=text("seconds IS NOT NULL"),
         ),
         {"sqlite_autoincrement": True},  # an id is never used again in this file: it names a picture
     )
@@ -130,6 +132,7 @@ class JobRow(Base):
     user_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id"))
     guild_id: Mapped[int] = mapped_column(BigInteger)
     channel_id: Mapped[int] = mapped_column(BigInteger)
+    parent_channel_id: Mapped[int | None] = mapped_column(BigInteger)  # of a thread
     card_message_id: Mapped[int | None] = mapped_column(BigInteger)
     prompt: Mapped[str] = mapped_column(Text)
     seed: Mapped[int] = mapped_column(BigInteger)
@@ -152,8 +155,50 @@ class JobRow(Base):
     charge: Mapped[float | None]  # GPU-seconds, what the last claim charged the account
     weight: Mapped[float | None]  # of the account at that claim
     reserved: Mapped[float | None]  # GPU-seconds of the day's budget, from submit on
+    rate_seconds: Mapped[float | None]  # what it took from its owner's rate
+    cold: Mapped[bool] = mapped_column(server_default=text("0"))  # the first drawing of its process
     end_shown: Mapped[bool] = mapped_column(server_default=text("0"))  # people saw the end, or Discord takes no word
     pictures_lost: Mapped[int] = mapped_column(server_default=text("0"))  # times its file was gone before it was posted
+
+
+class OutboxRow(Base):
+    """A drawn picture on its way to people; written with the result, gone when people have it or cannot get it."""
+
+    __tablename__ = "outbox"
+
+    job_id: Mapped[int] = mapped_column(Integer, ForeignKey("jobs.id"), primary_key=True, autoincrement=False)
+    nonce: Mapped[str] = mapped_column(String(25))  # Discord's limit
+    state: Mapped[LetterState] = mapped_column(
+        Enum(LetterState, native_enum=False, length=16, values_callable=lambda kinds: [kind.value for kind in kinds])
+    )
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    tried_channel_id: Mapped[int | None] = mapped_column(BigInteger)  # where a message of it may stand
+    next_try_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error: Mapped[str | None] = mapped_column(Text)  # of the last try
+
+
+class DeadChannelRow(Base):
+    """A channel that took no picture; it is not asked again before `until`."""
+
+    __tablename__ = "dead_channels"
+
+    channel_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
+    error: Mapped[str] = mapped_column(Text)
+
+
+class RoleRow(Base):
+    """What the members of a role may have; None: what everybody may."""
+
+    __tablename__ = "roles"
+
+    guild_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    role_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    weight: Mapped[float | None]
+    waiting_per_user: Mapped[int | None] = mapped_column(Integer)
+    pictures_per_hour: Mapped[int | None] = mapped_column(Integer)
+    burst: Mapped[int | None] = mapped_column(Integer)
+    gpu_seconds_per_day: Mapped[float | None]
 
 
 def has_status(status: JobStatus) -> ColumnElement[bool]:
@@ -174,6 +219,7 @@ def to_row(new: NewJob, *, created_at: datetime) -> JobRow:
         user_id=new.user_id,
         guild_id=new.guild_id,
         channel_id=new.channel_id,
+        parent_channel_id=new.parent_channel_id,
         attempts=0,
         created_at=created_at,
         **{name: getattr(new.request, name) for name in _REQUEST_FIELDS},

@@ -17,7 +17,8 @@ from bot.job_queue import JobQueue
 
 FOLLOWED = 50  # the first so many in line
 AT_ONCE = 5  # edits under way together; the first in line go first
-PATIENCE = 20  # a place that changed is shown after this many times `edit_every`: with 3 s, a minute
+PATIENCE = 20  # a card is edited again after this many times `edit_every` at the soonest: with 3 s, a minute
+WRONG_PART = 0.2  # of the time that a card named: it is corrected when it is wrong by more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +88,11 @@ class WaitingCards:
         shown = self._shown.get(job.id)
         if shown is None:  # it says what held when it was sent
             return now if place.position == 1 else job.created_at + PATIENCE * self._edit_every
-        if place.position != shown.position:
-            return shown.at + self._edit_every * (1 if place.position == 1 else PATIENCE)
-        return max(shown.ready_at, shown.at + self._edit_every)
+        again = shown.at + PATIENCE * self._edit_every
+        said, moved = shown.ready_at - shown.at, abs(place.ready_at - shown.ready_at)
+        if place.position != shown.position or moved > WRONG_PART * said:
+            return again
+        return max(shown.ready_at, again)
 
     async def _rest(self, until: datetime) -> None:
         seconds = (until - self._now()).total_seconds()

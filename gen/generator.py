@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from gen.checks import check_picture
 from gen.demo.captions import unknown_words
 from gen.engine import Engine
 from gen.errors import BadPicture, OutOfMemory
+from gen.executor import Unfinished
 from gen.png import Recipe, encode_png
 from gen.preview import fit, pixels
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
@@ -51,21 +53,21 @@ class FluxGenerator:
         return self._weights.profile
 
     def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
-        """Draw one picture; call `on_step` after each step, and stop with whatever it raises.
+        """Paint one picture and compress it at once."""
+        return self.paint(request, on_step=on_step).finish()
+
+    def paint(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> Unfinished:
+        """Draw one picture to its pixels; call `on_step` after each step, and stop with whatever it raises.
 
         Raise InvalidRequest outside the model's limits, OutOfMemory, or BadPicture.
         """
         self.profile.check(request)
         started = time.perf_counter()
         picture = self._drawn(request, self._steps(request, started, on_step))
-        png = encode_png(picture, self._recipe(request))
-        return ImageResult(
-            png=png,
-            sha256=hashlib.sha256(png).hexdigest(),
-            seconds=time.perf_counter() - started,
-            model=self.profile.name,
-            notice=self._notice(request.prompt),
-        )
+        recipe, notice = self._recipe(request), self._notice(request.prompt)
+        seconds = time.perf_counter() - started
+        finish = partial(_finish, picture, recipe, seconds=seconds, notice=notice)
+        return Unfinished(seconds=seconds, finish=finish)
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -158,3 +160,11 @@ def _memory() -> str:
     free, total = torch.cuda.mem_get_info()
     held = torch.cuda.memory_reserved()
     return f" Kiln holds {gib(held)}, {gib(free)} of {gib(total)} are free."
+
+
+def _finish(picture: Image.Image, recipe: Recipe, *, seconds: float, notice: str | None) -> ImageResult:
+    """Compress the picture, on any thread: 0.2 to 0.4 s for 1024x1024 (2 cores, 2026-11) that the GPU need not wait."""
+    png = encode_png(picture, recipe)
+    return ImageResult(
+        png=png, sha256=hashlib.sha256(png).hexdigest(), seconds=seconds, model=recipe.model, notice=notice
+    )

@@ -139,7 +139,7 @@ class ImageResult:
 
     png: bytes  # with the recipe in its text chunks
     sha256: str  # of `png`, hex
-    seconds: float  # on the GPU thread, text encoding to PNG
+    seconds: float  # on the GPU thread, text encoding to pixels
     model: str
     notice: str | None = None  # one line for the person who asked, e.g. that the small demo model cannot draw dragons
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from bot.job import NewJob
 from gen.errors import OutOfMemory
+from gen.executor import Unfinished
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
 
 FAKE_PROFILE = ModelProfile(
@@ -76,6 +77,11 @@ class FakeGenerator:
         self.begun: list[ImageRequest] = []
         self.threads: list[str] = [threading.current_thread().name]  # where it was made, used, closed
         self.closed = False
+
+    def paint(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> Unfinished:
+        """Draw; nothing is left to do then."""
+        result = self.draw(request, on_step=on_step)
+        return Unfinished(seconds=result.seconds, finish=lambda: result)
 
     def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
         """Take the steps, misbehave if the prompt says so, and return a PNG file of the asked size."""

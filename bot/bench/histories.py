@@ -17,6 +17,7 @@ from random import Random
 from sqlalchemy import text
 
 from bot.database import Database
+from bot.endings import charge_used
 from bot.job import Job, Limits, NewJob
 from bot.job_queue import JobQueue
 from gen.request import ImageRequest, ImageResult
@@ -25,6 +26,7 @@ STEPS = (2, 8, 20)  # denoising steps of a small, a usual and a large job
 SECONDS_PER_STEP = 0.5
 WEIGHTS = (0.5, 1.0, 1.0, 2.0, 3.0)
 _EMPTY = text("UPDATE jobs SET status = 'cancelled' WHERE status = 'queued'")
+LIMITS = Limits(waiting_per_user=1000, pictures_per_hour=3600, burst=1000)
 ENDS_IN_TEN = ("drawn",) * 7 + ("cancelled", "failed", "requeued")
 
 
@@ -129,11 +131,13 @@ class Ledger:
 class Player:
     """Plays one history; `ids` gives interaction ids, `first_user` keeps histories of one database apart."""
 
-    def __init__(self, queue: JobQueue, clock: Clock, history: History, *, ids: Callable[[], int], first_user: int):
-        self._queue, self._clock, self._history = queue, clock, history
+    def __init__(self, database: Database, clock: Clock, history: History, *, ids: Callable[[], int], first_user: int):
+        self._database, self._clock, self._history = database, clock, history
+        self._queue = JobQueue(database, limits=LIMITS, now=clock)
         self._ids, self._first_user = ids, first_user
         self._ledger = Ledger(history.weights)
         self._running: tuple[Job, int, float, str] | None = None  # job, person, seconds, end
+        self._finishing: tuple[Job, float] | None = None  # drawn and charged, not yet recorded
         self._failed_last = dict.fromkeys(range(len(history.weights)), False)
 
     async def play(self) -> float:
@@ -143,6 +147,7 @@ class Player:
         worst = self._ledger.worst()
         if self._running is not None:
             await self._end()
+        await self._record()
         return worst
 
     async def _do(self, event: Event) -> None:
@@ -176,6 +181,7 @@ class Player:
 
     async def _claim(self, event: Event) -> None:
         job = await self._queue.claim()
+        await self._record()
         if job is None:
             assert not any(self._ledger.waiting.values()), "the GPU idles while somebody waits"
             return
@@ -197,8 +203,9 @@ class Player:
         self._clock.now += timedelta(seconds=seconds)
         match end:
             case "drawn":
-                result = ImageResult(png=b"", sha256="", seconds=seconds, model="none")
-                await self._queue.record_drawn(job, picture="none", result=result)
+                await self._record()
+                await charge_used(self._database, job, seconds)
+                self._finishing = job, seconds
             case "cancelled":
                 await self._queue.record_cancelled(job)
             case "failed":
@@ -209,20 +216,27 @@ class Player:
         if end != "requeued":
             self._failed_last[person] = end == "failed"
 
+    async def _record(self) -> None:
+        """Record the last picture, as the dispatcher does: behind the next claim, if one comes."""
+        if self._finishing is not None:
+            job, seconds = self._finishing
+            result = ImageResult(png=b"", sha256="", seconds=seconds, model="none")
+            await self._queue.record_drawn(job, picture="none", result=result)
+            self._finishing = None
+
 
 class Stage:
     """One queue on which history after history is played, each with people of its own."""
 
     def __init__(self, database: Database) -> None:
         self._clock = Clock()
-        limits = Limits(waiting_per_user=1000, pictures_per_hour=3600, burst=1000)
-        self._database, self._queue = database, JobQueue(database, limits=limits, now=self._clock)
+        self._database, self._queue = database, JobQueue(database, limits=LIMITS, now=self._clock)
         self._interactions, self._users = count(1), count(1, 100)
 
     async def play(self, history: History) -> float:
         """Play one and return the worst drift as a fraction of the bound; the queue is empty afterwards."""
         ids = self._interactions.__next__
-        worst = await Player(self._queue, self._clock, history, ids=ids, first_user=next(self._users)).play()
+        worst = await Player(self._database, self._clock, history, ids=ids, first_user=next(self._users)).play()
         await self._database.write(lambda session: session.execute(_EMPTY))
         await self._queue.recover()  # counts anew who waits
         return worst

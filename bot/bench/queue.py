@@ -1,34 +1,36 @@
 """How fast and how fair the queue is on this machine, next to what Kiln promises: `kiln bench queue`.
 
-Everything is the real thing on a real file: verbs, dispatcher, GPU thread. Only the generator is a sleep in native
-code, which is what a GPU looks like from Python. Knows no Discord.
+Everything is the real thing on a real file. Acknowledgements are measured twice: while a thread sleeps in native code,
+which is what a GPU looks like from Python, and while a model draws on the CPU of this process. Knows no Discord.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
+from bot.bench.gap import measure_gap
 from bot.bench.histories import Stage, random_history
 from bot.database import Database, open_database
-from bot.dispatcher import Dispatcher
 from bot.job import Job, Limits, NewJob
 from bot.job_queue import JobQueue
-from gen.executor import GpuExecutor
-from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
+from gen.errors import GenerationCancelled
+from gen.executor import Generator
+from gen.request import ImageRequest, ImageResult, StepReport
 
 QUEUED, FINISHED, PEOPLE = 10_000, 100_000, 500
+RATE = 200  # asks a second
 PROMISES = {  # at most
     "claim_p99_ms": 10.0,
     "submit_p99_ms": 15.0,
@@ -38,9 +40,6 @@ PROMISES = {  # at most
 }
 PLENTY = Limits(waiting_per_user=100_000, pictures_per_hour=3600, burst=100_000)
 DRAWN = ImageResult(png=b"", sha256="", seconds=8.0, model="none")
-PROFILE = ModelProfile(
-    name="sleep", width=512, height=512, steps=20, guidance=3.5, side_min=128, side_max=1024, pixels_max=1024 * 1024
-)
 _FILL = (
     "INSERT INTO jobs (status, interaction_id, user_id, guild_id, channel_id, prompt, seed, width, height, steps, "
     "guidance, attempts, created_at, started_at, finished_at, seconds, account_id) "
@@ -52,10 +51,13 @@ Figures = dict[str, float]
 _T = TypeVar("_T")
 
 
-def measure(folder: Path | None = None, *, histories: int, seconds: float) -> Figures:
-    """Measure everything in a new folder within `folder`; acknowledgements for so many seconds."""
+def measure(folder: Path | None = None, *, load: Callable[[], Generator], histories: int, seconds: float) -> Figures:
+    """Measure everything in a new folder within `folder`; acknowledgements for so many seconds, twice.
+
+    `load` brings a model that draws on the CPU of this process.
+    """
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        return asyncio.run(_measure(Path(name), histories=histories, seconds=seconds))
+        return asyncio.run(_measure(Path(name), load=load, histories=histories, seconds=seconds))
 
 
 def lines(figures: Figures, *, as_json: bool) -> Iterator[str]:
@@ -70,10 +72,13 @@ def lines(figures: Figures, *, as_json: bool) -> Iterator[str]:
         yield f"{name:28}{value:12g}{kept}"
 
 
-async def _measure(folder: Path, *, histories: int, seconds: float) -> Figures:
+async def _measure(folder: Path, *, load: Callable[[], Generator], histories: int, seconds: float) -> Figures:
     figures = await _verbs(folder / "full.sqlite3")
-    figures |= await _acknowledge(folder / "asked.sqlite3", seconds=seconds)
-    figures["gap_ms"] = await _gap(folder)
+    names = "ack{}_p50_ms", "ack{}_p99_ms", "ack{}_with_place_p99_ms"
+    for path, kind, gpu in (("asked", "", _sleep), ("drawing", "_drawing", partial(_draw, load))):
+        asked = await _acknowledge(folder / f"{path}.sqlite3", seconds=seconds, gpu=gpu)
+        figures |= dict(zip((name.format(kind) for name in names), asked, strict=True))
+    figures |= await measure_gap(folder / "full.sqlite3")
     async with open_database(folder / "fair.sqlite3") as database:
         stage = Stage(database)
         worst = [await stage.play(random_history(seed)) for seed in range(histories)]
@@ -110,10 +115,13 @@ async def _verbs(path: Path, *, rounds: int = 300) -> Figures:
     }
 
 
-async def _acknowledge(path: Path, *, seconds: float, rate: int = 200) -> Figures:
-    """Ask at an even rate whatever the answers do, while a thread sleeps in native code as the GPU's does."""
-    stop = threading.Event()
-    gpu = threading.Thread(target=stop.wait, name="gpu")
+async def _acknowledge(path: Path, *, seconds: float, gpu: Callable[[threading.Event], None]) -> tuple[float, ...]:
+    """Ask at an even rate whatever the answers do, while `gpu` is busy on a thread until the event is set.
+
+    Milliseconds from when an ask was due until its job was stored: p50, p99; and p99 with its place in the queue.
+    """
+    stop, total = threading.Event(), int(seconds * RATE)
+    thread = threading.Thread(target=gpu, args=(stop,), name="gpu")
     async with open_database(path) as database:
         queue = _queue(database)
 
@@ -123,20 +131,34 @@ async def _acknowledge(path: Path, *, seconds: float, rate: int = 200) -> Figure
                 await queue.place(job.id)
             return (time.perf_counter() - due) * 1000
 
-        gpu.start()
+        thread.start()
         try:
-            stored = await _evenly(lambda n, due: ask(n, due, with_place=False), total=int(seconds * rate), rate=rate)
-            placed = await _evenly(
-                lambda n, due: ask(10**6 + n, due, with_place=True), total=int(seconds * rate), rate=rate
-            )
+            stored = await _evenly(lambda n, due: ask(n, due, with_place=False), total=total, rate=RATE)
+            placed = await _evenly(lambda n, due: ask(10**6 + n, due, with_place=True), total=total, rate=RATE)
         finally:
             stop.set()
-            gpu.join()
-    return {
-        "ack_p50_ms": _quantile(stored, 0.5),
-        "ack_p99_ms": _quantile(stored, 0.99),
-        "ack_with_place_p99_ms": _quantile(placed, 0.99),
-    }
+            await asyncio.to_thread(thread.join)
+    return _quantile(stored, 0.5), _quantile(stored, 0.99), _quantile(placed, 0.99)
+
+
+def _sleep(stop: threading.Event) -> None:
+    """Wait in native code, as the thread of a real GPU does."""
+    stop.wait()
+
+
+def _draw(load: Callable[[], Generator], stop: threading.Event) -> None:
+    """Draw with a real model on the CPU of this process; blocking."""
+    generator = load()
+    request = generator.profile.request("a red house", seed=1)
+
+    def step(report: StepReport) -> None:
+        if stop.is_set():
+            raise GenerationCancelled("measured")
+
+    with contextlib.suppress(GenerationCancelled):
+        while not stop.is_set():
+            generator.paint(request, on_step=step)
+    generator.close()
 
 
 async def _evenly(ask: Callable[[int, float], Awaitable[float]], *, total: int, rate: int) -> list[float]:
@@ -148,63 +170,6 @@ async def _evenly(ask: Callable[[int, float], Awaitable[float]], *, total: int, 
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         under_way.append(asyncio.ensure_future(ask(number, due)))
     return await asyncio.gather(*under_way)
-
-
-class _Sleeper:
-    """A generator that draws nothing, and notes when it began and ended."""
-
-    profile = PROFILE
-
-    def __init__(self) -> None:
-        self.spans: list[tuple[float, float]] = []
-
-    def draw(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> ImageResult:
-        """Sleep."""
-        began = time.perf_counter()
-        time.sleep(0.02)
-        on_step(StepReport(step=1, steps=1, seconds=0.02))
-        ended = time.perf_counter()
-        self.spans.append((began, ended))
-        return ImageResult(png=bytes(500_000), sha256="", seconds=ended - began, model="sleep")
-
-    def close(self) -> None:
-        """Nothing to free."""
-
-
-class _Nobody:
-    """Outcomes that nobody hears of; notes when all are drawn."""
-
-    def __init__(self, jobs: int) -> None:
-        self.left, self.done = jobs, asyncio.Event()
-
-    def drawn(self, job: Job) -> None:
-        """Count down."""
-        self.left -= 1
-        if self.left == 0:
-            self.done.set()
-
-    def started(self, job: Job) -> None: ...
-    def progress(self, job: Job, report: StepReport) -> None: ...
-    def failed(self, job: Job) -> None: ...
-    def cancelled(self, job: Job) -> None: ...
-    def requeued(self, job: Job) -> None: ...
-
-
-async def _gap(folder: Path, *, jobs: int = 40) -> float:
-    """Median time that the GPU thread idles between two jobs: picture to disk, row, next claim."""
-    sleeper, nobody = _Sleeper(), _Nobody(jobs)
-    async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(folder / "gap.sqlite3"))
-        queue = _queue(database)
-        for number in range(jobs):
-            await queue.submit(_new(number, number % 5))
-        executor = await stack.enter_async_context(GpuExecutor(lambda: sleeper))
-        dispatcher = Dispatcher(queue=queue, executor=executor, outcomes=nobody, pictures=folder)
-        await stack.enter_async_context(dispatcher)
-        dispatcher.wake()
-        await nobody.done.wait()
-    pairs = zip(sleeper.spans, sleeper.spans[1:], strict=False)
-    return _quantile([(after[0] - before[1]) * 1000 for before, after in pairs], 0.5)
 
 
 def _queue(database: Database) -> JobQueue:
@@ -219,7 +184,7 @@ def _new(interaction_id: int, user_id: int) -> NewJob:
 def _fill(path: Path) -> None:
     """Finished and queued jobs of many people, straight into the file; blocking."""
     began = datetime(2026, 1, 1, tzinfo=UTC)
-    with closing(sqlite3.connect(path)) as raw, raw:
+    with contextlib.closing(sqlite3.connect(path)) as raw, raw:
         raw.executemany(
             "INSERT INTO users (id, theoretical_arrival) VALUES (?, '2026-01-01 00:00:00.000000')",
             [(user,) for user in range(PEOPLE)],

@@ -28,6 +28,7 @@ from gen.request import (
     SEED_MAX,
     STEPS_MAX,
     STEPS_MIN,
+    ImageRequest,
     ModelProfile,
     check_prompt,
     parse_size,
@@ -82,15 +83,7 @@ class Imagine(commands.Cog):
             steps=steps,
             guidance=guidance,
         )
-        assert interaction.guild_id is not None
-        assert interaction.channel_id is not None
-        new = NewJob(
-            interaction_id=interaction.id,
-            user_id=interaction.user.id,
-            guild_id=interaction.guild_id,
-            channel_id=interaction.channel_id,
-            request=request,
-        )
+        new = _new_job(interaction, request)
         job, place = await in_time(interaction, self._accept(new), alone=False)
         try:
             await self._show_card(interaction, job, place)
@@ -114,7 +107,7 @@ class Imagine(commands.Cog):
         queue = self._bot.kiln.queue
         job = await queue.submit(new)
         try:
-            return job, await queue.place(job.id)
+            return job, await queue.place_of_new(job.id)
         except QueueUnavailable:
             return job, None  # the card does without
 
@@ -209,6 +202,21 @@ def split_seed(prompt: str) -> tuple[str, int | None]:
         raise InvalidRequest(f"The prompt ends with two seeds, {another['value'][:40]} and {value}. Please keep one.")
     check_prompt(words)
     return words, int(value)
+
+
+def _new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest) -> NewJob:
+    assert interaction.guild_id is not None
+    assert interaction.channel_id is not None
+    person, channel = interaction.user, interaction.channel
+    return NewJob(
+        interaction_id=interaction.id,
+        user_id=person.id,
+        guild_id=interaction.guild_id,
+        channel_id=interaction.channel_id,
+        parent_channel_id=channel.parent_id if isinstance(channel, discord.Thread) else None,
+        role_ids=tuple(role.id for role in person.roles) if isinstance(person, discord.Member) else (),
+        request=request,
+    )
 
 
 def _own_size(profile: ModelProfile, typed: str) -> str | None:

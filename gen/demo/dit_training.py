@@ -116,7 +116,8 @@ class Model(nn.Module):
         clip_ids, t5_ids = (torch.zeros(5, n, dtype=torch.long, device=device) for n in (77, t5_tokens))
         x, ones = torch.zeros(5, 16, 32, 48, device=device), torch.ones(5, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=_on_card(self)):
-            return self(x, ones, self.encode(clip_ids, t5_ids), ones).float()
+            velocity: Tensor = self(x, ones, self.encode(clip_ids, t5_ids), ones)
+        return velocity.float()
 
 
 class _Clock:

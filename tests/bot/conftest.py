@@ -21,12 +21,16 @@ from simcord.env import Env
 
 from bot.app import open_kiln
 from bot.client import Kiln, KilnBot
+from bot.database import Database, open_database
 from bot.delivery import Delivery
+from bot.job import Limits
+from bot.job_queue import JobQueue
 from bot.posting import Poster
 from bot.settings import Settings
-from tests.fakes import FakeGenerator
+from tests.fakes import Clock, FakeGenerator
 
 CHOSEN_SEED = 7
+PLENTY = Limits(waiting_per_user=1000, pictures_per_hour=3600, burst=1000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +143,31 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     """A fresh bot with a fresh database."""
     async with open_stage(tmp_path / "data") as opened:
         yield opened
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test's database lies."""
+    return tmp_path / "kiln.sqlite3"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands until it is moved."""
+    return Clock()
+
+
+@pytest.fixture
+async def database(path: Path) -> AsyncIterator[Database]:
+    """An open database with nothing in it."""
+    async with open_database(path) as database:
+        yield database
+
+
+@pytest.fixture
+def queue(database: Database, clock: Clock) -> JobQueue:
+    """A queue whose limits nobody reaches."""
+    return JobQueue(database, limits=PLENTY, now=clock)
 
 
 def opened_png(data: bytes) -> tuple[int, int]:

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from bot.database import Database, open_database
 from bot.errors import BudgetSpent
-from bot.job import Job, Limits
+from bot.job import Job, JobStatus, Limits
 from bot.job_queue import JobQueue
 from gen.request import ImageResult
 from tests.fakes import Clock, image_request, new_job
 
 LIMITS = Limits(waiting_per_user=100, burst=1000, gpu_seconds_per_day=25.0)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "kiln.sqlite3"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def database(path: Path) -> AsyncIterator[Database]:
-    async with open_database(path) as database:
-        yield database
 
 
 @pytest.fixture
@@ -124,6 +108,31 @@ async def test_a_job_that_brings_no_picture_costs_what_its_owner_used(
                 await claimed(queue)
                 await queue.recover()
     assert spent(path) == cost
+
+
+async def test_a_picture_that_is_lost_costs_nothing_until_it_is_drawn_again_and_nothing_when_it_is_lost_twice(
+    queue: JobQueue, path: Path
+) -> None:
+    job = await queue.submit(new_job(1))
+    await drawn(queue, seconds=4.0)
+    again = await queue.redraw(job.id)
+    assert again is not None
+    assert (again.status, spent(path)) == (JobStatus.QUEUED, 4.0)  # reserved for the second drawing
+    await drawn(queue, seconds=6.0)
+    assert spent(path) == 6.0
+    lost = await queue.redraw(job.id)
+    assert lost is not None
+    assert (lost.status, spent(path)) == (JobStatus.FAILED, 0.0)
+    assert await queue.redraw(job.id) is None
+    assert await queue.outbox.letters(job.id) == ()
+
+
+async def test_a_lost_picture_of_a_kiln_before_accounts_is_drawn_again(queue: JobQueue, database: Database) -> None:
+    job = await queue.submit(new_job(1))
+    await drawn(queue, seconds=4.0)
+    await database.write(lambda session: session.execute(text("UPDATE jobs SET account_id = NULL, charge = NULL")))
+    await queue.redraw(job.id)
+    assert (await claimed(queue)).id == job.id
 
 
 async def test_the_same_interaction_is_charged_once(queue: JobQueue, path: Path) -> None:

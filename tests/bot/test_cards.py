@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.cards import alt_text, card, failure_words, picture_words, progress_bar, quoted
+from bot.cards import alt_text, card, failure_words, picture_words, place_words, progress_bar, quoted
 from bot.job import Job, JobStatus, Place
 from gen.request import StepReport
 from tests.bot.conftest import text_of
@@ -140,3 +140,20 @@ def test_a_bar_is_empty_full_and_never_longer() -> None:
     for step in range(1, 51):
         assert len(progress_bar(StepReport(step=step, steps=50, seconds=0.0))) == 10
     assert progress_bar(StepReport(step=50, steps=50, seconds=0.0)) == "▰" * 10
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, ""),
+        (4.9, ""),
+        (5, ", give or take 5 s"),
+        (44, ", give or take 45 s"),
+        (58, ", give or take 1 min"),
+        (200, ", give or take 3 min"),
+    ],
+)
+def test_a_time_says_how_sure_it_is(seconds: float, words: str) -> None:
+    ready_at = datetime(2026, 1, 1, tzinfo=UTC)
+    place = Place(position=2, waiting=3, ready_at=ready_at, uncertainty=timedelta(seconds=seconds))
+    assert place_words(place) == f"place 2 of 3, ready <t:{ready_at.timestamp():.0f}:R>{words}"

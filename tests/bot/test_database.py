@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, StatementError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from bot import schema
 from bot.database import backup, check, connect, lock, model_differences, open_database, upgrade
@@ -32,12 +32,7 @@ from tests.fakes import Clock, new_job
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOBODY = 65534
-HEAD = "0003"  # the newest revision
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "kiln.sqlite3"
+HEAD = "0004"  # the newest revision
 
 
 @pytest.fixture
@@ -324,10 +319,10 @@ import os
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0099", "0003", None, None
+revision, down_revision, branch_labels, depends_on = "0099", "0004", None, None
 
 def upgrade():
-    op.create_table("roles", sa.Column("id", sa.Integer(), primary_key=True))
+    op.create_table("badges", sa.Column("id", sa.Integer(), primary_key=True))
     with op.batch_alter_table("users") as users:
         users.add_column(sa.Column("weight", sa.Float(), nullable=False, server_default="1.0"))
         users.alter_column("theoretical_arrival", nullable=True)
@@ -338,7 +333,7 @@ def upgrade():
 def with_next_revision(folder: Path, act: str) -> Path:
     script = folder / "migrations"
     shutil.copytree(schema.MIGRATIONS, script, dirs_exist_ok=True)
-    (script / "versions/0099_roles.py").write_text(NEXT.format(act=act))
+    (script / "versions/0099_badges.py").write_text(NEXT.format(act=act))
     return script
 
 
@@ -368,7 +363,7 @@ async def test_an_upgrade_killed_midway_leaves_the_old_schema_and_works_when_run
     assert query(path, "SELECT version_num FROM alembic_version") == [("0099",)]
     assert query(path, "SELECT count(*) FROM users WHERE weight = 1.0") == [(1,)]
     assert query(path, "SELECT count(*) FROM jobs") == [(2,)]  # recreating users did not take its jobs along
-    copies = sorted(path.parent.glob("kiln-0003-*.sqlite3"))
+    copies = sorted(path.parent.glob("kiln-0004-*.sqlite3"))
     assert copies
     assert all(check(copy).jobs == 2 for copy in copies)
 
@@ -386,13 +381,13 @@ def test_the_copy_before_an_upgrade_is_named_by_revision_and_time(path: Path) ->
     upgrade(path, now=NOW)
     report = schema.upgrade(path, now=NOW, script=with_next_revision(path.parent, "pass"))
     assert (report.before, report.after) == (HEAD, "0099")
-    assert report.backup == path.with_name("kiln-0003-20260102T030405Z.sqlite3")
+    assert report.backup == path.with_name("kiln-0004-20260102T030405Z.sqlite3")
     with path.open("wb") as file:
         file.write(report.backup.read_bytes())
     for end in ("-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
     again = schema.upgrade(path, now=NOW, script=path.parent / "migrations")
-    assert again.backup == path.with_name("kiln-0003-20260102T030405Z-2.sqlite3")
+    assert again.backup == path.with_name("kiln-0004-20260102T030405Z-2.sqlite3")
 
 
 def test_migrations_run_only_through_kiln(tmp_path: Path) -> None:
@@ -406,9 +401,9 @@ def test_migrations_run_only_through_kiln(tmp_path: Path) -> None:
 
 
 async def test_every_connection_has_its_pragmas(path: Path) -> None:
-    async def pragmas(session: AsyncSession) -> list[object]:
+    def pragmas(session: Session) -> list[object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "query_only", "busy_timeout")
-        return [await session.scalar(text(f"PRAGMA {name}")) for name in names]
+        return [session.scalar(text(f"PRAGMA {name}")) for name in names]
 
     async with open_database(path) as database:
         assert await database.write(pragmas) == ["wal", 2, 1, 0, 5000]
@@ -451,17 +446,27 @@ async def test_a_bug_of_ours_is_not_called_an_unavailable_queue(path: Path) -> N
             )
 
 
+async def test_a_bug_in_reading_is_not_called_an_unavailable_queue(path: Path) -> None:
+    async with open_database(path) as database:
+        with pytest.raises(IntegrityError):
+            await database.read(lambda session: _raise(IntegrityError("x", None, ValueError())))
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 async def test_times_come_back_aware_and_in_utc(path: Path) -> None:
-    async def store(session: AsyncSession) -> None:
+    def store(session: Session) -> None:
         session.add(UserRow(id=1, theoretical_arrival=NOW.astimezone(tz=None)))
 
-    async def naive(session: AsyncSession) -> None:
+    def naive(session: Session) -> None:
         session.add(UserRow(id=2, theoretical_arrival=NOW.replace(tzinfo=None)))
-        await session.flush()
+        session.flush()
 
     async with open_database(path) as database:
         await database.write(store)
-        (user,) = (await database.read(lambda session: session.scalars(text("SELECT 1")))).all()
+        (user,) = await database.read(lambda session: session.scalars(text("SELECT 1")).all())
         found = await database.read(lambda session: session.get(UserRow, user))
         assert found is not None
         assert found.theoretical_arrival == NOW
@@ -471,20 +476,20 @@ async def test_times_come_back_aware_and_in_utc(path: Path) -> None:
 
 
 async def test_closing_waits_for_a_write_whose_caller_was_cancelled(path: Path) -> None:
-    entered = asyncio.Event()
+    entered, leave = threading.Event(), threading.Event()
 
-    async def slow(session: AsyncSession) -> None:
+    def slow(session: Session) -> None:
         session.add(UserRow(id=5, theoretical_arrival=NOW))
         entered.set()
-        for _ in range(20):
-            await asyncio.sleep(0)
+        assert leave.wait(10)
 
     upgrade(path, now=NOW)
     database = connect(path)
     caller = asyncio.create_task(database.write(slow))
-    await entered.wait()
+    await asyncio.to_thread(entered.wait)
     caller.cancel()
     await asyncio.wait({caller})
     assert caller.cancelled()
+    leave.set()
     await database.aclose()
     assert query(path, "SELECT id FROM users") == [(5,)]

@@ -17,17 +17,33 @@ from PIL import Image
 from bot.app import open_kiln
 from bot.background import backoff
 from bot.cards import card
+from bot.delivery import Delivery
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
-from bot.job_queue import JobQueue
-from bot.posting import NONCE_LASTS, Posted, Poster, nonce
+from bot.outbox import Letter, Outbox, nonce
+from bot.posting import NONCE_LASTS, UPLOAD_LIMIT, Notes, Posted, Poster, Target, Unsure
 from bot.settings import Settings
+from bot.showing import _Card
 from bot.upload import largest_fitting
 from gen.request import ImageResult
 from tests.bot.conftest import Stage, eventually, open_stage, text_of
 from tests.fakes import FakeGenerator, new_job
 
 SEND = ("POST", "/channels/*/messages")
+
+
+def name_of(job: Job) -> str:
+    return nonce(job.id, job.interaction_id)
+
+
+async def quiet(*_: object) -> None:
+    """Notes that nobody reads."""
+
+
+def to_channel(stage: Stage) -> dict[str, Any]:
+    channel = stage.bot.get_partial_messageable(stage.channel.id, guild_id=stage.guild.id)
+    target = Target(channel=channel, limit=UPLOAD_LIMIT, moved=False)
+    return {"target": target, "notes": Notes(begun=quiet, failed=quiet)}
 
 
 async def only_job(stage: Stage) -> Job:
@@ -51,16 +67,16 @@ async def test_each_try_carries_the_jobs_id_and_its_interaction_as_nonce(stage: 
     sent = [body["nonce"] for body in posts if body and "nonce" in body]
     job = await only_job(stage)
     assert sent == [f"1-{job.interaction_id % 10**12}"] * 2
-    assert len(nonce(replace(job, id=10**12 - 1, interaction_id=10**12 - 1))) == 25  # Discord's limit
+    assert len(nonce(10**12 - 1, 10**12 - 1)) == 25  # Discord's limit
 
 
-@pytest.mark.parametrize("status", [401, 400])
-async def test_what_a_repeat_cannot_cure_is_not_repeated(stage: Stage, status: int) -> None:
+@pytest.mark.parametrize(("status", "end"), [(401, JobStatus.DRAWN), (400, JobStatus.KEPT)])
+async def test_what_a_repeat_cannot_cure_is_not_repeated(stage: Stage, status: int, end: JobStatus) -> None:
     stage.env.inject_error(*SEND, status=status, times=None)
     await stage.imagine()
     tries = [entry for entry in stage.env.http_requests if entry.method == "POST" and entry.path.endswith("/messages")]
     assert len(tries) == 1
-    assert (await only_job(stage)).status is JobStatus.DRAWN
+    assert (await only_job(stage)).status is end
 
 
 async def test_a_channel_that_is_closed_sends_the_picture_to_its_author(stage: Stage) -> None:
@@ -74,22 +90,9 @@ async def test_a_channel_that_is_closed_sends_the_picture_to_its_author(stage: S
     assert job.result_message_id == direct.id
 
 
-async def test_a_picture_that_nobody_can_get_is_kept_and_the_log_says_why(
-    stage: Stage, caplog: pytest.LogCaptureFixture
-) -> None:
-    stage.env.inject_error(*SEND, status=403, code=50001, times=None)
-    await stage.imagine()
-    job = await only_job(stage)
-    assert job.status is JobStatus.DRAWN
-    assert job.picture is not None
-    assert (stage.settings.data / job.picture).exists()
-    assert "neither in" in text_of(stage.messages()[0])
-    assert "job 1 stays undelivered" in caplog.text
-
-
 async def test_the_next_start_posts_what_was_drawn_without_drawing_again(tmp_path: Path) -> None:
     async with open_stage(tmp_path) as first:
-        first.env.inject_error(*SEND, status=403, code=50001, times=None)
+        first.env.inject_error(*SEND, status=401, times=None)
         await first.imagine()
     async with open_stage(tmp_path) as second:
         await second.env.settle()
@@ -102,21 +105,21 @@ async def test_a_database_that_is_locked_at_the_start_delays_what_was_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_stage(tmp_path / "data") as stage:
-        stage.env.inject_error(*SEND, status=403, code=50001, times=None)
+        stage.env.inject_error(*SEND, status=401, times=None)
         await stage.imagine()
-    ask, tries = JobQueue.undelivered, 0
+    ask, tries = Outbox.letters, 0
 
-    async def locked_at_first(queue: JobQueue) -> tuple[Job, ...]:
+    async def locked_at_first(outbox: Outbox, *job_ids: int) -> tuple[Letter, ...]:
         nonlocal tries
         tries += 1
         if tries == 1:
             raise QueueUnavailable
-        return await ask(queue)
+        return await ask(outbox, *job_ids)
 
-    monkeypatch.setattr(JobQueue, "undelivered", locked_at_first)
+    monkeypatch.setattr(Outbox, "letters", locked_at_first)
     async with open_stage(tmp_path / "data") as stage:
         await eventually(stage.pictures)
-    assert tries == 2
+    assert tries == 3
 
 
 async def test_a_picture_that_was_posted_but_not_recorded_is_not_posted_again(
@@ -142,9 +145,42 @@ async def test_after_the_nonces_time_the_history_is_read_before_a_resend(stage: 
     clock = iter([0.0, NONCE_LASTS.total_seconds() + 1])
     poster = Poster(stage.bot, pauses=lambda: iter([0.0] * 3), clock=lambda: next(clock))
     stage.env.inject_error(*SEND, status=500, times=1)
-    posted = await poster.post(job, png=b"not needed", look_first=False)
+    posted = await poster.post(job, png=b"not needed", **to_channel(stage))
     assert len(stage.pictures()) == 1
     assert posted.message_id == stage.pictures()[0].id
+
+
+async def test_after_the_nonces_time_what_the_history_does_not_have_is_sent(stage: Stage) -> None:
+    stage.env.inject_error(*SEND, status=401, times=1)
+    await stage.imagine()
+    job = await only_job(stage)
+    clock = iter([0.0, NONCE_LASTS.total_seconds() + 1, 200.0])
+    poster = Poster(stage.bot, pauses=lambda: iter([0.0] * 3), clock=lambda: next(clock))
+    stage.env.inject_error(*SEND, status=500, times=1)
+    await poster.post(job, png=noise(16), **to_channel(stage))
+    assert len(stage.pictures()) == 1
+
+
+async def test_a_broken_connection_is_tried_again(stage: Stage) -> None:
+    await stage.imagine()
+    answers = iter([ConnectionResetError(), TimeoutError(), None])
+
+    async def ask() -> str:
+        error = next(answers)
+        if error is not None:
+            raise error
+        return "answered"
+
+    poster = Poster(stage.bot, pauses=lambda: iter([0.0] * 3))
+    assert await poster.insist(await only_job(stage), ask) == "answered"
+
+
+async def test_a_direct_message_is_found_again(stage: Stage) -> None:
+    stage.env.inject_error("POST", f"/channels/{stage.channel.id}/messages", status=403, code=50013, times=None)
+    await stage.imagine()
+    (direct,) = stage.pictures(stage.alice.user.dm_channel)
+    found = await Poster(stage.bot).find(await only_job(stage), channel_id=direct.channel.id)
+    assert found == Posted(message_id=direct.id, channel_id=direct.channel.id)
 
 
 async def test_without_the_history_nothing_is_sent_blindly(tmp_path: Path) -> None:
@@ -155,8 +191,8 @@ async def test_without_the_history_nothing_is_sent_blindly(tmp_path: Path) -> No
         await stage.alice.slash(channel, "imagine", prompt="a fox")
         job = await only_job(stage)
         poster = Poster(stage.bot)
-        with pytest.raises(Exception, match="Read Message History"):
-            await poster.post(job, png=b"not needed", look_first=True)
+        with pytest.raises(Unsure, match="Read Message History"):
+            await poster.find(job, channel_id=channel.id)
         assert len(stage.pictures(channel)) == 1
 
 
@@ -165,17 +201,15 @@ async def test_another_jobs_picture_is_not_taken_for_this_one(stage: Stage) -> N
         await stage.imagine()
     assert len(stage.pictures()) == 10  # the eleventh is over the burst
     job = await only_job(stage)
-    poster = Poster(stage.bot)
-    found = await poster.post(replace(job, id=100), png=noise(16), look_first=True)
-    assert found.message_id not in {picture.id for picture in stage.pictures()[:10]}
+    assert await Poster(stage.bot).find(job, channel_id=stage.channel.id) is not None
+    assert await Poster(stage.bot).find(replace(job, id=100), channel_id=stage.channel.id) is None
 
 
 async def test_a_job_of_the_same_id_from_another_database_is_not_taken_for_this_one(stage: Stage) -> None:
     await stage.imagine()
     job = await only_job(stage)
     asked_earlier = replace(job, interaction_id=job.interaction_id - 1)  # a restored backup: its id was used again
-    posted = await Poster(stage.bot).post(asked_earlier, png=noise(16), look_first=True)
-    assert posted.message_id != job.result_message_id
+    assert await Poster(stage.bot).find(asked_earlier, channel_id=stage.channel.id) is None
 
 
 @pytest.mark.parametrize(("status", "code"), [(413, 0), (400, 40005)])
@@ -183,7 +217,7 @@ async def test_a_file_that_is_too_large_is_sent_smaller(stage: Stage, status: in
     stage.env.inject_error(*SEND, status=status, code=code, times=1)
     await stage.imagine(size="512x512")
     (picture,) = stage.pictures()
-    assert picture.attachments[0].filename == f"kiln-{nonce(await only_job(stage))}.webp"
+    assert picture.attachments[0].filename == f"kiln-{name_of(await only_job(stage))}.webp"
     assert (await only_job(stage)).status is JobStatus.DELIVERED
 
 
@@ -224,7 +258,7 @@ async def lose_the_picture(stage: Stage) -> None:
 
 
 async def test_a_picture_whose_file_is_gone_is_drawn_again_uncounted(stage: Stage) -> None:
-    stage.env.inject_error(*SEND, status=400, times=1)
+    stage.env.inject_error(*SEND, status=401, times=1)
     await stage.imagine()
     await lose_the_picture(stage)
     await eventually(stage.pictures)
@@ -236,7 +270,7 @@ async def test_a_picture_whose_file_is_gone_is_drawn_again_uncounted(stage: Stag
 async def test_a_picture_whose_file_is_gone_twice_has_failed_and_is_said(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage.env.inject_error(*SEND, status=400, times=2)
+    stage.env.inject_error(*SEND, status=401, times=2)
     await stage.imagine()
     await lose_the_picture(stage)
     await eventually(lambda: caplog.text.count("job 1 stays undelivered") == 2)
@@ -244,6 +278,63 @@ async def test_a_picture_whose_file_is_gone_twice_has_failed_and_is_said(
     await eventually(lambda: "lost each time" in text_of(stage.messages()[0]))
     assert (await only_job(stage)).status is JobStatus.FAILED
     assert len(stage.generator.drawn) == 2
+
+
+async def test_a_picture_whose_file_cannot_be_read_waits_for_the_next_start(stage: Stage) -> None:
+    stage.env.inject_error(*SEND, status=401, times=1)
+    await stage.imagine()
+    job = await only_job(stage)
+    assert job.picture is not None
+    file = stage.settings.data / job.picture
+    file.rename(file.with_suffix(".away"))
+    file.mkdir()
+    stage.kiln.delivery.connect(stage.bot)
+    await eventually(lambda: "cannot be read" in text_of(stage.messages()[0]))
+    assert (await only_job(stage)).status is JobStatus.DRAWN
+    file.rmdir()
+    file.with_suffix(".away").rename(file)
+    stage.kiln.delivery.connect(stage.bot)
+    await eventually(stage.pictures)
+
+
+async def test_a_job_that_is_over_meanwhile_is_neither_drawn_again_nor_closed_again(stage: Stage) -> None:
+    await stage.imagine()
+    before = await only_job(stage)
+    delivery = stage.kiln.delivery
+    await delivery._draw_again(before, picture=Path("gone.png"))
+    await delivery._over(before, ValueError("x"), close=stage.kiln.queue.outbox.keep)
+    assert await only_job(stage) == before
+
+
+async def test_what_is_drawn_before_discord_is_there_or_while_it_is_posted_is_posted_once(stage: Stage) -> None:
+    stage.env.inject_error(*SEND, status=401, times=1)
+    await stage.imagine()
+    job = await only_job(stage)
+    early = Delivery(queue=stage.kiln.queue, data=stage.settings.data)
+    early.drawn(job)
+    assert early._posting == set()
+    stage.kiln.delivery.drawn(job)
+    stage.kiln.delivery.drawn(job)
+    await eventually(stage.pictures)
+    await stage.env.settle()
+    assert len(stage.pictures()) == 1
+
+
+async def test_an_end_that_discord_does_not_take_is_left_to_the_next_start(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("bot.showing.LAST_EDIT_TRIES", 1)
+    stage.env.inject_error("PATCH", "/channels/*/messages/*", status=500, times=None)
+    await stage.imagine()
+    await eventually(lambda: "the next start tries again" in caplog.text)
+    assert [job.id for job in await stage.kiln.queue.unshown()] == [1]
+
+
+async def test_a_card_is_not_edited_once_kiln_has_let_go_of_discord(stage: Stage) -> None:
+    await stage.imagine()
+    showing = stage.kiln.delivery._showing
+    showing.disconnect()
+    assert not await showing._tell(_Card(job=await only_job(stage), message_id=1), tries=1)
 
 
 async def test_a_restart_shows_on_the_card_that_the_job_waits_again(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_usual_port_gives_way_to_any_other_when_it_is_taken(
 
 def test_the_seconds_that_the_demo_shows_are_of_the_drawing_without_its_pauses() -> None:
     began = time.perf_counter()
-    result = Paced(FakeGenerator()).draw(image_request(steps=2), on_step=lambda report: None)
+    result = Paced(FakeGenerator()).paint(image_request(steps=2), on_step=lambda report: None).finish()
     assert time.perf_counter() - began > 2 * STEP_SECONDS
     assert result.seconds < STEP_SECONDS
 

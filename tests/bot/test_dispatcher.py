@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, closing, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bot import dispatcher as module
 from bot.database import Database, open_database
-from bot.dispatcher import Dispatcher, write_picture
+from bot.dispatcher import Dispatcher
+from bot.endings import charge_used
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus, Limits
 from bot.job_queue import JobQueue
-from gen.executor import GpuExecutor
-from gen.request import ImageResult, StepReport
+from bot.picture_file import write_picture
+from gen.attempt import Attempt, Event, Executor
+from gen.executor import GpuExecutor, Unfinished
+from gen.request import ImageRequest, ImageResult, StepReport
+from tests.bot.conftest import eventually
 from tests.fakes import Clock, FakeGenerator, image_request, new_job, picture
+from tests.subprocess_executor import DrawingProcess, SubprocessExecutor
 
 PLENTY = Limits(waiting_per_user=1000, burst=1000)
 
@@ -115,7 +122,6 @@ class Stage:
     data: Path
     path: Path
     generator: FakeGenerator
-    executor: GpuExecutor
     outcomes: Outcomes = field(default_factory=Outcomes)
 
     async def ask(self, *prompts: str) -> list[Job]:
@@ -146,26 +152,44 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         yield database
 
 
-@pytest.fixture
-async def stage(database: Database, tmp_path: Path) -> AsyncIterator[Stage]:
+@asynccontextmanager
+async def open_stage(
+    database: Database,
+    folder: Path,
+    generator: FakeGenerator,
+    *,
+    executor: Executor | None = None,
+    charge: Callable[[Job, float], Awaitable[None]] | None = None,
+) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
-        generator, outcomes = FakeGenerator(), Outcomes()
+        outcomes = Outcomes()
         stack.callback(generator.release.set)
-        executor = await stack.enter_async_context(GpuExecutor(lambda: generator))
+        if executor is None:
+            executor = await stack.enter_async_context(GpuExecutor(lambda: generator))
         queue = UnsteadyQueue(database, limits=PLENTY, now=Clock())
         dispatcher = Dispatcher(
-            queue=queue, executor=executor, outcomes=outcomes, pictures=tmp_path, retry_seconds=0.01
+            queue=queue,
+            executor=executor,
+            outcomes=outcomes,
+            pictures=folder,
+            charge=charge or partial(charge_used, database),
+            retry_seconds=0.01,
         )
         await stack.enter_async_context(dispatcher)
         yield Stage(
             queue=queue,
             dispatcher=dispatcher,
-            data=tmp_path,
-            path=tmp_path / "kiln.sqlite3",
+            data=folder,
+            path=folder / "kiln.sqlite3",
             generator=generator,
-            executor=executor,
             outcomes=outcomes,
         )
+
+
+@pytest.fixture
+async def stage(database: Database, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with open_stage(database, tmp_path, FakeGenerator()) as stage:
+        yield stage
 
 
 def failing(verb: str, error: Exception, *, times: int) -> Callable[[str], Awaitable[None]]:
@@ -178,6 +202,14 @@ def failing(verb: str, error: Exception, *, times: int) -> Callable[[str], Await
             raise error
 
     return hook
+
+
+async def take_lock(foreign: sqlite3.Connection) -> None:
+    """As soon as no transaction of ours is under way."""
+    while not foreign.in_transaction:
+        with suppress(sqlite3.OperationalError):
+            foreign.execute("BEGIN IMMEDIATE")
+        await asyncio.sleep(0)
 
 
 # drawing
@@ -196,7 +228,7 @@ async def test_jobs_are_drawn_one_at_a_time_in_order_and_the_task_ends_with_the_
     await stage.ask("one", "two", "three")
     await stage.idle()
     assert [request.prompt for request in stage.generator.drawn] == ["one", "two", "three"]
-    assert stage.outcomes.ends() == [("drawn", 1), ("drawn", 2), ("drawn", 3)]
+    assert sorted(stage.outcomes.ends()) == [("drawn", 1), ("drawn", 2), ("drawn", 3)]
     await stage.ask("four")
     await stage.idle()
     assert stage.outcomes.ends()[-1] == ("drawn", 4)
@@ -250,7 +282,7 @@ async def test_outcomes_that_raise_are_logged_and_stop_nothing(stage: Stage, cap
     stage.outcomes.fails = True
     await stage.ask("one", "two")
     await stage.idle()
-    assert stage.outcomes.ends() == [("drawn", 1), ("drawn", 2)]
+    assert sorted(stage.outcomes.ends()) == [("drawn", 1), ("drawn", 2)]
     assert "job 1: telling its outcome failed" in caplog.messages
 
 
@@ -263,17 +295,16 @@ async def test_a_locked_database_delays_the_recording_and_the_picture_stays(
         if verb == "record_drawn":
             tries.append((stage.data / "pictures/2026-01/1.png").read_bytes())
             if len(tries) == 1:
-                foreign.execute("BEGIN IMMEDIATE")
+                await take_lock(foreign)
             elif len(tries) == 3:
                 foreign.rollback()
 
     stage.queue.before = lock_once
-    with closing(sqlite3.connect(stage.path, isolation_level=None)) as foreign:
-        await stage.ask("one", "two")
+    with closing(sqlite3.connect(stage.path, isolation_level=None, timeout=0)) as foreign:
+        await stage.ask("one")
         assert (await stage.outcomes.until("drawn")).id == 1
-    await stage.idle()
-    assert len(tries) == 4  # two refused, one recorded, one for the second job
-    assert [request.prompt for request in stage.generator.drawn] == ["one", "two"]
+    assert len(tries) == 3  # two refused
+    assert len(stage.generator.drawn) == 1
     assert "job 1: recording its picture failed; again in 0.01 s" in caplog.messages
     assert "job 1: recording its picture failed; again in 0.02 s" in caplog.messages
 
@@ -354,6 +385,208 @@ async def test_an_outcome_that_comes_late_is_not_told(stage: Stage, verb: str) -
     await stage.idle()
     assert stage.outcomes.ends() == []
     assert await stage.status(1) is JobStatus.RUNNING
+
+
+# the next is drawn while the last is finished
+
+
+class Slow(FakeGenerator):
+    """The picture of a prompt with `slow` is compressed until `compressed` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compressed = threading.Event()
+
+    def paint(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> Unfinished:
+        painted = super().paint(request, on_step=on_step)
+
+        def finish() -> ImageResult:
+            if "slow" in request.prompt:
+                self.compressed.wait()
+            return painted.finish()
+
+        return Unfinished(seconds=painted.seconds, finish=finish)
+
+
+@pytest.fixture
+async def slow(database: Database, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with open_stage(database, tmp_path, Slow()) as stage:
+        yield stage
+        compress(stage)
+
+
+def compress(stage: Stage) -> None:
+    assert isinstance(stage.generator, Slow)
+    stage.generator.compressed.set()
+
+
+async def test_the_next_job_is_drawn_while_the_last_picture_is_compressed_and_no_third(slow: Stage) -> None:
+    await slow.ask("slow", "two slow", "three")
+    await slow.outcomes.until("started")
+    assert (await slow.outcomes.until("started")).id == 2
+    await eventually(lambda: len(slow.generator.drawn) == 2)
+    assert [await slow.status(number) for number in (1, 2, 3)] == [
+        JobStatus.RUNNING,
+        JobStatus.RUNNING,
+        JobStatus.QUEUED,
+    ]
+    compress(slow)
+    await slow.idle()
+    assert sorted(slow.outcomes.ends()) == [("drawn", 1), ("drawn", 2), ("drawn", 3)]
+
+
+async def test_no_job_is_claimed_ahead_so_one_behind_a_drawing_is_cancelled_at_once_and_free(stage: Stage) -> None:
+    await stage.ask("endless", "two")
+    await stage.outcomes.until("progress")
+    assert (await stage.queue.cancel(2, user_id=1)).status is JobStatus.CANCELLED
+    job = await stage.queue.job(2)
+    assert job is not None
+    assert (job.attempts, job.started_at) == (0, None)
+
+
+async def test_a_picture_that_is_compressed_can_not_be_cancelled_any_more(slow: Stage) -> None:
+    await slow.ask("slow", "endless")
+    await slow.outcomes.until("started")
+    await slow.outcomes.until("started")
+    assert not slow.dispatcher.cancel(1)
+    assert slow.dispatcher.cancel(2)
+    compress(slow)
+    await slow.idle()
+    assert sorted(slow.outcomes.ends()) == [("cancelled", 2), ("drawn", 1)]
+
+
+async def test_a_job_that_was_in_a_crash_stays_alone_until_it_is_recorded(slow: Stage) -> None:
+    """The next one's crash would be counted as its second, and it would be set aside for nothing."""
+    with closing(sqlite3.connect(slow.path, isolation_level=None)) as raw:
+        await slow.queue.submit(new_job(1, request=image_request("slow")))
+        raw.execute("UPDATE jobs SET attempts = 1")
+    await slow.queue.submit(new_job(2, request=image_request("two")))
+    slow.dispatcher.wake()
+    await slow.outcomes.until("progress")
+    await eventually(lambda: slow.generator.drawn)
+    await slow.queue.overview()  # time enough for a claim, which would come before this
+    assert [await slow.status(number) for number in (1, 2)] == [JobStatus.RUNNING, JobStatus.QUEUED]
+    compress(slow)
+    await slow.idle()
+    assert await slow.status(2) is JobStatus.DRAWN
+
+
+async def test_a_crash_of_the_next_job_is_counted_for_a_picture_in_compression_only_once(slow: Stage) -> None:
+    await slow.ask("slow", "endless")
+    await slow.outcomes.until("started")
+    await slow.outcomes.until("started")
+    for _ in range(2):  # two processes die under job 2; job 1 was drawn in the first
+        recovery = await slow.queue.recover()
+        assert recovery.quarantined == ()
+    assert slow.dispatcher.cancel(2)
+    compress(slow)
+
+
+async def test_its_owner_is_charged_for_what_was_used_before_the_next_claim(slow: Stage) -> None:
+    vtimes: list[int] = []
+
+    async def look(verb: str) -> None:
+        if verb == "claim":
+            with closing(sqlite3.connect(slow.path)) as raw:
+                vtimes.extend(row[0] for row in raw.execute("SELECT vtime FROM accounts WHERE name = 'user:1'"))
+
+    slow.queue.before = look
+    await slow.queue.submit(new_job(1, user_id=1, request=image_request("slow")))
+    await slow.queue.submit(new_job(2, user_id=2))
+    slow.dispatcher.wake()
+    await slow.outcomes.until("started")
+    await slow.outcomes.until("started")
+    compress(slow)
+    await slow.idle()
+    job = await slow.queue.job(1)
+    assert job is not None
+    assert job.seconds is not None
+    used = round(1e6 * job.seconds)
+    assert vtimes[:2] == [0, used]
+    assert set(vtimes[1:]) == {used}  # recording it changes nothing any more
+
+
+async def test_a_database_that_refuses_the_early_charge_costs_nothing(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(job: Job, seconds: float) -> None:
+        raise QueueUnavailable
+
+    async with open_stage(database, tmp_path, FakeGenerator(), charge=refuse) as stage:
+        await stage.ask("one", "two")
+        await stage.idle()
+        assert sorted(stage.outcomes.ends()) == [("drawn", 1), ("drawn", 2)]
+    assert "job 1: it is charged when it is recorded" in caplog.messages
+
+
+async def test_an_early_charge_of_another_attempt_changes_nothing(stage: Stage, database: Database) -> None:
+    await stage.queue.submit(new_job(1))
+    job = await stage.queue.claim()
+    assert job is not None
+    await charge_used(database, replace(job, attempt_token="another"), 99.0)
+    await stage.queue.requeue(job)
+    await charge_used(database, job, 99.0)
+    with closing(sqlite3.connect(stage.path)) as raw:
+        assert raw.execute("SELECT max(vtime) FROM accounts").fetchone() == (0,)
+
+
+# another executor
+
+
+async def test_two_slots_in_another_process_draw_two_jobs_at_a_time(database: Database, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        process = await stack.enter_async_context(DrawingProcess(tmp_path))
+        executor = await stack.enter_async_context(SubprocessExecutor(process))
+        stage = await stack.enter_async_context(open_stage(database, tmp_path, FakeGenerator(), executor=executor))
+        await stage.ask("endless", "endless too", "three", "four")
+        await stage.outcomes.until("started")
+        await stage.outcomes.until("started")
+        assert await stage.status(3) is JobStatus.QUEUED
+        assert stage.dispatcher.cancel(1)
+        assert stage.dispatcher.cancel(2)
+        await stage.idle()
+        assert sorted(stage.outcomes.ends()) == [("cancelled", 1), ("cancelled", 2), ("drawn", 3), ("drawn", 4)]
+        await stage.ask("endless")
+        await stage.outcomes.until("progress")
+        await stage.dispatcher.aclose()
+        assert await stage.status(5) is JobStatus.QUEUED
+
+
+async def test_what_an_earlier_process_left_in_an_executor_is_stopped(database: Database, tmp_path: Path) -> None:
+    """Its job waits in the queue again, so nobody would take the picture."""
+    async with AsyncExitStack() as stack:
+        process = await stack.enter_async_context(DrawingProcess(tmp_path))
+        first = await stack.enter_async_context(SubprocessExecutor(process))
+        tokens = [f"left {number}" for number in range(first.slots())]
+        left = [first.run(Attempt(token=token, request=image_request("endless"))) for token in tokens]
+        for events in left:
+            await anext(events)
+        await first.abandon()
+        second = await stack.enter_async_context(SubprocessExecutor(process))
+        assert await second.adopt() == set(tokens)
+        stage = await stack.enter_async_context(open_stage(database, tmp_path, FakeGenerator(), executor=second))
+        await stage.ask("one")
+        assert (await stage.outcomes.until("drawn")).id == 1
+        for events in left:
+            await events.aclose()
+
+
+async def test_an_executor_that_ends_without_a_picture_fails_the_job(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Mute(GpuExecutor):
+        async def run(self, attempt: Attempt) -> AsyncGenerator[Event, None]:
+            async for event in super().run(attempt):
+                if isinstance(event, StepReport):
+                    yield event
+
+    async with (
+        Mute(FakeGenerator) as executor,
+        open_stage(database, tmp_path, FakeGenerator(), executor=executor) as stage,
+    ):
+        await stage.ask("one")
+        assert "Something broke" in ((await stage.outcomes.until("failed")).reason or "")
+    assert "job 1: the generator broke" in caplog.messages
 
 
 # cancelling
@@ -563,7 +796,7 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bot.dispatcher.os.fsync", full)
+    monkeypatch.setattr("bot.picture_file.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_picture(path, b"newer")
     assert path.read_bytes() == b"new"
@@ -572,7 +805,7 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
 
 def test_a_picture_and_its_new_folders_are_synced_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
-    monkeypatch.setattr("bot.dispatcher.os.fsync", lambda handle: synced.append(str(handle)))
+    monkeypatch.setattr("bot.picture_file.os.fsync", lambda handle: synced.append(str(handle)))
     write_picture(tmp_path / "pictures/2026-01/1.png", b"one")
     assert len(synced) == 4  # the file, its folder, and the two folders that got a new entry
     write_picture(tmp_path / "pictures/2026-01/2.png", b"two")
@@ -584,4 +817,4 @@ async def test_the_canonical_line_is_logged_for_every_end(stage: Stage, caplog: 
     await stage.ask("good", "broken")
     await stage.idle()
     lines = [record.getMessage().split(":")[0] for record in caplog.records if record.name == "bot.job_queue"]
-    assert lines == ["job 1 drawn", "job 2 failed"]
+    assert sorted(lines) == ["job 1 drawn", "job 2 failed"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -28,15 +28,10 @@ from bot.job import Job, JobStatus, Limits, OverLimit
 from bot.job_queue import JobQueue
 from bot.tables import JobRow, has_status
 from gen.request import ImageResult
+from tests.bot.conftest import PLENTY
 from tests.fakes import Clock, image_request, new_job
 
-PLENTY = Limits(waiting_per_user=1000, pictures_per_hour=3600, burst=1000)
 Play = Callable[[History], float]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "kiln.sqlite3"
 
 
 @pytest.fixture
@@ -47,22 +42,6 @@ def play(path: Path) -> Iterator[Play]:
         stage = Stage(runner.run(opened.__aenter__()))
         yield lambda history: runner.run(stage.play(history))
         runner.run(opened.__aexit__(None, None, None))
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def database(path: Path) -> AsyncIterator[Database]:
-    async with open_database(path) as database:
-        yield database
-
-
-@pytest.fixture
-def queue(database: Database, clock: Clock) -> JobQueue:
-    return JobQueue(database, limits=PLENTY, now=clock)
 
 
 class Asker:
@@ -121,7 +100,7 @@ events = st.builds(
 )
 histories = st.builds(
     History,
-    weights=st.tuples(*[st.sampled_from((0.5, 1.0, 3.0))] * 3),
+    weights=st.tuples(*[st.floats(0.1, 10.0)] * 3),
     factors=st.tuples(*[st.sampled_from((0.4, 1.0, 2.5))] * 3),
     events=st.lists(events, max_size=40).map(tuple),
 )
@@ -158,6 +137,17 @@ def test_the_mutant_without_the_lift_is_caught(play: Play, monkeypatch: pytest.M
 def test_the_mutant_without_the_correction_is_caught(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     without = text("UPDATE accounts SET failures = 0 WHERE id = :account AND :used + :charge + :weight > 0")
     monkeypatch.setattr(fairness, "SETTLE", without)
+    monkeypatch.setattr(fairness, "CORRECT", without)
+    assert worst(play) > 1.01
+
+
+def test_the_mutant_that_corrects_behind_the_next_claim_is_caught(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next job is claimed while the last picture is still compressed; its owner must be charged by then."""
+
+    async def nothing(database: Database, job: Job, seconds: float) -> None:
+        """The record will do it, too late."""
+
+    monkeypatch.setattr("bot.bench.histories.charge_used", nothing)
     assert worst(play) > 1.01
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
+from sqlalchemy.orm import Session
 
+from bot.database import Database
 from bot.forecast import Share, Waiting, turns, why
-from bot.job import Place
+from bot.job import Job, Limits, Place
+from bot.job_queue import JobQueue
+from bot.outlook import REST_MAX, REST_PER_SECOND, Lookout, Outlook
+from gen.request import ImageResult
+from tests.fakes import Clock, image_request, new_job
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVERYONE = Share(id=1, parent_id=None, weight=1.0, vtime=0, virtual_time=0, ticket=0)
@@ -73,3 +82,123 @@ def test_why_a_deferred_job_waits() -> None:
     assert why(place) == (
         "You are next. You asked faster than your rate, so it lets others go first until <t:1767225601:R>."
     )
+
+
+# who came after the look
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_newcomers_place_is_the_one_that_a_new_look_finds(queue: JobQueue, clock: Clock, seed: int) -> None:
+    random = Random(seed)
+
+    async def ask(number: int) -> Job:
+        request = image_request(steps=random.choice((4, 4, 20)))
+        new = new_job(number, user_id=random.randrange(7), request=request)
+        return await queue.submit(new, weight=random.choice((0.5, 1.0, 3.0)) if number < 4 else None)
+
+    for number in range(1, 4):
+        await ask(number)
+        job = await queue.claim()
+        assert job is not None
+        result = ImageResult(png=b"", sha256="", seconds=float(job.request.steps), model="fake")
+        await queue.record_drawn(job, picture="x", result=result)
+    for number in range(10, 10 + random.randrange(9)):
+        await ask(number)
+    if seed % 2:
+        await queue.claim()
+    await queue.overview()
+    jobs = [await ask(number) for number in range(100, 108)]
+    for job in reversed(jobs):
+        quick, exact = await queue.place_of_new(job.id), await Lookout.look(queue._lookout)
+        found = exact.place(job.id)
+        assert quick is not None
+        assert found is not None
+        assert (quick.position, quick.mine, quick.people) == (found.position, found.mine, found.people)
+        assert quick.waiting == found.waiting
+        assert abs(quick.ready_at - found.ready_at) < timedelta(milliseconds=1)
+        assert abs(quick.uncertainty - found.uncertainty) < timedelta(milliseconds=1)
+
+
+async def looks(queue: JobQueue, action: Callable[[], Awaitable[object]]) -> int:
+    """How often the whole queue is looked at for that."""
+    seen = 0
+    original = queue._lookout.look
+
+    async def count() -> Outlook:
+        nonlocal seen
+        seen += 1
+        return await original()
+
+    queue._lookout.look = count  # type: ignore[method-assign]
+    await action()
+    queue._lookout.look = original  # type: ignore[method-assign]
+    return seen
+
+
+async def test_a_newcomer_costs_no_look_until_something_moves_or_time_goes_by(queue: JobQueue) -> None:
+    ticks = [0.0]
+    queue._lookout._clock = lambda: ticks[0]
+
+    async def ask(number: int) -> None:
+        job = await queue.submit(new_job(number, user_id=number))
+        place = await queue.place_of_new(job.id)
+        assert place is not None
+        assert place.position == place.waiting
+
+    assert await looks(queue, lambda: ask(1)) == 1  # the first
+    assert await looks(queue, lambda: ask(2)) == 0
+    assert await looks(queue, lambda: ask(3)) == 0
+    await queue.claim()
+    assert await looks(queue, lambda: ask(4)) == 1  # something moved
+    ticks[0] += REST_MAX
+    assert await looks(queue, lambda: ask(5)) == 1
+    assert await looks(queue, lambda: queue.place_of_new(1)) == 1  # no newcomer
+
+
+async def test_a_long_line_is_not_looked_at_again_for_each_move(
+    queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.outlook.SHORT_LINE", 2)
+    ticks = [0.0]
+    queue._lookout._clock = lambda: ticks[0]
+    for number in range(1, 6):
+        await queue.submit(new_job(number))
+    await queue.overview()
+    await queue.cancel(3, user_id=1)
+    job = await queue.submit(new_job(9))
+    assert await looks(queue, lambda: queue.place_of_new(job.id)) == 0
+    ticks[0] += 5 / REST_PER_SECOND
+    assert await looks(queue, lambda: queue.place_of_new(job.id)) == 1
+
+
+@pytest.mark.parametrize("sees", [False, True])
+async def test_who_comes_while_a_look_is_under_way_is_not_lost_and_counted_once(
+    queue: JobQueue, database: Database, monkeypatch: pytest.MonkeyPatch, sees: bool
+) -> None:
+    await queue.submit(new_job(1, user_id=1))
+    seen, go, read = asyncio.Event(), asyncio.Event(), database.read
+
+    async def slow(work: Callable[[Session], Outlook]) -> Outlook:
+        found = await read(work)
+        seen.set()
+        await go.wait()
+        return await read(work) if sees else found
+
+    monkeypatch.setattr(database, "read", slow)
+    looking = asyncio.create_task(queue.overview())
+    await seen.wait()
+    job = await queue.submit(new_job(2, user_id=2))
+    go.set()
+    assert (await looking).waiting == 1 + sees
+    monkeypatch.undo()
+    assert await looks(queue, lambda: queue.place_of_new(job.id)) == sees
+    place = await queue.place_of_new(job.id)
+    assert place is not None
+    assert (place.position, place.waiting) == (2, 2)
+
+
+async def test_within_a_servers_share_a_newcomer_needs_a_look(database: Database, clock: Clock) -> None:
+    shared = JobQueue(database, limits=Limits(), now=clock, server_share=True)
+    for number in (1, 2):
+        job = await shared.submit(new_job(number))
+        assert await looks(shared, lambda job=job: shared.place_of_new(job.id)) == 1  # type: ignore[misc]

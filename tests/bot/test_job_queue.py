@@ -7,7 +7,6 @@ import logging
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -22,32 +21,11 @@ from bot.errors import NotAllowed, QueueFull, QueueUnavailable, RateLimited, Ref
 from bot.estimates import PRIOR_RATE, prior_rate
 from bot.job_queue import Job, JobQueue, JobStatus, Limits, Overview
 from gen.request import ImageRequest, ImageResult
+from tests.bot.conftest import PLENTY
 from tests.fakes import FAKE_PROFILE, Clock, image_request, new_job
 
 ROOT = Path(__file__).resolve().parents[2]
-PLENTY = Limits(waiting_per_user=1000, pictures_per_hour=3600, burst=1000)
 DRAWN = ImageResult(png=b"png", sha256="0", seconds=8.0, model="fake", notice="a notice")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "kiln.sqlite3"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def database(path: Path) -> AsyncIterator[Database]:
-    async with open_database(path) as database:
-        yield database
-
-
-@pytest.fixture
-def queue(database: Database, clock: Clock) -> JobQueue:
-    return JobQueue(database, limits=PLENTY, now=clock)
 
 
 async def claimed(queue: JobQueue) -> Job:
@@ -181,6 +159,7 @@ import asyncio, sys
 from pathlib import Path
 from bot.database import open_database
 from bot.job_queue import JobQueue, Limits
+from tests.bot.conftest import PLENTY
 from tests.fakes import Clock, new_job
 
 async def main():
@@ -462,6 +441,50 @@ async def test_the_estimate_is_the_median_of_the_last_twenty_of_the_same_shape(q
     assert place.ready_at - clock() == timedelta(seconds=10)
 
 
+async def expected(queue: JobQueue, number: int, *, steps: int = 4) -> float:
+    """Seconds that a job is thought to take."""
+    job = await queue.submit(new_job(number, request=image_request(steps=steps)))
+    place = await queue.place(job.id)
+    await queue.cancel(job.id, user_id=1)
+    assert place is not None
+    return (place.ready_at - queue.now()).total_seconds()
+
+
+async def test_the_first_drawing_of_a_process_is_estimated_apart(path: Path, clock: Clock) -> None:
+    async with open_database(path) as database:
+        for start in range(2):  # two processes: each first drawing takes 30 s, the others 10 s
+            queue = JobQueue(database, limits=PLENTY, now=clock)
+            for number in range(3):
+                clock.move(60)
+                await drawn_job(queue, 10 * start + number, seconds=10.0 if number else 30.0)
+            assert await expected(queue, 100 + start) == 10
+        fresh = JobQueue(database, limits=PLENTY, now=clock)
+        assert await expected(fresh, 200) == 30
+        assert await expected(fresh, 201, steps=8) == 40  # never drawn cold: twice the work, and what cold costs
+        await fresh.submit(new_job(202))
+        await claimed(fresh)
+        place = await fresh.place((await fresh.active_jobs(1))[0].id)
+        assert place is not None
+        assert place.ready_at - clock() == timedelta(seconds=30)
+        assert await expected(fresh, 203) == 40  # behind it, warm
+        await queue.recover()
+        assert await fresh.cancel((await fresh.active_jobs(1))[0].id, user_id=1)
+        other = JobQueue(database, limits=PLENTY, now=clock)
+        await other.submit(new_job(204, request=image_request(steps=8)))
+        running = await claimed(other)
+        place = await other.place(running.id)
+        assert place is not None
+        assert place.ready_at - clock() == timedelta(seconds=40)
+
+
+async def test_late_results_are_counted(queue: JobQueue) -> None:
+    await queue.submit(new_job(1))
+    late = await claimed(queue)
+    await queue.recover()
+    assert not await queue.record_failed(late, reason="x")
+    assert queue.late_results == 1
+
+
 async def test_an_unseen_shape_is_scaled_by_pixels_and_steps(queue: JobQueue, clock: Clock) -> None:
     await drawn_job(queue, 1, seconds=2.0)
     job = await queue.submit(new_job(2, request=image_request(width=256, height=256, steps=8)))
@@ -542,6 +565,7 @@ async def test_claim_and_limits_read_an_index_and_never_scan_the_jobs(
         await queue.submit(new_job(2))
         await queue.active_jobs(1)
         await queue.undelivered()
+        await queue.outbox.letters()
         await queue.unshown()
         await queue.line(limit=50)
         await queue.place(2)

@@ -96,6 +96,18 @@ async def test_after_0003_no_end_of_before_is_shown_again(old: Path) -> None:
         assert [left.id for left in await queue.unshown()] == [job.id]
 
 
+async def test_after_0004_what_was_drawn_is_in_the_outbox_as_if_it_may_have_been_posted(old: Path) -> None:
+    drawn = query(old, "SELECT id FROM jobs WHERE status = 'drawn' ORDER BY id")
+    schema.upgrade(old, now=NOW)
+    letters = query(old, "SELECT job_id, nonce, state, attempts, tried_channel_id FROM outbox ORDER BY job_id")
+    assert letters == [(job, f"{job}-{job - 1}", "sending", 1, 20) for (job,) in drawn]  # type: ignore[operator]
+    async with open_database(old) as database:
+        queue = JobQueue(database, limits=Limits(), now=Clock())
+        first, *_ = await queue.outbox.letters()
+        assert await queue.record_delivered(first.job.id, message_id=5)
+        assert len(await queue.outbox.letters()) == len(drawn) - 1
+
+
 def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:
     script = tmp_path / "broken"
     shutil.copytree(schema.MIGRATIONS, script)
@@ -109,4 +121,4 @@ def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be used"):
         schema.upgrade(old, now=NOW, script=script)
     assert query(old, "SELECT name, sql FROM sqlite_master ORDER BY name") == before
-    assert schema.upgrade(old, now=NOW).after == "0003"
+    assert schema.upgrade(old, now=NOW).after == "0004"

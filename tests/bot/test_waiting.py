@@ -13,7 +13,7 @@ from bot.background import Tasks
 from bot.database import open_database
 from bot.job import Job, Limits
 from bot.job_queue import JobQueue
-from bot.waiting import PATIENCE, WaitingCards
+from bot.waiting import AT_ONCE, PATIENCE, WaitingCards
 from tests.bot.conftest import Stage, eventually, text_of
 from tests.fakes import Clock, new_job
 
@@ -91,6 +91,29 @@ async def test_a_time_that_has_passed_is_shown_anew(line: Line) -> None:
     line.clock.move((place.ready_at - line.clock()).total_seconds())
     assert 2 in await line.moved()
     assert 2 not in await line.moved()
+
+
+@pytest.mark.parametrize(("factor", "shown"), [(1.1, []), (1.5, [2])])
+async def test_a_time_that_moved_by_more_than_a_fifth_is_corrected_once_a_minute(
+    line: Line, factor: float, shown: list[int]
+) -> None:
+    """The estimate changes because jobs take longer than was thought."""
+    await line.moved()
+    line.queue._lookout._prior *= factor
+    line.clock.move((PATIENCE * EVERY).total_seconds() - 1)
+    assert 2 not in await line.moved()
+    line.clock.move(1)
+    assert [job for job in await line.moved() if job == 2] == shown
+    assert 2 not in await line.moved()
+
+
+async def test_many_that_are_due_together_are_edited_a_few_at_a_time_and_all(line: Line) -> None:
+    for number in range(100, 108):
+        await line.queue.submit(new_job(number, user_id=number))
+    await line.moved()
+    line.clock.move((PATIENCE * EVERY).total_seconds())
+    shown = await line.moved()
+    assert len(shown) == len(set(shown)) > 2 * AT_ONCE - 1
 
 
 async def test_nothing_runs_when_nobody_waits(line: Line) -> None:

@@ -7,11 +7,11 @@ import os
 import signal
 import sqlite3
 import sys
-from asyncio.subprocess import Process
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tests.loopback_discord import LoopbackDiscord
 
@@ -34,6 +34,18 @@ class JobRow:
     reason: str | None
 
 
+class Running(Protocol):
+    """As much of asyncio's Process as is used here."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def kill(self) -> None: ...
+    def send_signal(self, number: int, /) -> None: ...
+    async def wait(self) -> int: ...
+
+
 class KilnProcess:
     """One data folder and, at a time, one process of Kiln on it."""
 
@@ -46,22 +58,13 @@ class KilnProcess:
         self._folder = folder
         self._log = folder / log
         self._crash_when = folder / "crash-now"
-        self._process: Process | None = None
+        self._process: Running | None = None
 
     async def start(self, *, crash_at: str | None = None, connect: bool = True) -> None:
         """Start the process, and wait until it has identified at the gateway unless `connect` is False."""
         assert self._process is None or self._process.returncode is not None, "Kiln runs already"
         identified = self.discord.gateway.identified
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-X", "faulthandler", "-m", LAUNCHER),
-                cwd=self._folder,  # away from any .env of the developer
-                env=self._environment(crash_at),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        self._process = await self._spawn(crash_at)
         if connect:
             await self._until_connected(identified + 1)
 
@@ -155,6 +158,18 @@ class KilnProcess:
             return
         connected.cancel()
         raise AssertionError(f"Kiln ended with {ended.result()} before it connected:\n{self.log()[-4000:]}")
+
+    async def _spawn(self, crash_at: str | None) -> Running:
+        with self._log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-X", "faulthandler", "-m", LAUNCHER),
+                cwd=self._folder,  # away from any .env of the developer
+                env=self._environment(crash_at),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     def _environment(self, crash_at: str | None) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}

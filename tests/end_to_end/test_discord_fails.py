@@ -75,22 +75,23 @@ async def test_a_channel_that_refuses_is_not_asked_again_and_the_picture_comes_d
     assert loopback.refused_again() == []
 
 
-async def test_a_picture_that_nobody_takes_is_kept_and_posted_at_the_next_start(
+async def test_a_picture_that_nobody_takes_is_kept_and_never_hammers(
     loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel
 ) -> None:
-    loopback.faults.plan(faults.POST_MESSAGE, faults.missing_access(), times=2)
+    loopback.faults.plan(faults.POST_MESSAGE, faults.missing_access(), times=100)
     await kiln.start()
     interaction = await loopback.slash(ana, room, "imagine", prompt="a red house")
     await loopback.world.until(lambda world: interaction.message is not None and "neither" in interaction.message.text)
     [job] = kiln.jobs()
-    assert job.status == "drawn"
+    assert job.status == "kept"
     assert job.picture is not None
     assert (kiln.data / job.picture).exists()
-    assert loopback.refused_again() == []
     await kiln.kill()
     await kiln.start()
-    await kiln.until_all("delivered")
-    assert len(loopback.pictures(room)) == 1
+    await loopback.slash(ana, room, "imagine", prompt="another, after a restart")
+    await kiln.until_all("kept")
+    assert loopback.refused_again() == []
+    assert len(loopback.asked(faults.POST_MESSAGE)) == 2  # the channel and the direct one, once each
 
 
 @pytest.mark.parametrize("fault", [faults.missing_access(), faults.unauthorized()], ids=["403", "401"])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import shutil
-import sqlite3
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,7 @@ from tests.end_to_end.launch_kiln import MID_DRAWING
 from tests.loopback import faults
 from tests.loopback.world import Channel, Interaction, Message, Person
 from tests.loopback_discord import LoopbackDiscord
-
-KILLS, JOBS = 20, 30
+from tests.torture.kills import torture
 
 
 @pytest.fixture
@@ -141,52 +139,23 @@ async def test_killed_in_mid_card_edit_the_job_is_drawn_again(
 
 
 @pytest.mark.slow
-async def test_twenty_kills_at_random_points_lose_and_repeat_nothing(
-    loopback: LoopbackDiscord, kiln: KilnProcess, room: Channel
-) -> None:
+@pytest.mark.timeout(600)
+async def test_a_hundred_kills_at_random_moments_and_named_points_break_no_promise(tmp_path: Path) -> None:
+    """The short version of `make torture`."""
     seed = int(os.environ.get("LOOPBACK_SEED") or random.SystemRandom().randrange(2**32))
     print(f"seed of the kills: {seed}")  # noqa: T201 - pytest shows it when the test fails
-    chance = random.Random(seed)
-    people = [loopback.world.add_person(name) for name in ("Ana", "Ben", "Cleo")]
-    asked: list[Interaction] = []
-    kiln.step_seconds = 0.02
-    for kill in range(KILLS):
-        starting = kill > 0 and chance.random() < 0.25  # a quarter of the kills come before it is connected
-        await kiln.start(connect=not starting)
-        while not starting and len(asked) < JOBS * (kill + 1) / KILLS:
-            asked.append(await loopback.send_slash(chance.choice(people), room, "imagine", prompt=f"job {len(asked)}"))
-        await kill_at_random(kiln, chance, seconds=1.5 if starting else 0.3)
-        print(f"killed at {kiln.statuses()[-5:]}")  # noqa: T201
-        if chance.random() < 0.3:
-            loopback.world.advance(timedelta(minutes=10))  # a long downtime: Discord forgets the nonces
-    await kiln.start()
-    while len(asked) < JOBS:
-        asked.append(await loopback.slash(chance.choice(people), room, "imagine", prompt=f"job {len(asked)}"))
-    jobs = {job.interaction_id: job for job in await kiln.until_all("delivered")}
-    acknowledged = [one for one in asked if one.answer is not None]
-    assert len(acknowledged) >= JOBS / 3
-    assert {one.id for one in acknowledged} <= jobs.keys()
-    assert sorted(drawn_for(one) for one in loopback.pictures()) == [job.id for job in jobs.values()]
-    assert loopback.refused_again() == []
+    figures = await torture(tmp_path, kills=100, seed=seed)
+    print(figures)  # noqa: T201
+    assert figures["broken"] == {}
+    assert figures["kills"] == 100
+    assert figures["acknowledged"] == figures["acknowledged_terminal"] > 30
+    assert figures["posts_per_job_max"] == 1
+    assert figures["jobs_by_state"]["delivered"] > 30
 
 
 def drawn_for(picture: Message) -> int:
     """The job's id, which its nonce begins with."""
     return int((picture.nonce or "0").partition("-")[0])
-
-
-async def kill_at_random(kiln: KilnProcess, chance: random.Random, *, seconds: float) -> None:
-    """Kill within `seconds`, but never in a job's second drawing: that would rightly put it into quarantine."""
-    while True:
-        await asyncio.sleep(chance.uniform(0.0, seconds))  # chooses when to kill; nothing is waited for
-        kiln.freeze()
-        try:
-            if all(job.attempts < 2 for job in kiln.jobs() if job.status == "running"):
-                await kiln.kill()
-                return
-        except sqlite3.OperationalError as locked:
-            print(f"frozen while it kept the file to itself: {locked}")  # noqa: T201
-        kiln.go_on()
 
 
 async def ask_then_crash(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,27 @@ async def test_a_second_process_on_the_same_database_stops_and_names_the_first(
     assert "Traceback" not in second.log()
     assert kiln.alive
     assert loopback.gateway.identified == 1
+
+
+async def test_a_process_that_stood_still_for_long_keeps_its_database_and_goes_on(
+    loopback: LoopbackDiscord, kiln: KilnProcess, tmp_path: Path
+) -> None:
+    """SIGSTOP, as a suspended machine or a debugger does it: there is no lease that another process could take over."""
+    ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
+    kiln.step_seconds = 0.2
+    await kiln.start()
+    await loopback.slash(ana, room, "imagine", prompt="a red house", steps=8)
+    await kiln.until(lambda: kiln.statuses() == ["running"])
+    kiln.freeze()
+    loopback.world.advance(timedelta(hours=1))
+    second = KilnProcess(loopback, tmp_path, log="second.log")
+    await second.start(connect=False)
+    assert await second.ended() not in (0, None)
+    assert str(kiln.pid) in second.log()
+    kiln.go_on()
+    [job] = await kiln.until_all("delivered")
+    assert job.attempts == 1
+    assert len(loopback.pictures(room)) == 1
 
 
 @pytest.mark.parametrize("token", ["wrong", None])

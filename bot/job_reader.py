@@ -1,0 +1,73 @@
+"""What the queue says of itself: a job, a person's jobs, places, what is left to post and to show. Changes nothing.
+
+Each is one consistent view of the database, and may raise QueueUnavailable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, select, union_all
+from sqlalchemy.orm import Session
+
+from bot.database import Database
+from bot.job import Job, JobStatus, Overview, Place
+from bot.outlook import Lookout
+from bot.tables import JobRow, has_status, is_unshown, to_job
+
+
+class JobReader:
+    """All that can be asked of the queue."""
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime], prior: float) -> None:
+        """`now` returns aware UTC; `prior` is `estimates.prior_rate` of the model."""
+        self._database, self.now, self._prior = database, now, prior
+        self._lookout = Lookout(database, now=now, prior=prior)
+
+    async def line(self, *, limit: int) -> tuple[tuple[Job, Place], ...]:
+        """The first so many queued jobs in the order of their turns, each with its place."""
+        outlook = await self._lookout.look()
+        ids = [job_id for job_id, turn in outlook.turns.items() if turn.position > 0][:limit]
+        jobs = {job.id: job for job in await self._jobs(JobRow.id.in_(ids), has_status(JobStatus.QUEUED))}
+        placed = ((jobs[job_id], outlook.place(job_id)) for job_id in ids if job_id in jobs)
+        return tuple((job, place) for job, place in placed if place is not None)
+
+    async def job(self, job_id: int) -> Job | None:
+        """Read one job."""
+        found = await self._jobs(JobRow.id == job_id)
+        return found[0] if found else None
+
+    async def active_jobs(self, user_id: int) -> tuple[Job, ...]:
+        """This person's running and queued jobs, oldest first."""
+        mine = select(JobRow.id).where(JobRow.user_id == user_id)
+        running, queued = mine.where(has_status(JobStatus.RUNNING)), mine.where(has_status(JobStatus.QUEUED))
+        return await self._jobs(JobRow.id.in_(union_all(running, queued)))  # with OR, SQLite would scan the table
+
+    async def place(self, job_id: int) -> Place | None:
+        """Where a queued or running job stands, and when it should be ready; None for any other."""
+        return (await self._lookout.look()).place(job_id)
+
+    async def place_of_new(self, job_id: int) -> Place | None:
+        """The same for a job that was accepted just now, without a look at a long line."""
+        return await self._lookout.place_of_new(job_id)
+
+    async def overview(self) -> Overview:
+        """How many wait, who is being drawn, and when the last should be ready."""
+        return (await self._lookout.look()).overview
+
+    async def undelivered(self) -> tuple[Job, ...]:
+        """Jobs whose picture is on disk and not yet posted, oldest first."""
+        return await self._jobs(has_status(JobStatus.DRAWN))
+
+    async def unshown(self) -> tuple[Job, ...]:
+        """Jobs that are over and of whose end people may not have been told, oldest first."""
+        return await self._jobs(is_unshown())
+
+    async def _jobs(self, *conditions: ColumnElement[bool]) -> tuple[Job, ...]:
+        statement = select(JobRow).where(*conditions).order_by(JobRow.id)
+
+        def fetch(session: Session) -> tuple[Job, ...]:
+            return tuple(to_job(row) for row in session.scalars(statement))
+
+        return await self._database.read(fetch)

@@ -1,0 +1,88 @@
+"""Where a picture goes: its channel, else the channel above a thread, else its author directly, else nowhere.
+
+Each rung is tried once, by `bot.posting`, which sees to it that the picture stands there once. The outbox remembers
+what was begun where, also for the next process, and which channels take none, so that they are not hammered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+
+import discord
+
+from bot.background import patiently
+from bot.job import Job
+from bot.outbox import Letter, Outbox
+from bot.posting import UPLOAD_LIMIT, Notes, Posted, Poster, Refused, Target, Undeliverable
+
+_log = logging.getLogger(__name__)
+
+
+class Ladder:
+    """All rungs, through a client that is logged in."""
+
+    def __init__(self, client: discord.Client, *, poster: Poster, outbox: Outbox) -> None:
+        self._client, self._poster, self._outbox = client, poster, outbox
+
+    async def climb(self, letter: Letter, *, png: bytes) -> Posted:
+        """Bring the picture to people, and return its message.
+
+        Raise Undeliverable when nobody can be reached, Unsure when it may stand somewhere, LockedOut when the bot has
+        no say any more.
+        """
+        job = letter.job
+        if letter.tried_channel_id is not None:
+            found = await self._poster.find(job, channel_id=letter.tried_channel_id)
+            if found is not None:
+                return found
+        for channel_id in _channels(job):
+            channel = self._client.get_partial_messageable(channel_id, guild_id=job.guild_id)
+            target = Target(channel=channel, limit=self._limit(job), moved=channel_id != job.channel_id)
+            posted = await self._try(job, channel_id, png=png, target=target)
+            if posted is not None:
+                return posted
+        posted = await self._directly(job, png=png)
+        if posted is None:
+            raise Undeliverable(f"I may post neither in <#{job.channel_id}> nor to you directly.")
+        return posted
+
+    async def _directly(self, job: Job, *, png: bytes) -> Posted | None:
+        try:
+            direct = await self._poster.insist(job, lambda: self._client.create_dm(discord.Object(job.user_id)))
+        except Refused as refused:
+            _log.warning("job %d: its author takes no direct message (%s)", job.id, refused)
+            return None
+        target = Target(channel=direct, limit=UPLOAD_LIMIT, moved=True)
+        return await self._try(job, direct.id, png=png, target=target)
+
+    async def _try(self, job: Job, channel_id: int, *, png: bytes, target: Target) -> Posted | None:
+        """Post on one rung; None: it takes no picture, and is remembered for that."""
+        outbox = self._outbox
+        if await patiently(partial(outbox.is_dead, channel_id)):
+            return None
+
+        async def begun() -> None:
+            await patiently(partial(outbox.begin, job.id, channel_id=channel_id))
+
+        async def failed(pause: float, error: str) -> None:
+            await patiently(partial(outbox.postpone, job.id, pause=timedelta(seconds=pause), error=error))
+
+        try:
+            return await self._poster.post(job, png=png, target=target, notes=Notes(begun=begun, failed=failed))
+        except Refused as refused:
+            _log.warning("job %d: channel %d takes no picture (%s)", job.id, channel_id, refused)
+            await patiently(partial(outbox.refuse, job.id, channel_id=channel_id, error=str(refused)))
+            return None
+
+    def _limit(self, job: Job) -> int:
+        guild = self._client.get_guild(job.guild_id)
+        return guild.filesize_limit if guild else UPLOAD_LIMIT
+
+
+def _channels(job: Job) -> Iterator[int]:
+    yield job.channel_id
+    if job.parent_channel_id is not None:
+        yield job.parent_channel_id
