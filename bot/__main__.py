@@ -220,8 +220,17 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     text = "speed and fairness of the queue; exit code 1 if a promise is broken"
     queue = _add_part(commands, "queue", _bench_queue, text)
     queue.add_argument("--json", action="store_true", help="the figures as JSON")
-    queue.add_argument("--histories", type=int, default=1000, help="random histories (default: %(default)s)")
-    queue.add_argument("--seconds", type=float, default=5.0, help="of asking at 200 a second (default: %(default)s)")
+    queue.add_argument("--histories", type=_from_1_to(100_000), default=1000, help="random histories (default: 1000)")
+    queue.add_argument("--seconds", type=_from_1_to(600), default=5, help="of asking at 200 a second (default: 5)")
+
+
+def _from_1_to(most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"it is a whole number from 1 to {most}, not {text!r}")
+        return int(text)
+
+    return number
 
 
 def _add_database(parser: argparse.ArgumentParser) -> None:

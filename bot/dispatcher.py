@@ -256,7 +256,7 @@ class Dispatcher:
 
     async def _drawn(self, job: Job, result: ImageResult) -> None:
         """Bring the picture to the disk, then the row to `drawn`."""
-        picture = f"pictures/{job.created_at:%Y-%m}/{job.id}.png"
+        picture = f"pictures/{job.created_at:%Y-%m}/{job.id}-{job.interaction_id}.png"
         write = partial(asyncio.to_thread, write_picture, self._data / picture, result.png)
         record = partial(self._queue.record_drawn, job, picture=picture, result=result)
         written = await self._insist(f"job {job.id}: writing its picture", write)

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$",
         description="auto, cpu, mps (a Mac's graphics chip), cuda, or cuda:N for card N.",
     )
     vram_budget: Budget | None = Field(

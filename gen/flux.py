@@ -32,7 +32,7 @@ from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 from gen.checkpoint import Checkpoint
 from gen.device import options_for, pick_device
 from gen.engine import Engine, Options
-from gen.errors import WeightsMissing
+from gen.errors import OutOfMemory, WeightsMissing
 from gen.flux_sources import Parts
 from gen.generator import FluxGenerator
 from gen.hoisting import Decoder, HoistedModel, WatchedModel
@@ -263,10 +263,13 @@ def load_generator(folder: Path, *, device: str | None = None, tuning: Tuning | 
         # Sums are split by the number of threads: two drew other pixels than one, and twenty times slower beside an
         # event loop and a browser on two cores, because they wait by spinning (2026-11).
         torch.set_num_threads(1)
-    with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
-        if place.type != "cuda" and tuning.is_plain:
-            generator = FluxGenerator(weights, build_pipeline(weights, device=place, dtype=dtype))
-        else:
-            generator = FluxGenerator(weights, *build_engine(weights, options_for(tuning, place, dtype)))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
+            if place.type != "cuda" and tuning.is_plain:
+                generator = FluxGenerator(weights, build_pipeline(weights, device=place, dtype=dtype))
+            else:
+                generator = FluxGenerator(weights, *build_engine(weights, options_for(tuning, place, dtype)))
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"{weights.profile.name} does not fit on {place}: {str(error).splitlines()[0]}") from error
     log.info("Loaded %s on %s in %s", weights.profile.name, place, dtype)
     return generator

@@ -184,10 +184,6 @@ def _check_shapes(weights: Weights, dit: Shapes, vae: Shapes) -> None:
             raise WeightsMissing(f"{path} does not fit the model's shape: {name} {found}; {source} says {size}.")
 
 
-def _all_shapes(files: tuple[Path, ...]) -> Shapes:
-    return {name: size for path in files for name, size in read_shapes(path).items()}
-
-
 def _only(folder: Path, what: str, found: list[Path]) -> Path:
     if not found:
         raise WeightsMissing(f"{folder} lacks {what}.")

@@ -242,6 +242,14 @@ def test_models_and_migrations_that_differ_are_told_one_by_one(
     ]
 
 
+@pytest.mark.parametrize(("option", "value"), [("--seconds", "nan"), ("--seconds", "0"), ("--histories", "-1")])
+def test_a_bench_without_end_is_refused(tmp_path: Path, option: str, value: str) -> None:
+    refused = kiln(tmp_path, "bench", "queue", f"{option}={value}")
+    assert refused.returncode == 2
+    assert "it is a whole number from 1 to" in refused.stderr
+    assert value in refused.stderr
+
+
 def test_a_missing_database_is_one_line(tmp_path: Path) -> None:
     assert "kiln.sqlite3" in complaint(kiln(tmp_path, "db", "check"))
 

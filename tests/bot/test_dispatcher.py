@@ -218,9 +218,9 @@ async def take_lock(foreign: sqlite3.Connection) -> None:
 async def test_a_queued_job_becomes_a_file_and_a_drawn_row(stage: Stage) -> None:
     (job,) = await stage.ask("a red house notice")
     drawn = await stage.outcomes.until("drawn")
-    assert (drawn.id, drawn.status, drawn.picture) == (job.id, JobStatus.DRAWN, "pictures/2026-01/1.png")
+    assert (drawn.id, drawn.status, drawn.picture) == (job.id, JobStatus.DRAWN, "pictures/2026-01/1-1.png")
     assert (drawn.attempts, drawn.notice) == (1, "drawn by a fake")
-    assert (stage.data / "pictures/2026-01/1.png").read_bytes() == picture(job.request)
+    assert (stage.data / "pictures/2026-01/1-1.png").read_bytes() == picture(job.request)
     assert stage.outcomes.told == [("started", 1), *[("progress", 1)] * 4, ("drawn", 1)]
 
 
@@ -293,7 +293,7 @@ async def test_a_locked_database_delays_the_recording_and_the_picture_stays(
 
     async def lock_once(verb: str) -> None:
         if verb == "record_drawn":
-            tries.append((stage.data / "pictures/2026-01/1.png").read_bytes())
+            tries.append((stage.data / "pictures/2026-01/1-1.png").read_bytes())
             if len(tries) == 1:
                 await take_lock(foreign)
             elif len(tries) == 3:
@@ -600,7 +600,7 @@ async def test_a_running_job_is_cancelled_within_a_step_and_the_next_is_drawn(st
     assert stage.dispatcher.cancel(1)
     assert (await stage.outcomes.until("cancelled")).status is JobStatus.CANCELLED
     assert (await stage.outcomes.until("drawn")).request.prompt == "good"
-    assert not (stage.data / "pictures/2026-01/1.png").exists()
+    assert not (stage.data / "pictures/2026-01/1-1.png").exists()
 
 
 async def test_only_the_running_job_can_be_cancelled_here(stage: Stage) -> None:

@@ -80,6 +80,7 @@ def test_variables_of_other_programs_are_none_of_ours() -> None:
         ("KILN_PICTURES_PER_HOUR", "1e9", "valid integer"),
         ("KILN_MAX_WAITING_PER_USER", "101", "less than or equal to 100"),
         ("KILN_DEVICE", "gpu", "auto, cpu, mps, cuda or cuda:N"),
+        ("KILN_DEVICE", "cuda:256", "auto, cpu, mps, cuda or cuda:N"),
         ("KILN_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ],
 )

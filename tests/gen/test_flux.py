@@ -197,3 +197,12 @@ def test_drawing_prints_nothing_on_stdout(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
     assert done.stdout == ""
+
+
+def test_a_model_that_does_not_fit_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 34.00 GiB\nmore")
+
+    monkeypatch.setattr("gen.flux.build_pipeline", too_large)
+    with pytest.raises(OutOfMemory, match=r"^kiln-demo does not fit on cpu: tried to allocate 34.00 GiB$"):
+        load_generator(DEMO_WEIGHTS, device="cpu")
