@@ -93,7 +93,8 @@ class Drawer:
         scale = torch.full((len(x),), profile.guidance if guidance is None else guidance).to(x)
         for index, timestep in enumerate(pipe.scheduler.timesteps):
             now = timestep.expand(len(x)).to(x)
-            velocity = pipe.model_fn(dit=pipe.dit, latents=x, timestep=now, guidance=scale, **text)
+            asked = {"dit": pipe.dit, "latents": x, "timestep": now, "guidance": scale, "progress_id": index}
+            velocity = pipe.model_fn(**asked, **text)
             x = pipe.step(pipe.scheduler, latents=x, progress_id=index, noise_pred=velocity)
         pictures: Tensor = pipe.vae_decoder(x).float().clamp(-1, 1)
         return pictures
