@@ -228,8 +228,8 @@ class Dispatcher:
                         await self._charge(job, seconds=event.seconds)
                         running.holds_slot = job.attempts > 1
                         self._turn.set()
-                    case ImageResult():
-                        return event
+                    case picture:
+                        return picture
         raise RuntimeError("the executor ended without a picture")
 
     async def _charge(self, job: Job, *, seconds: float) -> None:
