@@ -15,8 +15,8 @@ from gen.errors import BadPicture
 
 _FLAT = 1.0  # standard deviation in 255ths below which there is nothing to see
 _BLACK = 4.0  # mean in 255ths
-_COHERENT = 0.9  # share of all change down (or across) the picture that whole rows (or columns) make together
-_JUMP = 3.0  # mean change from one row to the next in 255ths; smooth skies and single horizons have less
+_COHERENT = 0.98  # share of all change down (or across) the picture that whole rows (or columns) make together; bands have 0.999
+_JUMP = 6.0  # mean change from one row to the next in 255ths; bands have 10 and more, one-step gradients up to 4.3
 
 
 def check_latents(latents: Tensor) -> None:
