@@ -15,7 +15,7 @@ from gen.errors import BadPicture
 
 _FLAT = 1.0  # standard deviation in 255ths below which there is nothing to see
 _BLACK = 4.0  # mean in 255ths
-_COHERENT = 0.98  # share of all change down (or across) the picture that whole rows (or columns) make together; bands: 0.999
+_COHERENT = 0.98  # share of all change down (or across) the picture that whole rows (or columns) make together
 _JUMP = 6.0  # mean change from one row to the next in 255ths; bands have 10 and more, one-step gradients up to 4.3
 
 
