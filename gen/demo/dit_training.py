@@ -12,29 +12,28 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gen.demo import parallel
 from gen.demo.checkpoint import load_checkpoint, save_checkpoint
+from gen.demo.model import Model
 from gen.demo.report import Log
 
 Size = tuple[int, int]  # width, height
 CALIBRATE_FROM, CALIBRATE_TO = 400, 600  # steps between which the pace is measured
 SMALL = 192 * 192  # pixels
-Velocity = Callable[..., Tensor]  # DiffSynth's model function
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiTConfig:
     """Steps, batch and schedule of both stages."""
 
-    steps: int = 12000
+    steps: int = 4900
     minutes: float | None = None  # fit the steps into this much time instead; the log says how many
     distil_steps: int = 900
     tokens: int = 120_000  # picture and text tokens a batch, over all GPUs
@@ -66,60 +65,6 @@ class Examples:
     stated: Tensor  # (N, captions, attributes) bool
 
 
-class Model(nn.Module):
-    """The DiT and its text encoders as one: latents, sigmas and token ids → velocity."""
-
-    dit: Any
-    clip: Any
-    t5: Any
-
-    def __init__(self, *, dit: nn.Module, clip: nn.Module, t5: nn.Module, velocity: Velocity) -> None:
-        super().__init__()
-        self.dit, self.clip, self.t5 = dit, clip, t5
-        self._velocity = velocity
-
-    def encode(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled (B, clip_dim) and per-token (B, N, t5_dim) embeddings."""
-        return self.clip(clip_ids)[0], self.t5(t5_ids)
-
-    def forward(self, x: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], guidance: Tensor) -> Tensor:
-        """Velocity (B, 16, h, w) at `sigma` (B,) with the scale `guidance` (B,)."""
-        pooled, tokens = text
-        return self._velocity(
-            dit=self.dit,
-            latents=x,
-            timestep=sigma * 1000,
-            prompt_emb=tokens,
-            pooled_prompt_emb=pooled,
-            guidance=guidance,
-            text_ids=torch.zeros(1, tokens.shape[1], 3, device=x.device),
-            image_ids=_image_ids(x),
-        )
-
-    def compile_parts(self, *, warm_up: int | None = None) -> None:
-        """Compile what costs most: one graph for each kind of block.
-
-        With `warm_up`, the number of T5 tokens, at once, with and without gradients, so that it can be done beside
-        something else. Draws no random numbers.
-        """
-        for part in (*self.dit.blocks, *self.dit.single_blocks):
-            part.compile(dynamic=True)
-        if warm_up is not None:
-            torch.autograd.backward(self._try(warm_up).square().mean())
-            self.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                self._try(warm_up)
-
-    def _try(self, t5_tokens: int) -> Tensor:
-        """One pass over blank pictures, of a batch size that nothing else has: torch takes equal sizes for one."""
-        device = _device(self)
-        clip_ids, t5_ids = (torch.zeros(5, n, dtype=torch.long, device=device) for n in (77, t5_tokens))
-        x, ones = torch.zeros(5, 16, 32, 48, device=device), torch.ones(5, device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=_on_card(self)):
-            velocity: Tensor = self(x, ones, self.encode(clip_ids, t5_ids), ones)
-        return velocity.float()
-
-
 class _Clock:
     """Seconds since the start, and how many steps fit into what is left."""
 
@@ -139,14 +84,6 @@ class _Clock:
             return steps
         pace = (self.seconds() - self._mark[1]) / (step - self._mark[0])
         return step + max(1, int((minutes * 60 - self.seconds()) / pace))
-
-
-def _image_ids(x: Tensor) -> Tensor:
-    """Positions (1, (h/2)(w/2), 3) as DiffSynth's `prepare_image_ids`, but made on the device, once for the batch."""
-    rows = torch.arange(x.shape[2] // 2, device=x.device, dtype=torch.float32)
-    columns = torch.arange(x.shape[3] // 2, device=x.device, dtype=torch.float32)
-    down, across = torch.meshgrid(rows, columns, indexing="ij")
-    return torch.stack([torch.zeros_like(down), down, across], dim=-1).reshape(1, -1, 3)
 
 
 def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, folder: Path, log: Log) -> None:

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from gen.demo import dataset, parallel, tokenizers
 from gen.demo.classifier import Classifier
 from gen.demo.classifier_training import ClassifierConfig, accuracy, train_classifier
-from gen.demo.dit_training import DiTConfig, Examples, Model, Size, distil, train_dit
+from gen.demo.dit_training import DiTConfig, Examples, Size, distil, train_dit
 from gen.demo.layout import save_weights
+from gen.demo.model import Model
 from gen.demo.report import Log, plot_losses
 from gen.demo.text_training import Captions, TextConfig, train_text
 from gen.demo.vae_training import VAEConfig, psnr, to_pictures, train_vae
@@ -193,10 +194,8 @@ def _text(model: Model, examples: Mapping[Size, Examples], config: TextConfig, l
 
 def _describe(config: Config, path: Path) -> None:
     """Write down what this run is made of."""
-    told = {
-        **asdict(replace(config, pictures={})),
-        "pictures": {f"{w}x{h}": number for (w, h), number in config.pictures.items()},
-    }
+    pictures = {f"{w}x{h}": number for (w, h), number in config.pictures.items()}
+    told = {**asdict(replace(config, pictures={})), "pictures": pictures}
     path.write_text(json.dumps({"shape": asdict(SHAPE), "config": told}, indent=1) + "\n", "utf-8")
 
 

@@ -10,8 +10,9 @@ from PIL import Image
 from gen.demo import dataset, tokenizers
 from gen.demo.classifier import Classifier
 from gen.demo.classifier_training import ClassifierConfig, accuracy, train_classifier
-from gen.demo.dit_training import DiTConfig, Examples, Model, distil, train_dit
+from gen.demo.dit_training import DiTConfig, Examples, distil, train_dit
 from gen.demo.layout import save_weights
+from gen.demo.model import Model
 from gen.demo.report import Log, contact_sheet, plot_losses
 from gen.demo.scenes import ATTRIBUTES
 from gen.demo.text_training import Captions, TextConfig, train_text

@@ -46,7 +46,8 @@ def _psnr(picture: Tensor, reference: Tensor) -> float:
 def test_tiles_are_nearer_to_the_whole_than_tiles_with_norms_of_their_own(decoder: nn.Module, latents: Tensor) -> None:
     whole = decoder(latents)
     tiled, plain = decode_tiled(decoder, latents, tile=192), _blend(decoder, latents, 24)
-    assert _psnr(tiled, whole) > 33 > _psnr(plain, whole) + 1
+    assert _psnr(tiled, whole) > 33
+    assert _psnr(tiled, whole) > _psnr(plain, whole) + 1
 
 
 @torch.inference_mode()

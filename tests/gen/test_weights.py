@@ -36,7 +36,7 @@ def test_the_demo_model_is_found_whole() -> None:
 def test_the_demo_model_is_safetensors_only_and_at_most_24_mib() -> None:
     files = [path for path in DEMO_WEIGHTS.parent.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert sum(path.stat().st_size for path in files) <= 24 * 2**20
-    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jsonl", ".py", ".png"}
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jsonl", ".py", ".png", ".jpg"}
 
 
 @pytest.mark.parametrize("name", ["kiln-demo.safetensors", "ae.safetensors", "text_encoder/model.safetensors"])
