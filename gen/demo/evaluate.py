@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from gen.demo.captions import Caption, describe
 from gen.demo.classifier import Classifier, load_classifier, to_square
+from gen.demo.classifier_training import accuracy
+from gen.demo.dataset import labels_of
 from gen.demo.report import contact_sheet
 from gen.demo.scenes import ATTRIBUTES, Scene, draw_scene, sample_scene
 from gen.device import best_device
@@ -192,6 +194,17 @@ def _distances(classifier: Classifier, pictures: Tensor) -> tuple[float, float]:
     return float(pixels), float(torch.pdist(features).mean() / 6)  # 6x6 places
 
 
+def read_renders(classifier: Classifier, number: int, *, device: str) -> dict[str, float]:
+    """Share of attributes that the classifier reads right from held-out renders that it never saw."""
+    rng = random.Random("unseen")
+    scenes = [sample_scene(rng, held_out=True) for _ in range(number)]
+    pixels = [
+        np.asarray(draw_scene(scene, width=256, height=256, seed=50_000_000 + i)) for i, scene in enumerate(scenes)
+    ]
+    pictures = torch.from_numpy(np.stack(pixels)).to(device)
+    return accuracy(classifier, [(pictures, torch.tensor([labels_of(scene) for scene in scenes], device=device))])
+
+
 def draw_sheet(drawer: Drawer, *, batch: int) -> Image.Image:
     """The fixed prompts, English above Chinese, each with its number as seed."""
     pictures: list[Image.Image] = []
@@ -217,6 +230,7 @@ def evaluate(folder: Path, *, captions: int, precisions: Sequence[str], device: 
     weights, classifier = find_weights(folder), load_classifier(folder / "classifier.safetensors").to(device)
     asked = {word: held_out_captions(captions, language=word, seed=11) for word in ("en", "zh")}
     result: dict[str, Any] = {"captions": captions, "device": device, "steps": weights.profile.steps}
+    result["classifier"] = {"renders": 2 * captions, **read_renders(classifier, 2 * captions, device=device)}
     for precision in precisions:
         drawer = Drawer(weights, device=device, precision=precision)
         result[precision] = {word: measure(drawer, classifier, some, batch=batch) for word, some in asked.items()}

@@ -95,6 +95,7 @@ def test_the_evaluation_reports_every_figure(monkeypatch: pytest.MonkeyPatch) ->
     result = evaluate(DEMO_WEIGHTS, captions=2, precisions=("float32", "float8"), device="cpu", batch=2)
     assert set(result["float32"]) == set(result["float8"]) == {"en", "zh"}
     assert 0 <= result["float32"]["en"]["overall"] <= 1
+    assert result["classifier"]["overall"] >= 0.99
     assert result["diversity"]["pixels_ratio"] > 0
 
 
