@@ -128,7 +128,7 @@ async def _acknowledge(path: Path, *, seconds: float, gpu: Callable[[threading.E
         async def ask(number: int, due: float, *, with_place: bool) -> float:
             job = await queue.submit(_new(number, number % PEOPLE))
             if with_place:
-                await queue.place(job.id)
+                await queue.place_of_new(job.id)  # as the command does
             return (time.perf_counter() - due) * 1000
 
         thread.start()
