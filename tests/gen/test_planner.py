@@ -12,30 +12,11 @@ from gen.streaming import sizes
 from gen.streaming.cards import GIB, Card, known_card
 from gen.streaming.planner import Planner, Rung, gib, parse_budget
 from gen.streaming.sizes import Precision, Wanted
-from gen.weights import FluxShape
+from gen.weights import DEMO_WEIGHTS, FluxShape, find_weights
 
 H100 = known_card("NVIDIA H100 80GB HBM3", memory_bytes=80 * GIB, capability=(9, 0))
 SQUARE = Wanted(width=1024, height=1024)
-DEMO = FluxShape(
-    dim=192,
-    heads=6,
-    joint_blocks=3,
-    single_blocks=5,
-    rope_axes=(4, 14, 14),
-    clip_dim=128,
-    clip_heads=4,
-    clip_layers=2,
-    clip_hidden=384,
-    clip_vocabulary=1536,
-    t5_dim=192,
-    t5_heads=6,
-    t5_head_dim=32,
-    t5_layers=3,
-    t5_hidden=384,
-    t5_vocabulary=1024,
-    t5_tokens=64,
-    vae_channels=(32, 64, 64, 64),
-)
+DEMO = find_weights(DEMO_WEIGHTS).shape
 
 sides = st.integers(8, 128).map(lambda units: 16 * units)
 wanted = st.builds(
