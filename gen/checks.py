@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from gen.errors import BadPicture
+from gen.message import msg
 
 _FLAT = 1.0  # standard deviation in 255ths below which there is nothing to see
 _BLACK = 4.0  # mean in 255ths
@@ -22,7 +23,7 @@ _JUMP = 6.0  # mean change from one row to the next in 255ths; bands have 10 and
 def check_latents(latents: Tensor) -> None:
     """Raise BadPicture for NaN or infinity anywhere in latents (B, C, h, w). Waits for the card."""
     if not bool(torch.isfinite(latents).all()):
-        raise BadPicture("The model's numbers overflowed, and there is no picture.")
+        raise BadPicture(msg("The model's numbers overflowed, and there is no picture."))
 
 
 def check_picture(picture: Image.Image) -> None:
@@ -30,10 +31,12 @@ def check_picture(picture: Image.Image) -> None:
     pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)
     if pixels.std(axis=(0, 1)).max() < _FLAT:
         if pixels.mean() < _BLACK:
-            raise BadPicture("The model drew a black picture: its weights are damaged, or its numbers overflowed.")
-        raise BadPicture("The model drew nothing but one flat colour; another seed may do better.")
+            raise BadPicture(msg("The model drew a black picture: its weights are damaged, or its numbers overflowed."))
+        raise BadPicture(msg("The model drew nothing but one flat colour; another seed may do better."))
     if _is_banded(pixels) or _is_banded(pixels.swapaxes(0, 1)):
-        raise BadPicture("The model drew nothing but bands: its weights are damaged, or its numbers lost precision.")
+        raise BadPicture(
+            msg("The model drew nothing but bands: its weights are damaged, or its numbers lost precision.")
+        )
 
 
 def _is_banded(pixels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
