@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from gen.errors import BadPicture
+from gen.message import msg
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -25,7 +26,7 @@ _JUMP = 6.0  # mean change from one row to the next in 255ths; bands have 10 and
 def check_latents(latents: Tensor) -> None:
     """Raise BadPicture for NaN or infinity anywhere in latents (B, C, h, w). Waits for the card."""
     if not bool(torch.isfinite(latents).all()):
-        raise BadPicture("The model's numbers overflowed, and there is no picture.")
+        raise BadPicture(msg("The model's numbers overflowed, and there is no picture."))
 
 
 def check_picture(picture: Image.Image) -> None:
@@ -44,10 +45,10 @@ def _fault(down: Pixels, across: Pixels) -> str | None:
     """What is wrong with a picture of which these columns and these rows are looked at."""
     if down.std(axis=(0, 1), dtype=np.float32).max() < _FLAT:
         if down.mean() < _BLACK:
-            return "The model drew a black picture: its weights are damaged, or its numbers overflowed."
-        return "The model drew nothing but one flat colour; another seed may do better."
+            return msg("The model drew a black picture: its weights are damaged, or its numbers overflowed.")
+        return msg("The model drew nothing but one flat colour; another seed may do better.")
     if _is_banded(down) or _is_banded(across):
-        return "The model drew nothing but bands: its weights are damaged, or its numbers lost precision."
+        return msg("The model drew nothing but bands: its weights are damaged, or its numbers lost precision.")
     return None
 
 
