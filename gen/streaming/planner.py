@@ -19,7 +19,7 @@ from gen.streaming.cards import GIB, Card
 from gen.streaming.sizes import Precision, Wanted
 from gen.weights import FluxShape
 
-SMALL_TILE, LARGE_TILE = 256, 576  # pixels a side; four of the large cover 1024x1024, of 512 it would be nine
+SMALL_TILE, LARGE_TILE = 256, 592  # pixels a side; four of the large cover 1024x1024, of 576 it would be nine
 _MIB = 2**20
 # What no formula gives, measured on an H100 in 2026-11 unless it says estimate
 _EFFICIENCY = 0.705  # of the roofline: a compiled float8 step took 0.0868 s where GEMM and attention alone take 0.0612
