@@ -149,7 +149,7 @@ def test_after_an_error_in_adapting_the_next_picture_begins_anew(
     painted, before, worn = _draw(engine, loras=oil), _draw(engine), _draw(engine, loras=INK)
     assert engine._engine is not None
     with monkeypatch.context() as broken:
-        broken.setattr(engine._engine, "_lay_beside", lambda: 1 / 0)
+        broken.setattr("gen.engine.fill", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             _draw(engine, loras=oil)
     assert _draw(engine, loras=oil) == painted
