@@ -131,10 +131,11 @@ class FluxGenerator:
 
     @torch.no_grad()  # not inference_mode: its tensors are of another kind to compiled graphs
     def _denoise(self, request: ImageRequest, steps: Steps) -> Image.Image:
-        place = {"device": self._pipe.device, "dtype": self._pipe.torch_dtype}
-        self._pipe.generate_noise = lambda shape, **_: initial_noise(shape, request.seed, request.variations).to(
-            **place
-        )
+        def noise(shape: tuple[int, ...], **_: Any) -> Tensor:
+            made = initial_noise(shape, request.seed, request.variations)
+            return made.to(self._pipe.device, self._pipe.torch_dtype)
+
+        self._pipe.generate_noise = noise
         try:
             picture = self._pipe(
                 prompt=request.prompt,
