@@ -14,6 +14,7 @@ from torch import nn
 
 from gen.errors import InvalidRequest
 from gen.lora import Branches, combine, read_lora
+from gen.message import msg
 from gen.request import LoraUse
 from gen.weights import FluxShape, sha256
 
@@ -51,7 +52,7 @@ class LoraShelf:
         try:
             status = (self._folder / f"{name}.safetensors").stat()
         except OSError as error:
-            raise InvalidRequest(f"There is no LoRA named {name!r}.") from error
+            raise InvalidRequest(msg("There is no LoRA named {name!r}."), name=name) from error
         return status.st_mtime_ns, status.st_size
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from gen.errors import InvalidRequest
+from gen.message import msg
 from gen.png import Recipe
 from gen.request import SIDE_MAX, ImageRequest, LoraUse, Variation
 
@@ -47,9 +48,9 @@ def read_recipe(png: bytes) -> Recipe | None:
     try:
         told = json.loads(found)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest("The picture's recipe is damaged: it is no JSON.") from error
+        raise InvalidRequest(msg("The picture's recipe is damaged: it is no JSON.")) from error
     if not isinstance(told, dict):
-        raise InvalidRequest("The picture's recipe is damaged: it is no JSON object.")
+        raise InvalidRequest(msg("The picture's recipe is damaged: it is no JSON object."))
     return _recipe(told)
 
 
@@ -67,22 +68,33 @@ def read_parameters(png: bytes) -> str | None:
 def _texts(png: bytes) -> dict[str, str]:
     """The text chunks before the pixels, which are not decoded."""
     if len(png) > FILE_MAX_BYTES:
-        raise InvalidRequest(f"The file has {len(png):,} bytes; {FILE_MAX_BYTES:,} is the most.")
+        raise InvalidRequest(
+            msg("The file has {value:,} bytes; {most:,} is the most."), value=len(png), most=FILE_MAX_BYTES
+        )
     if len(png) < 24 or not png.startswith(_SIGNATURE) or png[12:16] != b"IHDR":
-        raise InvalidRequest("This is not a PNG file.")
+        raise InvalidRequest(msg("This is not a PNG file."))
     width, height = struct.unpack(">II", png[16:24])
     if not (0 < width <= SIDE_MAX and 0 < height <= SIDE_MAX):
-        raise InvalidRequest(f"The picture has {width}x{height} pixels; {SIDE_MAX}x{SIDE_MAX} is the most.")
+        raise InvalidRequest(
+            msg("The picture has {width}x{height} pixels; {most}x{most} is the most."),
+            width=width,
+            height=height,
+            most=SIDE_MAX,
+        )
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
             return {str(name): str(text) for name, text in picture.info.items() if isinstance(text, str)}
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:  # a bomb of text is a ValueError
-        raise InvalidRequest("This PNG file is damaged.") from error
+        raise InvalidRequest(msg("This PNG file is damaged.")) from error
 
 
 def _check_length(text: str) -> None:
     if len(text) > TEXT_MAX_CHARACTERS:
-        raise InvalidRequest(f"The picture's recipe has {len(text):,} characters; {TEXT_MAX_CHARACTERS:,} is the most.")
+        raise InvalidRequest(
+            msg("The picture's recipe has {value:,} characters; {most:,} is the most."),
+            value=len(text),
+            most=TEXT_MAX_CHARACTERS,
+        )
 
 
 def _recipe(told: dict[str, Any]) -> Recipe:
@@ -111,27 +123,29 @@ def _recipe(told: dict[str, Any]) -> Recipe:
 def _value(told: dict[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
     value = told.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise InvalidRequest(f"The picture's recipe is damaged: {name} is {str(value)[:40]!r}.")
+        raise InvalidRequest(
+            msg("The picture's recipe is damaged: {name} is {value!r}."), name=name, value=str(value)[:40]
+        )
     if isinstance(value, int) and abs(value) >= 2**63:  # float() of it would fail
-        raise InvalidRequest(f"The picture's recipe is damaged: {name} is too large.")
+        raise InvalidRequest(msg("The picture's recipe is damaged: {name} is too large."), name=name)
     return value
 
 
 def _objects(told: dict[str, Any], name: str) -> list[dict[str, Any]]:
     values = told.get(name)
     if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
-        raise InvalidRequest(f"The picture's recipe is damaged: {name} is no list of objects.")
+        raise InvalidRequest(msg("The picture's recipe is damaged: {name} is no list of objects."), name=name)
     return values
 
 
 def _name(told: dict[str, Any], name: str) -> str:
     value: str = _value(told, name, str)
     if len(value) > NAME_MAX_CHARACTERS or not value.isprintable():
-        raise InvalidRequest(f"The picture's recipe is damaged: {name} is {value[:40]!r}.")
+        raise InvalidRequest(msg("The picture's recipe is damaged: {name} is {value!r}."), name=name, value=value[:40])
     return value
 
 
 def _table(told: Any) -> dict[str, str]:
     if not isinstance(told, dict) or len(told) > 20:
-        raise InvalidRequest("The picture's recipe is damaged: a table in it is none.")
+        raise InvalidRequest(msg("The picture's recipe is damaged: a table in it is none."))
     return {name[:NAME_MAX_CHARACTERS]: _name(told, name) for name in told}

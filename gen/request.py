@@ -1,6 +1,6 @@
 """What can be asked for, and what comes back: validated values without torch.
 
-Every limit is declared here, once; Discord's option limits, the command line and the database read them.
+Every limit is declared once, here or in `gen.prompt`; Discord's options, the command line and the database read them.
 `ImageRequest` holds what any model must satisfy; `ModelProfile` adds what one model can draw. Knows no model
 code, no Discord and no files.
 """
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from dataclasses import dataclass, replace
 
 from gen.errors import InvalidRequest
+from gen.message import Message, msg
+from gen.prompt import PROMPT_MAX_CHARACTERS as PROMPT_MAX_CHARACTERS
+from gen.prompt import check_prompt as check_prompt
 
-PROMPT_MAX_CHARACTERS = 1000
 SEED_MAX = 2**32 - 1
 STEPS_MIN, STEPS_MAX = 1, 50
 GUIDANCE_MIN, GUIDANCE_MAX = 1.0, 10.0
@@ -29,12 +30,6 @@ SIDE_MIN, SIDE_MAX = 128, 2048
 
 _LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
 _SIZE = re.compile(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", re.IGNORECASE)
-# Format characters steer how text is shown (bidi, zero width), controls have no place in a prompt. The zero-width
-# joiner and the variation selectors build emoji and scripts, and stay.
-_JOINERS = frozenset("\u200c\u200d")
-_FLAGS = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")  # a black flag and invisible letters: England's
-_EMOJI = range(0x1F000, 0x1FC00)  # newer ones may be unassigned in Python's tables
-_FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # Hangul's letters that show nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +42,9 @@ class LoraUse:
     def __post_init__(self) -> None:
         """Raise InvalidRequest for a name that is none or a strength outside its limits."""
         if not is_lora_name(self.name):
-            raise InvalidRequest(f"There is no LoRA named {self.name[:80]!r}.")
-        _check_range(f"strength of {self.name}", self.strength, -LORA_STRENGTH_MAX, LORA_STRENGTH_MAX)
+            raise InvalidRequest(msg("There is no LoRA named {name!r}."), name=self.name[:80])
+        strength = Message(msg("strength of {lora}"), lora=self.name)
+        _check_range(strength, self.strength, -LORA_STRENGTH_MAX, LORA_STRENGTH_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +60,8 @@ class Variation:
 
     def __post_init__(self) -> None:
         """Raise InvalidRequest for a value outside its limits."""
-        _check_range("variation's seed", self.seed, 0, SEED_MAX)
-        _check_range("variation's share", self.share, SHARE_MIN, SHARE_MAX)
+        _check_range(msg("variation's seed"), self.seed, 0, SEED_MAX)
+        _check_range(msg("variation's share"), self.share, SHARE_MIN, SHARE_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,22 +82,22 @@ class ImageRequest:
     def __post_init__(self) -> None:
         """Raise InvalidRequest for the first value that is outside its limit."""
         check_prompt(self.prompt)
-        _check_range("seed", self.seed, 0, SEED_MAX)
-        for name, side in (("width", self.width), ("height", self.height)):
+        _check_range(msg("seed"), self.seed, 0, SEED_MAX)
+        for name, side in ((msg("width"), self.width), (msg("height"), self.height)):
             _check_range(name, side, SIDE_MIN, SIDE_MAX)
             _check_multiple(name, side)
-        _check_range("steps", self.steps, STEPS_MIN, STEPS_MAX)
-        _check_range("guidance", self.guidance, GUIDANCE_MIN, GUIDANCE_MAX)
-        _check_range("cfg_scale", self.cfg_scale, CFG_SCALE_MIN, CFG_SCALE_MAX)
+        _check_range(msg("steps"), self.steps, STEPS_MIN, STEPS_MAX)
+        _check_range(msg("guidance"), self.guidance, GUIDANCE_MIN, GUIDANCE_MAX)
+        _check_range(msg("cfg_scale"), self.cfg_scale, CFG_SCALE_MIN, CFG_SCALE_MAX)
         if self.negative:
-            check_prompt(self.negative, name="negative prompt")
+            check_prompt(self.negative, name=msg("negative prompt"))
             if self.cfg_scale == CFG_SCALE_MIN:
-                raise InvalidRequest(f"A negative prompt works with a cfg_scale above 1; it is {self.cfg_scale:g}.")
-        _check_count("LoRAs", len(self.loras), LORAS_MAX)
-        _check_count("variations", len(self.variations), VARIATIONS_MAX)
+                raise InvalidRequest(msg("A negative prompt works with a cfg_scale above 1; it is 1."))
+        _check_count(msg("LoRAs"), len(self.loras), LORAS_MAX)
+        _check_count(msg("variations"), len(self.variations), VARIATIONS_MAX)
         names = [use.name for use in self.loras]
         if len(set(names)) < len(names):
-            raise InvalidRequest(f"Each LoRA may be there once; given are {', '.join(names)}.")
+            raise InvalidRequest(msg("Each LoRA may be there once; given are {names}."), names=tuple(names))
 
     @property
     def passes(self) -> int:
@@ -167,19 +163,33 @@ class ModelProfile:
 
     def _check_cfg_scale(self, cfg_scale: float) -> None:
         if cfg_scale > CFG_SCALE_MIN and self.cfg_scale_max == CFG_SCALE_MIN:
-            raise InvalidRequest(f"{self.name} can use neither a negative prompt nor a cfg_scale; it is {cfg_scale:g}.")
-        _check_range("cfg_scale", cfg_scale, CFG_SCALE_MIN, self.cfg_scale_max)
+            raise InvalidRequest(
+                msg("{model} can use neither a negative prompt nor a cfg_scale above 1; it is {value:g}."),
+                model=self.name,
+                value=cfg_scale,
+            )
+        _check_range(msg("cfg_scale"), cfg_scale, CFG_SCALE_MIN, self.cfg_scale_max)
 
     def _check_size(self, width: int, height: int) -> None:
-        for name, side in (("width", width), ("height", height)):
+        for name, side in ((msg("width"), width), (msg("height"), height)):
             if not self.side_min <= side <= self.side_max:
                 raise InvalidRequest(
-                    f"{self.name} draws a {name} of {self.side_min} to {self.side_max} pixels; it is {side}."
+                    msg("{model} draws a {name} of {least} to {most} pixels; it is {value}."),
+                    model=self.name,
+                    name=Message(name),
+                    least=self.side_min,
+                    most=self.side_max,
+                    value=side,
                 )
             _check_multiple(name, side)
         if width * height > self.pixels_max:
             raise InvalidRequest(
-                f"{self.name} draws at most {self.pixels_max:,} pixels; {width}x{height} has {width * height:,}."
+                msg("{model} draws at most {most:,} pixels; {width}x{height} has {value:,}."),
+                model=self.name,
+                most=self.pixels_max,
+                width=width,
+                height=height,
+                value=width * height,
             )
 
     def sizes(self) -> tuple[str, ...]:
@@ -215,7 +225,9 @@ class ImageResult:
     sha256: str  # of `png`, hex
     seconds: float  # on the GPU thread, text encoding to pixels
     model: str
-    notice: str | None = None  # one line for the person who asked, e.g. that the small demo model cannot draw dragons
+    notice: Message | None = (
+        None  # one line for the person who asked, e.g. that the small demo model cannot draw dragons
+    )
 
 
 def is_lora_name(name: str) -> bool:
@@ -223,54 +235,38 @@ def is_lora_name(name: str) -> bool:
     return _LORA_NAME.fullmatch(name) is not None
 
 
-def check_prompt(prompt: str, *, name: str = "prompt") -> None:
-    """Raise InvalidRequest unless `prompt` is visible text of 1 to 1,000 characters with a letter or a digit."""
-    if not prompt.strip():
-        raise InvalidRequest(f"The {name} is empty: say what to draw.")
-    if len(prompt) > PROMPT_MAX_CHARACTERS:
-        raise InvalidRequest(
-            f"The {name} may have {PROMPT_MAX_CHARACTERS:,} characters at most; it has {len(prompt):,}."
-        )
-    for position, character in enumerate(_FLAGS.sub(_stand_in, prompt), start=1):
-        if _is_unseen(character):
-            raise InvalidRequest(
-                f"The {name} has an invisible or control character (U+{ord(character):04X}) at position {position}: "
-                "please remove it."
-            )
-    if not any(unicodedata.category(character)[0] in "LN" for character in prompt):
-        raise InvalidRequest(f"The {name} needs at least one letter or digit: say in words what to draw.")
-
-
-def _is_unseen(character: str) -> bool:
-    """Whether a character shows nothing, or steers how others are shown."""
-    if character in _JOINERS or ord(character) in _EMOJI:
-        return False
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or character in _FILLERS
-
-
-def _stand_in(flag: re.Match[str]) -> str:
-    return "-" * len(flag[0])
-
-
 def parse_size(text: str) -> tuple[int, int]:
     """Read `768x512` as (width, height) in pixels; raise InvalidRequest for anything else."""
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         shown = text if len(text) <= 40 else text[:40] + "…"
-        raise InvalidRequest(f"A size is width x height in pixels, like 768x512; it is {shown!r}.")
+        raise InvalidRequest(msg("A size is width x height in pixels, like 768x512; it is {value!r}."), value=shown)
     return int(found[1]), int(found[2])
 
 
-def _check_range(name: str, value: float, lowest: float, highest: float) -> None:
+def _check_range(name: str | Message, value: float, lowest: float, highest: float) -> None:
     if not lowest <= value <= highest:  # false for NaN too
-        raise InvalidRequest(f"The {name} must be from {lowest:,} to {highest:,}; it is {value:,}.")
+        raise InvalidRequest(
+            msg("The {name} must be from {least:,} to {most:,}; it is {value:,}."),
+            name=name if isinstance(name, Message) else Message(name),
+            least=lowest,
+            most=highest,
+            value=value,
+        )
 
 
 def _check_count(what: str, count: int, most: int) -> None:
     if count > most:
-        raise InvalidRequest(f"There may be {most} {what} at most; there are {count}.")
+        raise InvalidRequest(
+            msg("There may be {most} {what} at most; there are {value}."), most=most, what=Message(what), value=count
+        )
 
 
 def _check_multiple(name: str, side: int) -> None:
     if side % SIDE_MULTIPLE:
-        raise InvalidRequest(f"The {name} must be a multiple of {SIDE_MULTIPLE} pixels; it is {side}.")
+        raise InvalidRequest(
+            msg("The {name} must be a multiple of {step} pixels; it is {value}."),
+            name=Message(name),
+            step=SIDE_MULTIPLE,
+            value=side,
+        )

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gen.errors import InvalidRequest, OutOfMemory
+from gen.message import msg
 from gen.streaming import sizes
 from gen.streaming.cards import GIB, Card
 from gen.streaming.sizes import Precision, Wanted
@@ -107,15 +108,25 @@ class Planner:
         """The best plan within the budget; raise OutOfMemory naming the smallest that works, or the card's memory."""
         if budget_bytes > self.card.memory_bytes:
             raise OutOfMemory(
-                f"A budget of {gib(budget_bytes)} is more than {self.card.name} has: {gib(self.card.memory_bytes)}."
+                msg("A budget of {budget} is more than {card} has: {memory}."),
+                budget=gib(budget_bytes),
+                card=self.card.name,
+                memory=gib(self.card.memory_bytes),
             )
         plans = list(self._plans(budget_bytes, wanted))
         fitting = [plan for plan in plans if plan.memory.peak <= budget_bytes]
         if not fitting:
             least = min(plan.memory.peak for plan in plans)
             raise OutOfMemory(
-                f"A budget of {gib(budget_bytes)} is too small for {wanted.width}x{wanted.height} pixels in "
-                f"{self.precision}: the smallest that works is {gib(_round_up(least))}."
+                msg(
+                    "A budget of {budget} is too small for {width}x{height} pixels in {precision}: "
+                    "the smallest that works is {least}."
+                ),
+                budget=gib(budget_bytes),
+                width=wanted.width,
+                height=wanted.height,
+                precision=self.precision,
+                least=gib(_round_up(least)),
             )
         return fitting[-1]
 
