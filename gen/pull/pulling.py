@@ -7,7 +7,7 @@ say goes through a callback.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,9 +52,9 @@ def pull(model: Model, order: Pull) -> Weights:
         folder = model_folder(order.cache, model.name)
         entries = [entry for files in listed.values() for entry in files]
         placed = {entry.path for entry in entries if _is_placed(folder / entry.path)}
-        missing = _say_what_comes(model, listed, placed, order)
+        ahead = _say_what_comes(model, listed, placed, order)
         _check_placed(folder, [entry for entry in entries if entry.path in placed], order)
-        order.total(missing)
+        order.total(ahead)
         sources: dict[str, Path] = {}
         for repository, files in listed.items():
             paths = [entry.path for entry in files if entry.path not in placed]
@@ -79,7 +79,6 @@ def find_offline(model: Model, order: Pull) -> Weights:
                         entries[path] = known.get(path, fresh)
                         if root != folder or file.is_symlink():
                             sources[path] = file.resolve()
-        order.total(sum(entry.bytes for path, entry in entries.items() if path in known))
         _check_known(folder, [entry for path, entry in entries.items() if path in known], order)
         try:
             return _bring_together(model, list(entries.values()), sources, order)
@@ -127,14 +126,15 @@ def size(count: int) -> str:
 
 
 def _say_what_comes(model: Model, listed: dict[Repository, list[Entry]], placed: set[str], order: Pull) -> int:
-    """Sizes, room and licence, before anything starts; the bytes that are not here. Raise if it must not start."""
+    """Sizes, room and licence, before anything starts; raise if it must not. The bytes of all files not whole yet."""
     folder = model_folder(order.cache, model.name)
     order.say(f"{model.name}, {model.about}, into {folder}")
-    missing = 0
+    missing = ahead = 0
     for repository, entries in listed.items():
         for entry in entries:
             there = entry.bytes if entry.path in placed else _fetched(order.cache, repository, entry)
             missing += entry.bytes - there
+            ahead += entry.bytes if there < entry.bytes else 0  # the client tells of what it had, too
             note = "is here" if there == entry.bytes else f"{size(there)} are here" if there else ""
             order.say(f"  {entry.path:<50} {size(entry.bytes):>9}  {note}".rstrip())
     free = shutil.disk_usage(order.cache).free
@@ -150,7 +150,7 @@ def _say_what_comes(model: Model, listed: dict[Repository, list[Entry]], placed:
             f"{size(missing)} are to be fetched and {size(free)} are free on the disk of {order.cache}. "
             "Make room, or set MODELSCOPE_CACHE to a folder on another disk."
         )
-    return missing
+    return ahead
 
 
 def _fetched(cache: Path, repository: Repository, entry: Entry) -> int:
@@ -167,7 +167,8 @@ def _is_placed(path: Path) -> bool:
     return path.exists() and not path.is_symlink()
 
 
-def _check_placed(folder: Path, entries: Iterable[Entry], order: Pull) -> None:
+def _check_placed(folder: Path, entries: list[Entry], order: Pull) -> None:
+    order.total(sum(entry.bytes for entry in entries))
     for entry in entries:
         if wrong := trouble(folder, entry, order.progress):
             raise WeightsMissing(
@@ -176,7 +177,8 @@ def _check_placed(folder: Path, entries: Iterable[Entry], order: Pull) -> None:
             )
 
 
-def _check_known(folder: Path, entries: Iterable[Entry], order: Pull) -> None:
+def _check_known(folder: Path, entries: list[Entry], order: Pull) -> None:
+    order.total(sum(entry.bytes for entry in entries))
     for entry in entries:
         if wrong := trouble(folder, entry, order.progress):
             raise WeightsMissing(f"{folder / entry.path} {wrong}: pull again with a network, or place it anew.")
