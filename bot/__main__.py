@@ -97,7 +97,7 @@ def _weights(parsed: argparse.Namespace) -> int:
 
 
 def _commands(parsed: argparse.Namespace) -> int:
-    payloads = create_bot().payloads()
+    payloads = asyncio.run(create_bot().payloads())
     if parsed.json:
         print(json.dumps(payloads, indent=2, ensure_ascii=False))
         return OK

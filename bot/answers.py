@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import aiohttp
 import discord
 
+from bot.language import Say, say_in
+
 ANSWER_SECONDS = 1.5  # half of what Discord waits: the way there and back needs time too
 CHOICES_MAX = 25  # Discord's limit for autocomplete
 ALREADY_ANSWERED = 40060  # Discord: the interaction was acknowledged before
@@ -49,7 +51,12 @@ def is_deferred(interaction: discord.Interaction[Any]) -> bool:
     return interaction.response.type is discord.InteractionResponseType.deferred_channel_message
 
 
-async def say(interaction: discord.Interaction[Any], text: str) -> None:
+def say_to(interaction: discord.Interaction[Any]) -> Say:
+    """The language of the person, else that of the server, else English."""
+    return say_in(str(interaction.locale), str(interaction.guild_locale))
+
+
+async def answer(interaction: discord.Interaction[Any], text: str) -> None:
     """Answer the person alone; raise what Discord raises. A deferred answer is seen by whom its deferral was."""
     if is_deferred(interaction):
         await interaction.edit_original_response(content=text)
@@ -60,9 +67,9 @@ async def say(interaction: discord.Interaction[Any], text: str) -> None:
 
 
 async def tell(interaction: discord.Interaction[Any], text: str) -> None:
-    """Say something to the person alone, if Discord still listens; what it does not take is logged, not repeated."""
+    """Answer the person alone, if Discord still listens; what it does not take is logged, not repeated."""
     try:
-        await say(interaction, text)
+        await answer(interaction, text)
     except discord.HTTPException as error:
         if error.code == ALREADY_ANSWERED:
             return  # a repeated request of the library's: the person has an answer

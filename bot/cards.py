@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import discord
 from discord import ui
 
 from bot.job import Job, JobStatus, Place
+from bot.language import Say
 from gen.request import ImageRequest, StepReport
 
 CARD_PROMPT_CHARACTERS = 300  # of the prompt on a card, before escaping
@@ -47,16 +48,16 @@ def ago(moment: datetime) -> str:
     return f"<t:{math.ceil(moment.timestamp())}:R>"
 
 
-def settings_line(request: ImageRequest) -> str:
+def settings_line(say: Say, request: ImageRequest) -> str:
     """Seed and settings, as each card and picture shows them."""
-    return f"seed `{request.seed}` · {request.size} · {_steps(request)} · guidance {request.guidance:g}"
+    return say("seed `{seed}` · {size} · {steps} · guidance {guidance:g}", **_settings(say, request))
 
 
 def card(
-    job: Job, *, place: Place | None = None, report: StepReport | None = None, link: str | None = None
+    say: Say, job: Job, *, place: Place | None = None, report: StepReport | None = None, link: str | None = None
 ) -> ui.LayoutView:
     """The card of `job` as its status, and what is known beside it, has it."""
-    colour, words = _state(job, place=place, report=report, link=link)
+    colour, words = _state(say, job, place=place, report=report, link=link)
     if job.notice and job.status in (JobStatus.DRAWN, JobStatus.DELIVERED):
         words += f"\n-# {quoted(job.notice, characters=CARD_PROMPT_CHARACTERS)}"
     view = ui.LayoutView(timeout=None)
@@ -64,31 +65,33 @@ def card(
         ui.Container(
             ui.TextDisplay(f"**{quoted(job.request.prompt, characters=CARD_PROMPT_CHARACTERS)}**"),
             ui.TextDisplay(words),
-            ui.TextDisplay(f"-# {settings_line(job.request)} · job {job.id}"),
+            ui.TextDisplay(f"-# {_small_print(say, job)}"),
             accent_colour=colour,
         )
     )
     return view
 
 
-def picture_words(job: Job, *, moved: bool = False) -> str:
+def picture_words(say: Say, job: Job, *, moved: bool = False) -> str:
     """The text above a picture; `moved` when it could not go where it was asked for."""
     request = job.request
+    took = "" if job.seconds is None else " · " + say("{seconds:.1f} s", seconds=job.seconds)
     lines = [
         f"<@{job.user_id}> **{quoted(request.prompt, characters=PICTURE_PROMPT_CHARACTERS)}**",
-        f"-# {settings_line(request)}{_took(job)}",
+        f"-# {settings_line(say, request)}{took}",
     ]
     if job.notice:
         lines.append(f"-# {quoted(job.notice, characters=CARD_PROMPT_CHARACTERS)}")
     if moved:
-        lines.append(f"-# I may not post in <#{job.channel_id}> any more, so your picture comes here.")
+        gone = say("I may not post in <#{channel}> any more, so your picture comes here.", channel=job.channel_id)
+        lines.append(f"-# {gone}")
     return "\n".join(lines)
 
 
-def failure_words(job: Job) -> str:
+def failure_words(say: Say, job: Job) -> str:
     """A message of its own for a job whose card is gone."""
     prompt = quoted(job.request.prompt, characters=CARD_PROMPT_CHARACTERS)
-    return f"<@{job.user_id}> **{prompt}**\n{_state(job)[1]}\n-# {settings_line(job.request)} · job {job.id}"
+    return f"<@{job.user_id}> **{prompt}**\n{_state(say, job)[1]}\n-# {_small_print(say, job)}"
 
 
 def message_link(guild_id: int | None, channel_id: int, message_id: int) -> str:
@@ -96,13 +99,17 @@ def message_link(guild_id: int | None, channel_id: int, message_id: int) -> str:
     return f"https://discord.com/channels/{guild_id or '@me'}/{channel_id}/{message_id}"
 
 
-def alt_text(job: Job) -> str:
+def alt_text(say: Say, job: Job) -> str:
     """What a screen reader says for the picture: prompt, seed and settings."""
-    request = job.request
-    ending = f" (seed {request.seed}, {request.size}, {_steps(request)}, guidance {request.guidance:g})"
-    beginning = "AI-generated picture: "
-    room = ALT_TEXT_CHARACTERS - len(beginning) - len(ending)
-    return beginning + fold(request.prompt, characters=room) + ending
+
+    def words(prompt: str) -> str:
+        return say(
+            "AI-generated picture: {prompt} (seed {seed}, {size}, {steps}, guidance {guidance:g})",
+            prompt=prompt,
+            **_settings(say, job.request),
+        )
+
+    return words(fold(job.request.prompt, characters=ALT_TEXT_CHARACTERS - len(words(""))))
 
 
 def progress_bar(report: StepReport) -> str:
@@ -111,69 +118,83 @@ def progress_bar(report: StepReport) -> str:
     return "▰" * done + "▱" * (BAR_WIDTH - done)
 
 
-def place_words(place: Place) -> str:
+def place_words(say: Say, place: Place) -> str:
     """Where a waiting job stands and when its picture is expected."""
-    when = f"ready {ago(place.ready_at)}{give_or_take(place.uncertainty)}"
+    when = _ready(say, place)
     if place.position == 0:
-        return f"being drawn now, {when}"
-    return f"place {place.position} of {max(place.waiting, place.position)}, {when}"
+        return say("being drawn now, {when}", when=when)
+    waiting = max(place.waiting, place.position)
+    return say("place {position} of {waiting}, {when}", position=place.position, waiting=waiting, when=when)
 
 
-def give_or_take(uncertainty: timedelta) -> str:
-    """How sure a time is, in words; nothing under five seconds, which nobody minds."""
-    seconds = uncertainty.total_seconds()
+def _ready(say: Say, place: Place) -> str:
+    """When, and how sure that is; nothing under five seconds, which nobody minds."""
+    when, seconds = ago(place.ready_at), place.uncertainty.total_seconds()
     if seconds < 5:
-        return ""
+        return say("ready {when}", when=when)
     if seconds < 57.5:
-        return f", give or take {5 * round(seconds / 5)} s"
-    return f", give or take {max(1, round(seconds / 60))} min"
+        return say("ready {when}, give or take {seconds} s", when=when, seconds=5 * round(seconds / 5))
+    return say("ready {when}, give or take {minutes} min", when=when, minutes=max(1, round(seconds / 60)))
 
 
 def _state(
-    job: Job, *, place: Place | None = None, report: StepReport | None = None, link: str | None = None
+    say: Say, job: Job, *, place: Place | None = None, report: StepReport | None = None, link: str | None = None
 ) -> tuple[int, str]:
     """The accent colour and the sentence of a job's status."""
     match job.status:
+        case JobStatus.QUEUED if place is not None:
+            return WAITING, say("Waiting: {place}", place=place_words(say, place))
         case JobStatus.QUEUED:
-            return WAITING, f"Waiting: {place_words(place)}" if place else "Waiting for its turn"
+            return WAITING, say("Waiting for its turn")
         case JobStatus.RUNNING:
-            return WORKING, _drawing(report)
-        case JobStatus.DRAWN:
-            return DONE, f"{_done(job)}. {_why(job, 'The picture is on its way.')}"
+            return WORKING, _drawing(say, report)
+        case JobStatus.DELIVERED if link:
+            return DONE, say("{done}: [the picture]({link})", done=_done(say, job), link=link)
         case JobStatus.DELIVERED:
-            return DONE, f"{_done(job)}: [the picture]({link})" if link else f"{_done(job)}. The picture is posted."
-        case JobStatus.KEPT:
-            return BROKEN, f"{_done(job)}, but not delivered. {_why(job, 'It is kept.')} It cost you nothing."
-        case JobStatus.REPLY_UNKNOWN:
-            return BROKEN, f"{_done(job)}. {_why(job, 'It may have been posted before.')}"
+            return DONE, say("{done}. The picture is posted.", done=_done(say, job))
         case JobStatus.CANCELLED:
-            return STOPPED, "Cancelled"
-        case JobStatus.FAILED:
-            return BROKEN, f"Not drawn. {_why(job, 'Please try again.')}"
+            return STOPPED, say("Cancelled")
         case JobStatus.QUARANTINED:
-            return BROKEN, "Set aside: Kiln stopped twice while drawing this, so it is not tried again by itself."
+            return BROKEN, say("Set aside: Kiln stopped twice while drawing this, so it is not tried again by itself.")
+    return (DONE if job.status is JobStatus.DRAWN else BROKEN), _explained(say, job)
 
 
-def _drawing(report: StepReport | None) -> str:
+def _explained(say: Say, job: Job) -> str:
+    """The sentence of a status that comes with a reason, or with what goes without saying."""
+    done = _done(say, job)
+    match job.status:
+        case JobStatus.DRAWN:
+            return say("{done}. {why}", done=done, why=_why(job, say("The picture is on its way.")))
+        case JobStatus.KEPT:
+            why = _why(job, say("It is kept."))
+            return say("{done}, but not delivered. {why} It cost you nothing.", done=done, why=why)
+        case JobStatus.REPLY_UNKNOWN:
+            return say("{done}. {why}", done=done, why=_why(job, say("It may have been posted before.")))
+    return say("Not drawn. {why}", why=_why(job, say("Please try again.")))
+
+
+def _drawing(say: Say, report: StepReport | None) -> str:
     if report is None:
-        return "Drawing now"
-    return f"Drawing {progress_bar(report)} step {report.step} of {report.steps}"
+        return say("Drawing now")
+    bar = progress_bar(report)
+    return say("Drawing {bar} step {step} of {steps}", bar=bar, step=report.step, steps=report.steps)
 
 
-def _done(job: Job) -> str:
-    return "Done" if job.seconds is None else f"Done in {job.seconds:.1f} s"
-
-
-def _took(job: Job) -> str:
-    return "" if job.seconds is None else f" · {job.seconds:.1f} s"
+def _done(say: Say, job: Job) -> str:
+    return say("Done") if job.seconds is None else say("Done in {seconds:.1f} s", seconds=job.seconds)
 
 
 def _why(job: Job, otherwise: str) -> str:
     return quoted(job.reason, characters=PICTURE_PROMPT_CHARACTERS) if job.reason else otherwise
 
 
-def _steps(request: ImageRequest) -> str:
-    return "1 step" if request.steps == 1 else f"{request.steps} steps"
+def _small_print(say: Say, job: Job) -> str:
+    return settings_line(say, job.request) + " · " + say("job {number}", number=job.id)
+
+
+def _settings(say: Say, request: ImageRequest) -> dict[str, object]:
+    steps = say.many("{n} step", "{n} steps", request.steps, n=request.steps)
+    return {"seed": request.seed, "size": request.size, "steps": steps, "guidance": request.guidance}
 
 
 def author_only(job: Job) -> discord.AllowedMentions:

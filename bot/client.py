@@ -20,9 +20,10 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answers import tell
+from bot.answers import say_to, tell
 from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
+from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.errors import Refusal
@@ -53,23 +54,28 @@ class KilnTree(app_commands.CommandTree["KilnBot"]):
         if interaction.guild_id is not None:
             return True
         if interaction.type is discord.InteractionType.application_command:
-            await tell(interaction, "Kiln works in servers only: please ask in a channel of a server I am in.")
+            say = say_to(interaction)
+            await tell(interaction, say("Kiln works in servers only: please ask in a channel of a server I am in."))
         return False
 
     async def on_error(self, interaction: discord.Interaction[KilnBot], error: app_commands.AppCommandError, /) -> None:
         """Show our own refusals as they are; anything else is a bug: traceback to the log, one sentence to them."""
+        say = say_to(interaction)
         cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
         if isinstance(cause, Refusal | InvalidRequest):
-            await tell(interaction, str(cause))
+            await tell(interaction, cause.told(say))
             return
         if isinstance(cause, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
             _log.warning("a command of an older Kiln was used: %s", cause)
-            await tell(interaction, "This command has changed. Please reload Discord (Ctrl+R) and try again.")
+            await tell(interaction, say("This command has changed. Please reload Discord (Ctrl+R) and try again."))
             return
         incident = secrets.token_hex(4)
         name = interaction.command.qualified_name if interaction.command else "?"
         _log.error("incident %s in /%s: %s", incident, name, cause, exc_info=cause)
-        await tell(interaction, f"That did not work, and it is not your fault. The operator finds it as `{incident}`.")
+        words = say(
+            "That did not work, and it is not your fault. The operator finds it as `{incident}`.", incident=incident
+        )
+        await tell(interaction, words)
 
 
 class KilnBot(commands.Bot):
@@ -93,6 +99,7 @@ class KilnBot(commands.Bot):
         )
         self._kiln = kiln
         self._synced = synced
+        self._words = CommandWords()
         for cog in (Imagine(self), Queue(self)):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
@@ -111,17 +118,19 @@ class KilnBot(commands.Bot):
 
     async def _sync(self) -> None:
         """Send the commands when they differ from what this application was sent last (200 a day are allowed)."""
-        wanted = hashlib.sha256(f"{self.application_id}{json.dumps(self.payloads(), sort_keys=True)}".encode())
-        digest = wanted.hexdigest()
+        payloads = await self.payloads()
+        digest = hashlib.sha256(f"{self.application_id}{json.dumps(payloads, sort_keys=True)}".encode()).hexdigest()
         if _recall(self._synced) == digest:
             return
+        await self.tree.set_translator(self._words)
         await self.tree.sync()
-        _log.info("told Discord about %d commands", len(self.payloads()))
+        _log.info("told Discord about %d commands", len(payloads))
         _remember(self._synced, digest)
 
-    def payloads(self) -> list[dict[str, Any]]:
-        """The commands as Discord receives them, in the order of their names."""
-        listed = (command.to_dict(self.tree) for command in self.tree.get_commands())
+    async def payloads(self) -> list[dict[str, Any]]:
+        """The commands as Discord receives them, in every language, in the order of their names."""
+        commands = self.tree.get_commands()
+        listed = [await command.get_translated_payload(self.tree, self._words) for command in commands]
         return sorted(listed, key=lambda payload: str(payload["name"]))
 
 

@@ -22,6 +22,7 @@ from bot.cards import message_link
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
 from bot.ladder import Ladder
+from bot.language import Message, Worded, msg, say_to_owner
 from bot.outbox import Letter
 from bot.posting import LockedOut, Posted, Poster, Undeliverable, Unsure
 from bot.showing import Showing
@@ -131,7 +132,8 @@ class Delivery:
         try:
             posted = await ladder.climb(letter, png=png)
         except LockedOut as error:
-            self._wait(job, error, reason=f"the picture is drawn, but Discord does not let me in ({error})")
+            text = msg("The picture is drawn, but Discord does not let me in ({error}).")
+            self._wait(job, error, reason=Message(text, error=str(error)))
         except Undeliverable as error:
             await self._over(job, error, close=outbox.keep)
         except Unsure as error:
@@ -149,7 +151,8 @@ class Delivery:
         except FileNotFoundError:
             await self._draw_again(job, picture=picture)
         except OSError as error:
-            self._wait(job, error, reason=f"the picture is drawn, but its file cannot be read ({error.strerror})")
+            text = msg("The picture is drawn, but its file cannot be read ({error}).")
+            self._wait(job, error, reason=Message(text, error=error.strerror))
         return None
 
     async def _draw_again(self, job: Job, *, picture: Path) -> None:
@@ -162,17 +165,17 @@ class Delivery:
             self._wake()
         self._showing.show(changed)
 
-    def _wait(self, job: Job, error: Exception, *, reason: str) -> None:
+    def _wait(self, job: Job, error: Exception, *, reason: Message) -> None:
         """Leave it in the outbox: the next start tries again; tell the log and the card why."""
         log.error("job %d stays undelivered: %s", job.id, reason, exc_info=error)
-        self._showing.show(replace(job, reason=f"{reason[:1].upper()}{reason[1:]}."))
+        self._showing.show(replace(job, reason=reason.told(say_to_owner(job))))
 
     async def _over(
-        self, job: Job, error: Exception, *, close: Callable[..., Coroutine[object, object, Job | None]]
+        self, job: Job, error: Worded, *, close: Callable[..., Coroutine[object, object, Job | None]]
     ) -> None:
         """It reaches nobody, or nobody can tell: that is its end."""
         log.error("job %d stays undelivered: %s", job.id, error, exc_info=error)
-        closed = await patiently(lambda: close(job.id, reason=str(error)))
+        closed = await patiently(lambda: close(job.id, reason=error.told(say_to_owner(job))))
         if closed is not None:
             self._showing.show(closed)
 

@@ -3,9 +3,8 @@
 While a picture is compressed, written and recorded, the next is drawn: a job holds its slot until its pixels are there.
 By then its owner is charged for what it used, so the next claim is as fair as if it were recorded. A job is claimed
 only when a slot is free: one claimed ahead would count a crash that was not its own, and could not be cancelled free
-of charge. Knows no Discord: what happened goes to `Outcomes`. Everything may fail but this: a broken drawing, a full
-disk or a locked database never end the dispatcher, and a claimed job is always recorded, requeued, or left running
-for the next start to recover.
+of charge. Knows no Discord: what happened goes to `Outcomes`. Nothing that fails, drawing, disk or database, ends the
+dispatcher, and a claimed job is always recorded, requeued, or left running for the next start to recover.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from typing import Protocol, Self, TypeVar
 from bot.errors import QueueUnavailable
 from bot.job import Job
 from bot.job_queue import JobQueue
+from bot.language import Message, msg, say_to_owner
 from bot.picture_file import write_picture
 from gen.attempt import Attempt, Executor, Painted
 from gen.errors import GenerationCancelled, GenerationError
@@ -203,11 +203,11 @@ class Dispatcher:
         except GenerationCancelled:
             await self._stopped(running)
         except GenerationError as error:
-            await self._failed(running, reason=str(error))
+            await self._failed(running, error.message)
         except Exception:
             log.exception("job %d: the generator broke", job.id)
-            reason = f"Something broke while drawing job {job.id}. It is noted in the log under that number."
-            await self._failed(running, reason=reason)
+            text = msg("Something broke while drawing job {number}. It is noted in the log under that number.")
+            await self._failed(running, Message(text, number=job.id))
         else:
             await self._drawn(job, result)
 
@@ -248,9 +248,9 @@ class Dispatcher:
         ):
             await self._tell_as_recorded(self._outcomes.cancelled, job)
 
-    async def _failed(self, running: _Running, *, reason: str) -> None:
+    async def _failed(self, running: _Running, why: Message) -> None:
         job, running.stoppable = running.job, False
-        record = partial(self._queue.record_failed, job, reason=reason)
+        record = partial(self._queue.record_failed, job, reason=why.told(say_to_owner(job)))
         if await self._insist(f"job {job.id}: recording its failure", record):
             await self._tell_as_recorded(self._outcomes.failed, job)
 

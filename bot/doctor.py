@@ -6,6 +6,7 @@ the bot's side stays free of it.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import subprocess
@@ -200,6 +201,6 @@ def ask_torch() -> Torch:
 
 
 def _commands() -> Finding:
-    payloads = create_bot().payloads()
+    payloads = asyncio.run(create_bot().payloads())
     names = ", ".join(f"/{payload['name']}" for payload in payloads)
     return Finding(name="commands", status=Status.OK, detail=names)

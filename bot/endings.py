@@ -11,6 +11,7 @@ from bot import fairness
 from bot.admission import correct, refund_rate
 from bot.database import Database
 from bot.job import Job, JobStatus
+from bot.language import say_to_owner
 from bot.tables import JobRow
 
 LOSSES_MAX = 2  # a job whose picture is lost this often is not drawn again
@@ -61,7 +62,9 @@ def lose_picture(session: Session, row: JobRow) -> bool:
     row.pictures_lost += 1
     if row.pictures_lost >= LOSSES_MAX:
         row.status = JobStatus.FAILED
-        row.reason = f"Its picture was drawn {row.pictures_lost} times, and its file was lost each time."
+        row.reason = say_to_owner(row)(
+            "Its picture was drawn {n} times, and its file was lost each time.", n=row.pictures_lost
+        )
         give_back(session, row)
         return False
     row.charge = row.seconds or 0.0  # what it cost in the end; the next claim charges anew

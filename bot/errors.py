@@ -1,6 +1,6 @@
 """What the bot will not do, in words for people, and why it cannot start, in words for operators.
 
-Refusal                    will not do; str() is shown to the person as it is
+Refusal                    will not do; the person is shown it, in their language
 ├─ QueueFull               too many of their jobs wait already; says when the first is ready
 ├─ RateLimited             too many pictures in a short time; says when to come back
 ├─ BudgetSpent             no GPU time left for them today; says when the next day begins
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from bot.language import Worded, msg
 
-class Refusal(Exception):
-    """Kiln will not do it; `str()` is shown as it is."""
+
+class Refusal(Worded):
+    """Kiln will not do it: `Refusal(msg("… {limit} …"), limit=3)`."""
 
 
 class QueueFull(Refusal):
@@ -24,10 +26,24 @@ class QueueFull(Refusal):
     def __init__(self, *, waiting: int, allowed: int, retry_at: datetime | None = None) -> None:
         """`retry_at` is aware UTC; the text shows it as a Discord timestamp."""
         self.waiting, self.allowed, self.retry_at = waiting, allowed, retry_at
-        when = "" if retry_at is None else f", the first is ready <t:{_up(retry_at)}:R>"
-        super().__init__(
-            f"{waiting} of your jobs wait already, and {allowed} may. Wait for one{when}, or cancel one with /cancel."
-        )
+        if retry_at is None:
+            super().__init__(
+                msg(
+                    "{waiting} of your jobs wait already, and {allowed} may. Wait for one, or cancel one with /cancel."
+                ),
+                waiting=waiting,
+                allowed=allowed,
+            )
+        else:
+            super().__init__(
+                msg(
+                    "{waiting} of your jobs wait already, and {allowed} may. Wait for one, the first is ready {when}, "
+                    "or cancel one with /cancel."
+                ),
+                waiting=waiting,
+                allowed=allowed,
+                when=f"<t:{_up(retry_at)}:R>",
+            )
 
 
 class RateLimited(Refusal):
@@ -37,8 +53,9 @@ class RateLimited(Refusal):
         """`retry_at` is aware UTC; the text shows it as a Discord timestamp."""
         self.retry_at = retry_at
         super().__init__(
-            f"That is a lot of pictures: {pictures_per_hour} an hour are yours here. "
-            f"You can ask again <t:{_up(retry_at)}:R>."
+            msg("That is a lot of pictures: {number} an hour are yours here. You can ask again {when}."),
+            number=pictures_per_hour,
+            when=f"<t:{_up(retry_at)}:R>",
         )
 
 
@@ -48,13 +65,25 @@ class BudgetSpent(Refusal):
     def __init__(self, *, used: float, estimate: float, per_day: float, retry_at: datetime) -> None:
         """GPU-seconds; `retry_at` is aware UTC, when the next day begins."""
         self.retry_at = retry_at
-        needs = f"This picture needs about {estimate:.0f} s of the GPU"
         if estimate > per_day:
-            super().__init__(f"{needs}, and {per_day:g} s a day are yours here. Please ask for fewer steps or pixels.")
+            super().__init__(
+                msg(
+                    "This picture needs about {needed:.0f} s of the GPU, and {per_day:g} s a day are yours here. "
+                    "Please ask for fewer steps or pixels."
+                ),
+                needed=estimate,
+                per_day=per_day,
+            )
         else:
             super().__init__(
-                f"{needs}, and {max(0.0, per_day - used):.0f} s of your {per_day:g} s of today are left. "
-                f"You have all of them again <t:{retry_at.timestamp():.0f}:R>."
+                msg(
+                    "This picture needs about {needed:.0f} s of the GPU, and {left:.0f} s of your {per_day:g} s of "
+                    "today are left. You have all of them again {when}."
+                ),
+                needed=estimate,
+                left=max(0.0, per_day - used),
+                per_day=per_day,
+                when=f"<t:{retry_at.timestamp():.0f}:R>",
             )
 
 
@@ -69,7 +98,9 @@ class QueueUnavailable(Refusal):
     """
 
     def __init__(self) -> None:
-        super().__init__("Kiln cannot reach its queue right now. Nothing was changed; please try again in a minute.")
+        super().__init__(
+            msg("Kiln cannot reach its queue right now. Nothing was changed; please try again in a minute.")
+        )
 
 
 class StartError(Exception):

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from bot.job import Place
+from bot.language import Say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,25 +143,38 @@ def turns(shares: Sequence[Share], jobs: Iterable[Waiting], *, free_in: float, d
         before[job.user_id] = mine + 1
 
 
-def why(place: Place) -> str:
+def why(say: Say, place: Place) -> str:
     """Answer "why am I fourth?" in a plain sentence or two."""
     if place.position == 0:
-        return "It is being drawn now."
-    others = place.position - 1 - place.mine
-    reasons = []
-    if place.mine:
-        reasons.append(_count(place.mine, "of your own pictures is", "of your own pictures are") + " before it")
-    if others:
-        reasons.append(
-            f"{_count(others, 'picture', 'pictures')} of {_count(place.people, 'other person', 'other people')} "
-            f"{'comes' if others == 1 else 'come'} first, who asked earlier or had less of the GPU"
-        )
-    words = f"Place {place.position}, because {' and '.join(reasons)}." if reasons else "You are next."
+        return say("It is being drawn now.")
+    reasons = _reasons(say, place)
+    if reasons:
+        words = say("Place {position}, because {reasons}.", position=place.position, reasons=say(" and ").join(reasons))
+    else:
+        words = say("You are next.")
     if place.deferred_until is not None:
         until = -int(-place.deferred_until.timestamp() // 1)
-        words += f" You asked faster than your rate, so it lets others go first until <t:{until}:R>."
+        words += say(
+            " You asked faster than your rate, so it lets others go first until {when}.", when=f"<t:{until}:R>"
+        )
     return words
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+def _reasons(say: Say, place: Place) -> list[str]:
+    mine, others = place.mine, place.position - 1 - place.mine
+    reasons = []
+    if mine:
+        reasons.append(
+            say.many("{n} of your own pictures is before it", "{n} of your own pictures are before it", mine, n=mine)
+        )
+    if others:
+        reasons.append(
+            say.many(
+                "{n} picture of {people} comes first, who asked earlier or had less of the GPU",
+                "{n} pictures of {people} come first, who asked earlier or had less of the GPU",
+                others,
+                n=others,
+                people=say.many("{n} other person", "{n} other people", place.people, n=place.people),
+            )
+        )
+    return reasons

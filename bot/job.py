@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from bot.language import msg
 from gen.request import ImageRequest
 
 
@@ -30,6 +31,19 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"  # by its owner
     FAILED = "failed"  # broken while running; `reason` says why
     QUARANTINED = "quarantined"  # its process died under it twice; never tried again
+
+
+STATUS_WORDS = {
+    JobStatus.QUEUED: msg("waiting"),
+    JobStatus.RUNNING: msg("being drawn"),
+    JobStatus.DRAWN: msg("drawn"),
+    JobStatus.DELIVERED: msg("delivered"),
+    JobStatus.KEPT: msg("kept"),
+    JobStatus.REPLY_UNKNOWN: msg("perhaps delivered"),
+    JobStatus.CANCELLED: msg("cancelled"),
+    JobStatus.FAILED: msg("failed"),
+    JobStatus.QUARANTINED: msg("set aside"),
+}
 
 
 class LetterState(StrEnum):

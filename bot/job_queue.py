@@ -21,8 +21,9 @@ from bot.admission import admit, correct, refund_rate
 from bot.database import Database
 from bot.endings import end_line, lose_picture, settle
 from bot.errors import NotAllowed, QueueFull, Refusal
-from bot.job import Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
+from bot.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.job_reader import JobReader
+from bot.language import Message, msg, say_to_owner
 from bot.newcomers import Newcomer
 from bot.outbox import Outbox, put, take_out
 from bot.outlook import newcomer
@@ -141,7 +142,8 @@ class JobQueue(JobReader):
 
     async def record_drawn(self, job: Job, *, picture: str, result: ImageResult) -> bool:
         """Note the picture's path, relative to the data folder, and put it into the outbox. False: late, dropped."""
-        values = {"picture": picture, "seconds": result.seconds, "notice": result.notice}
+        notice = result.notice.told(say_to_owner(job)) if result.notice else None
+        values = {"picture": picture, "seconds": result.seconds, "notice": notice}
         return await self._finish(job, JobStatus.DRAWN, then=_put_into_outbox, **values)
 
     async def record_delivered(self, job_id: int, *, message_id: int) -> bool:
@@ -173,14 +175,15 @@ class JobQueue(JobReader):
         def decide(session: Session) -> Job:
             row = session.get(JobRow, job_id)
             if row is None or row.user_id != user_id:
-                raise NotAllowed(f"You have no job {job_id}.")
+                raise NotAllowed(msg("You have no job {number}."), number=job_id)
             if row.status is JobStatus.QUEUED:
                 row.status, row.finished_at = JobStatus.CANCELLED, self.now()
                 fairness.leave(session, row)
                 correct(session, row, used=0.0)
                 refund_rate(session, row)
             elif row.status is not JobStatus.RUNNING:
-                raise Refusal(f"Job {job_id} is over already: it is {row.status.replace('_', ' ')}.")
+                state = Message(STATUS_WORDS[row.status])
+                raise Refusal(msg("Job {number} is over already: it is {state}."), number=job_id, state=state)
             return to_job(row)
 
         job = await self._database.write(decide)
@@ -242,7 +245,9 @@ class JobQueue(JobReader):
 
     def _quarantine(self, session: Session, row: JobRow) -> None:
         row.status, row.finished_at = JobStatus.QUARANTINED, self.now()
-        row.reason = f"Kiln went down {row.attempts} times while drawing this, so it will not be tried again."
+        row.reason = say_to_owner(row)(
+            "Kiln went down {n} times while drawing this, so it will not be tried again.", n=row.attempts
+        )
         settle(session, row)
 
     async def _finish(

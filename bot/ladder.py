@@ -15,6 +15,7 @@ import discord
 
 from bot.background import patiently
 from bot.job import Job
+from bot.language import msg
 from bot.outbox import Letter, Outbox
 from bot.posting import UPLOAD_LIMIT, Notes, Posted, Poster, Refused, Target, Undeliverable
 
@@ -46,7 +47,7 @@ class Ladder:
                 return posted
         posted = await self._directly(job, png=png)
         if posted is None:
-            raise Undeliverable(f"I may post neither in <#{job.channel_id}> nor to you directly.")
+            raise Undeliverable(msg("I may post neither in <#{channel}> nor to you directly."), channel=job.channel_id)
         return posted
 
     async def _directly(self, job: Job, *, png: bytes) -> Posted | None:

@@ -22,6 +22,7 @@ import discord
 from bot.background import backoff
 from bot.cards import alt_text, author_only, picture_words
 from bot.job import Job
+from bot.language import Worded, msg, say_to_owner
 from bot.outbox import nonce
 from bot.upload import Upload, largest_fitting
 
@@ -62,12 +63,12 @@ class Notes:
     failed: Callable[[float, str], Awaitable[None]]  # it failed in passing; the pause in seconds, and why
 
 
-class Undeliverable(Exception):
-    """Discord does not take this picture anywhere; `str()` says why, for its owner and the operator."""
+class Undeliverable(Worded):
+    """Discord does not take this picture anywhere; it says why, for its owner and the operator."""
 
 
-class Unsure(Exception):
-    """It may have been posted, and nobody can tell; `str()` says why, for its owner and the operator."""
+class Unsure(Worded):
+    """It may have been posted, and nobody can tell; it says why, for its owner and the operator."""
 
 
 class LockedOut(Exception):
@@ -106,7 +107,7 @@ class Poster:
         while True:
             upload = await asyncio.to_thread(largest_fitting, png, stem=file_stem(job), limit=limit)
             if upload is None:
-                raise Undeliverable("The picture's file is too large for this server.")
+                raise Undeliverable(msg("The picture's file is too large for this server."))
             try:
                 return await self._send_once(target, job, upload=upload, notes=notes)
             except _TooLarge:
@@ -157,9 +158,10 @@ class Poster:
             await asyncio.sleep(pause)
 
     async def _send(self, target: Target, job: Job, *, upload: Upload) -> Posted:
+        say = say_to_owner(job)
         message = await target.channel.send(
-            picture_words(job, moved=target.moved),
-            file=discord.File(io.BytesIO(upload.data), filename=upload.name, description=alt_text(job)),
+            picture_words(say, job, moved=target.moved),
+            file=discord.File(io.BytesIO(upload.data), filename=upload.name, description=alt_text(say, job)),
             allowed_mentions=author_only(job),
             suppress_embeds=True,
             nonce=nonce(job.id, job.interaction_id),
@@ -179,7 +181,8 @@ class Poster:
         except discord.NotFound:
             return None  # gone, and any message with it
         except discord.Forbidden as error:
-            raise Unsure(f"It may have been posted in <#{channel_id}>, where I may not look any more.") from error
+            text = msg("It may have been posted in <#{channel}>, where I may not look any more.")
+            raise Unsure(text, channel=channel_id) from error
         return None
 
     async def _check_history(self, job: Job, channel_id: int) -> None:
@@ -193,8 +196,11 @@ class Poster:
             return  # a direct message, or Discord says what is wrong
         if not channel.permissions_for(guild.me).read_message_history:
             raise Unsure(
-                "It may have been posted before; to be sure I need the permission "
-                f"Read Message History in <#{channel_id}>."
+                msg(
+                    "It may have been posted before; to be sure I need the permission Read Message History in "
+                    "<#{channel}>."
+                ),
+                channel=channel_id,
             )
 
 
@@ -218,7 +224,7 @@ def _raise_unless_passing(error: Exception) -> None:
     if error.status == 401:
         raise LockedOut(_brief(error)) from error
     if error.status != 429 and error.status < 500:
-        raise Undeliverable(f"Discord does not take the picture ({_brief(error)}).") from error
+        raise Undeliverable(msg("Discord does not take the picture ({error})."), error=_brief(error)) from error
 
 
 def _brief(error: Exception) -> str:

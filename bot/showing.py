@@ -19,6 +19,7 @@ from bot.cards import author_only, card, failure_words, message_link
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
+from bot.language import say_to_owner
 from bot.outbox import nonce
 from bot.posting import UNREACHABLE
 from bot.waiting import WaitingCards
@@ -191,7 +192,7 @@ class Showing:
         assert shown.message_id is not None
         channel = client.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
         await channel.get_partial_message(shown.message_id).edit(
-            view=card(job, place=place, report=shown.report, link=shown.link),
+            view=card(say_to_owner(job), job, place=place, report=shown.report, link=shown.link),
             allowed_mentions=discord.AllowedMentions.none(),
         )
 
@@ -200,7 +201,9 @@ class Showing:
             return
         channel = self._connected().get_partial_messageable(job.channel_id, guild_id=job.guild_id)
         await channel.send(
-            failure_words(job), allowed_mentions=author_only(job), nonce=nonce(job.id, job.interaction_id, mark="!")
+            failure_words(say_to_owner(job), job),
+            allowed_mentions=author_only(job),
+            nonce=nonce(job.id, job.interaction_id, mark="!"),
         )
 
     def _connected(self) -> discord.Client:

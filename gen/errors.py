@@ -11,9 +11,11 @@ GenerationError            could not draw
 └─ GenerationCancelled     its owner, or the end of the process, stopped it
 """
 
+from gen.message import Worded
 
-class GenerationError(Exception):
-    """Could not draw; `str()` is one line that is safe to show."""
+
+class GenerationError(Worded):
+    """Could not draw; `str()` is one line that is safe to show, `told` the same in another language."""
 
 
 class InvalidRequest(GenerationError):

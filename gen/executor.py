@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self
 
 from gen.attempt import Attempt, Event, Painted
 from gen.errors import GenerationCancelled
+from gen.message import msg
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
 
 CLOSE_SECONDS = 1.0  # how long leaving waits for a busy GPU thread before it is given up
@@ -202,7 +203,7 @@ class GpuExecutor:
 
 def _check(stop: threading.Event) -> None:
     if stop.is_set():
-        raise GenerationCancelled("The drawing was stopped.")
+        raise GenerationCancelled(msg("The drawing was stopped."))
 
 
 def _forget(painting: asyncio.Future[Unfinished]) -> None:

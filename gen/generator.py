@@ -23,6 +23,7 @@ from gen.demo.captions import unknown_words
 from gen.engine import Engine
 from gen.errors import BadPicture, OutOfMemory
 from gen.executor import Unfinished
+from gen.message import Message, msg
 from gen.png import Recipe, encode_png
 from gen.preview import fit, pixels
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
@@ -33,7 +34,6 @@ from gen.weights import Weights, sha256
 
 log = logging.getLogger(__name__)
 SMALLER_PLAN = 0.85  # of the budget, for the second try when memory ran out
-DEMO_HINT = "README.md tells how to connect the real one."
 
 
 class FluxGenerator:
@@ -118,7 +118,7 @@ class FluxGenerator:
                 progress_bar_cmd=steps,
             )
         except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"{request.size} needs more memory than this card has free.{_memory()}") from error
+            raise _out_of_memory(request.size) from error
         assert isinstance(picture, Image.Image)
         return picture
 
@@ -142,27 +142,37 @@ class FluxGenerator:
             versions=self._versions,
         )
 
-    def _notice(self, prompt: str) -> str | None:
+    def _notice(self, prompt: str) -> Message | None:
         """One line for the person who asked, where the model could not follow the whole prompt."""
         if self.profile.is_demo and (unknown := unknown_words(prompt)):
-            words = ", ".join(unknown[:3])
-            return f"The small demo model does not know: {words}. {DEMO_HINT}"
+            return Message(
+                msg("The small demo model does not know: {words}. README.md tells how to connect the real one."),
+                words=", ".join(unknown[:3]),
+            )
         limit = self._weights.shape.t5_tokens
         if len(self._pipe.tokenizer_2(prompt).input_ids) > limit:
-            return f"The prompt is longer than the {limit} tokens that the model reads; its end had no effect."
+            return Message(
+                msg("The prompt is longer than the {limit} tokens that the model reads; its end had no effect."),
+                limit=limit,
+            )
         return None
 
 
-def _memory() -> str:
-    """The numbers behind an out-of-memory error."""
+def _out_of_memory(size: str) -> OutOfMemory:
+    """With the numbers behind it, where there is a card."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return ""
+        return OutOfMemory(msg("{size} needs more memory than there is."), size=size)
     free, total = torch.cuda.mem_get_info()
-    held = torch.cuda.memory_reserved()
-    return f" Kiln holds {gib(held)}, {gib(free)} of {gib(total)} are free."
+    return OutOfMemory(
+        msg("{size} needs more memory than this card has free. Kiln holds {held}, {free} of {total} are free."),
+        size=size,
+        held=gib(torch.cuda.memory_reserved()),
+        free=gib(free),
+        total=gib(total),
+    )
 
 
-def _finish(picture: Image.Image, recipe: Recipe, *, seconds: float, notice: str | None) -> ImageResult:
+def _finish(picture: Image.Image, recipe: Recipe, *, seconds: float, notice: Message | None) -> ImageResult:
     """Compress the picture, on any thread: 0.2 to 0.4 s for 1024x1024 (2 cores, 2026-11) that the GPU need not wait."""
     png = encode_png(picture, recipe)
     return ImageResult(

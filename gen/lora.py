@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gen.errors import InvalidRequest
 from gen.lora_names import ALPHA, DOWN, UP, Target, is_of_text_encoder, linears, read_key, targets
+from gen.message import Message, msg
 from gen.weights import FluxShape
 
 RANKS = (16, 32, 64, 128, 256, 512)  # what a set's rank is padded to
@@ -57,24 +58,31 @@ def list_loras(folder: Path) -> list[str]:
 def read_lora(folder: Path, name: str, shape: FluxShape) -> Lora:
     """Read the LoRA of that name; raise InvalidRequest for a name that is none, or a file that does not fit."""
     if _NAME.fullmatch(name) is None or name not in list_loras(folder):
-        raise InvalidRequest(f"There is no LoRA named {name[:80]!r}.")
+        raise InvalidRequest(msg("There is no LoRA named {name!r}."), name=name[:80])
     path = folder / f"{name}.safetensors"
     if path.stat().st_size > FILE_MAX_BYTES:
-        raise InvalidRequest(f"The LoRA {name} has {path.stat().st_size:,} bytes; {FILE_MAX_BYTES:,} is the most.")
+        raise InvalidRequest(
+            msg("The LoRA {name} has {value:,} bytes; {most:,} is the most."),
+            name=name,
+            value=path.stat().st_size,
+            most=FILE_MAX_BYTES,
+        )
     try:
         with safe_open(path, framework="pt") as file:
             keys = list(file.keys())
             if not 0 < len(keys) <= KEYS_MAX:
-                raise _unfit(name, f"it has {len(keys):,} tensors, 1 to {KEYS_MAX:,} are possible")
+                raise _unfit(
+                    name, msg("it has {value:,} tensors, 1 to {most:,} are possible"), value=len(keys), most=KEYS_MAX
+                )
             parts = _sort(name, keys, targets(shape))
             pieces = tuple(
                 _piece(name, target, {role: (key, file.get_tensor(key)) for role, key in roles.items()})
                 for target, roles in parts.values()
             )
     except (OSError, SafetensorError) as error:
-        raise InvalidRequest(f"The LoRA {name} is damaged, or not a safetensors file.") from error
+        raise InvalidRequest(msg("The LoRA {name} is damaged, or not a safetensors file."), name=name) from error
     if not pieces:
-        raise _unfit(name, "it changes the text encoders alone")
+        raise _unfit(name, msg("it changes the text encoders alone"))
     return Lora(name=name, pieces=pieces, left_out=sum(map(is_of_text_encoder, keys)))
 
 
@@ -87,7 +95,11 @@ def combine(loras: Sequence[tuple[Lora, float]], shape: FluxShape, *, rank: int 
     for lora, strength in loras:
         if not -STRENGTH_MAX <= strength <= STRENGTH_MAX:  # false for NaN too
             raise InvalidRequest(
-                f"The strength of {lora.name} is {-STRENGTH_MAX:g} to {STRENGTH_MAX:g}; it is {strength:g}."
+                msg("The strength of {name} is {least:g} to {most:g}; it is {value:g}."),
+                name=lora.name,
+                least=-STRENGTH_MAX,
+                most=STRENGTH_MAX,
+                value=strength,
             )
     by_module: dict[str, list[tuple[Piece, float]]] = {}
     for lora, strength in loras:
@@ -96,7 +108,9 @@ def combine(loras: Sequence[tuple[Lora, float]], shape: FluxShape, *, rank: int 
     needed = max((sum(len(piece.down) for piece, _ in pieces) for pieces in by_module.values()), default=0)
     width = bucket(needed) if rank is None else rank
     if needed > width:
-        raise InvalidRequest(f"These LoRAs have rank {needed} together; there is room for {width}.")
+        raise InvalidRequest(
+            msg("These LoRAs have rank {value:,} together; there is room for {most}."), value=needed, most=width
+        )
     none: dict[tuple[int, int], Tensor] = {}
     return {
         module: _join(by_module[module], size, width) if module in by_module else _zeros(none, size, width)
@@ -108,7 +122,9 @@ def bucket(rank: int) -> int:
     """The smallest of RANKS that holds `rank`; raise InvalidRequest for more than the largest."""
     found = next((size for size in RANKS if size >= rank), None)
     if found is None:
-        raise InvalidRequest(f"These LoRAs have rank {rank:,} together; {RANKS[-1]} is the most.")
+        raise InvalidRequest(
+            msg("These LoRAs have rank {value:,} together; {most} is the most."), value=rank, most=RANKS[-1]
+        )
     return found
 
 
@@ -121,10 +137,15 @@ def _sort(name: str, keys: Sequence[str], known: Mapping[str, Target]) -> dict[s
         found = read_key(key)
         target = known.get(found[0]) if found else None
         if found is None or target is None:
-            raise _unfit(name, f"its key {key[:120]!r} changes nothing that the model has")
+            raise _unfit(name, msg("its key {key!r} changes nothing that the model has"), key=key[:120])
         roles = parts.setdefault(found[0], (target, {}))[1]
         if found[1] in roles:
-            raise _unfit(name, f"its keys {roles[found[1]][:120]!r} and {key[:120]!r} are the same thing")
+            raise _unfit(
+                name,
+                msg("its keys {first!r} and {second!r} are the same thing"),
+                first=roles[found[1]][:120],
+                second=key[:120],
+            )
         roles[found[1]] = key
     return parts
 
@@ -133,15 +154,16 @@ def _piece(name: str, target: Target, tensors: Mapping[str, tuple[str, Tensor]])
     """One pair of tensors, checked: shapes, rank, finite values."""
     first = next(iter(tensors.values()))[0]
     if DOWN not in tensors or UP not in tensors:
-        raise _unfit(name, f"its key {first[:120]!r} has no counterpart")
+        raise _unfit(name, msg("its key {key!r} has no counterpart"), key=first[:120])
     (down_key, down), (up_key, up) = tensors[DOWN], tensors[UP]
     rank = down.shape[0] if down.dim() == 2 else 0
     for key, tensor, expected in ((down_key, down, (rank, target.inputs)), (up_key, up, (target.rows, rank))):
         if not 0 < rank <= RANKS[-1] or tuple(tensor.shape) != expected:
             wanted = expected if rank else (f"1 to {RANKS[-1]}", target.inputs)
-            raise _unfit(name, f"its key {key[:120]!r} is {tuple(tensor.shape)}, and should be {wanted}")
+            text = msg("its key {key!r} is {value}, and should be {wanted}")
+            raise _unfit(name, text, key=key[:120], value=str(tuple(tensor.shape)), wanted=str(wanted))
         if not tensor.is_floating_point() or not tensor.float().isfinite().all():
-            raise _unfit(name, f"its key {key[:120]!r} has values that are no finite numbers")
+            raise _unfit(name, msg("its key {key!r} has values that are no finite numbers"), key=key[:120])
     scale = _scale(name, tensors.get(ALPHA), rank)
     return Piece(target=target, down=down, up=up, scale=scale)
 
@@ -151,7 +173,7 @@ def _scale(name: str, alpha: tuple[str, Tensor] | None, rank: int) -> float:
         return 1.0
     key, value = alpha
     if value.numel() != 1 or not math.isfinite(float(value)):
-        raise _unfit(name, f"its key {key[:120]!r} is not one finite number")
+        raise _unfit(name, msg("its key {key!r} is not one finite number"), key=key[:120])
     return float(value) / rank
 
 
@@ -174,5 +196,6 @@ def _zeros(none: dict[tuple[int, int], Tensor], size: tuple[int, int], rank: int
     )  # type: ignore[return-value]
 
 
-def _unfit(name: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"The LoRA {name} does not fit this model: {why}.")
+def _unfit(name: str, why: str, **values: object) -> InvalidRequest:
+    """`why` is a text of its own, marked, with its values."""
+    return InvalidRequest(msg("The LoRA {name} does not fit this model: {why}."), name=name, why=Message(why, **values))

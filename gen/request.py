@@ -13,6 +13,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from gen.errors import InvalidRequest
+from gen.message import Message, msg
 
 PROMPT_MAX_CHARACTERS = 1000
 SEED_MAX = 2**32 - 1
@@ -44,12 +45,12 @@ class ImageRequest:
     def __post_init__(self) -> None:
         """Raise InvalidRequest for the first value that is outside its limit."""
         check_prompt(self.prompt)
-        _check_range("seed", self.seed, 0, SEED_MAX)
-        for name, side in (("width", self.width), ("height", self.height)):
+        _check_range(msg("seed"), self.seed, 0, SEED_MAX)
+        for name, side in ((msg("width"), self.width), (msg("height"), self.height)):
             _check_range(name, side, SIDE_MIN, SIDE_MAX)
             _check_multiple(name, side)
-        _check_range("steps", self.steps, STEPS_MIN, STEPS_MAX)
-        _check_range("guidance", self.guidance, GUIDANCE_MIN, GUIDANCE_MAX)
+        _check_range(msg("steps"), self.steps, STEPS_MIN, STEPS_MAX)
+        _check_range(msg("guidance"), self.guidance, GUIDANCE_MIN, GUIDANCE_MAX)
 
     @property
     def size(self) -> str:
@@ -97,15 +98,25 @@ class ModelProfile:
         self._check_size(request.width, request.height)
 
     def _check_size(self, width: int, height: int) -> None:
-        for name, side in (("width", width), ("height", height)):
+        for name, side in ((msg("width"), width), (msg("height"), height)):
             if not self.side_min <= side <= self.side_max:
                 raise InvalidRequest(
-                    f"{self.name} draws a {name} of {self.side_min} to {self.side_max} pixels; it is {side}."
+                    msg("{model} draws a {name} of {least} to {most} pixels; it is {value}."),
+                    model=self.name,
+                    name=Message(name),
+                    least=self.side_min,
+                    most=self.side_max,
+                    value=side,
                 )
             _check_multiple(name, side)
         if width * height > self.pixels_max:
             raise InvalidRequest(
-                f"{self.name} draws at most {self.pixels_max:,} pixels; {width}x{height} has {width * height:,}."
+                msg("{model} draws at most {most:,} pixels; {width}x{height} has {value:,}."),
+                model=self.name,
+                most=self.pixels_max,
+                width=width,
+                height=height,
+                value=width * height,
             )
 
     def sizes(self) -> tuple[str, ...]:
@@ -141,25 +152,33 @@ class ImageResult:
     sha256: str  # of `png`, hex
     seconds: float  # on the GPU thread, text encoding to pixels
     model: str
-    notice: str | None = None  # one line for the person who asked, e.g. that the small demo model cannot draw dragons
+    notice: Message | None = (
+        None  # one line for the person who asked, e.g. that the small demo model cannot draw dragons
+    )
 
 
 def check_prompt(prompt: str) -> None:
     """Raise InvalidRequest unless `prompt` is visible text of 1 to 1,000 characters with a letter or a digit."""
     if not prompt.strip():
-        raise InvalidRequest("The prompt is empty: say what to draw.")
+        raise InvalidRequest(msg("The prompt is empty: say what to draw."))
     if len(prompt) > PROMPT_MAX_CHARACTERS:
         raise InvalidRequest(
-            f"The prompt may have {PROMPT_MAX_CHARACTERS:,} characters at most; it has {len(prompt):,}."
+            msg("The prompt may have {most:,} characters at most; it has {value:,}."),
+            most=PROMPT_MAX_CHARACTERS,
+            value=len(prompt),
         )
     for position, character in enumerate(_FLAGS.sub(_stand_in, prompt), start=1):
         if _is_unseen(character):
             raise InvalidRequest(
-                f"The prompt has an invisible or control character (U+{ord(character):04X}) at position {position}: "
-                "please remove it."
+                msg(
+                    "The prompt has an invisible or control character (U+{code:04X}) at position {position}: "
+                    "please remove it."
+                ),
+                code=ord(character),
+                position=position,
             )
     if not any(unicodedata.category(character)[0] in "LN" for character in prompt):
-        raise InvalidRequest("The prompt needs at least one letter or digit: say in words what to draw.")
+        raise InvalidRequest(msg("The prompt needs at least one letter or digit: say in words what to draw."))
 
 
 def _is_unseen(character: str) -> bool:
@@ -178,15 +197,26 @@ def parse_size(text: str) -> tuple[int, int]:
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         shown = text if len(text) <= 40 else text[:40] + "…"
-        raise InvalidRequest(f"A size is width x height in pixels, like 768x512; it is {shown!r}.")
+        raise InvalidRequest(msg("A size is width x height in pixels, like 768x512; it is {value!r}."), value=shown)
     return int(found[1]), int(found[2])
 
 
 def _check_range(name: str, value: float, lowest: float, highest: float) -> None:
     if not lowest <= value <= highest:  # false for NaN too
-        raise InvalidRequest(f"The {name} must be from {lowest:,} to {highest:,}; it is {value:,}.")
+        raise InvalidRequest(
+            msg("The {name} must be from {least:,} to {most:,}; it is {value:,}."),
+            name=Message(name),
+            least=lowest,
+            most=highest,
+            value=value,
+        )
 
 
 def _check_multiple(name: str, side: int) -> None:
     if side % SIDE_MULTIPLE:
-        raise InvalidRequest(f"The {name} must be a multiple of {SIDE_MULTIPLE} pixels; it is {side}.")
+        raise InvalidRequest(
+            msg("The {name} must be a multiple of {step} pixels; it is {value}."),
+            name=Message(name),
+            step=SIDE_MULTIPLE,
+            value=side,
+        )

@@ -15,6 +15,7 @@ from PIL import Image
 from bot.job import NewJob
 from gen.errors import OutOfMemory
 from gen.executor import Unfinished
+from gen.message import Message
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
 
 FAKE_PROFILE = ModelProfile(
@@ -102,7 +103,7 @@ class FakeGenerator:
             sha256=hashlib.sha256(png).hexdigest(),
             seconds=time.perf_counter() - began,
             model=self.profile.name,
-            notice="drawn by a fake" if "notice" in request.prompt else None,
+            notice=Message("drawn by a fake") if "notice" in request.prompt else None,
         )
 
     def close(self) -> None:

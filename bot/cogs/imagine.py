@@ -15,10 +15,11 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answers import ALREADY_ANSWERED, CHOICES_MAX, in_time, is_deferred
+from bot.answers import ALREADY_ANSWERED, CHOICES_MAX, in_time, is_deferred, say_to
 from bot.cards import card
 from bot.errors import QueueUnavailable, Refusal
 from bot.job import Job, NewJob, Place
+from bot.language import Message, Say, msg, say_to_owner
 from bot.posting import UNREACHABLE
 from gen.errors import InvalidRequest
 from gen.request import (
@@ -50,13 +51,13 @@ class Imagine(commands.Cog):
     def __init__(self, bot: KilnBot) -> None:
         self._bot = bot
 
-    @app_commands.command(description="Draw a picture from your words")
+    @app_commands.command(description=msg("Draw a picture from your words"))
     @app_commands.describe(
-        prompt="What to draw. You may end it with seed:42",
-        seed="The same seed and settings draw the same picture. Left out: chosen for you, and shown",
-        size="Width x height in pixels, like 768x512",
-        steps="Denoising steps: more is slower, and finer",
-        guidance="How closely to follow your words",
+        prompt=msg("What to draw. You may end it with seed:42"),
+        seed=msg("The same seed and settings draw the same picture. Left out: chosen for you, and shown"),
+        size=msg("Width x height in pixels, like 768x512"),
+        steps=msg("Denoising steps: more is slower, and finer"),
+        guidance=msg("How closely to follow your words"),
     )
     async def imagine(
         self,
@@ -73,7 +74,11 @@ class Imagine(commands.Cog):
         words, typed = split_seed(prompt)
         if typed is not None and seed is not None:
             raise InvalidRequest(
-                f"The seed is there twice: {typed} in the prompt and {seed} as the option. Please keep one of them."
+                msg(
+                    "The seed is there twice: {typed} in the prompt and {seed} as the option. Please keep one of them."
+                ),
+                typed=typed,
+                seed=seed,
             )
         chosen = seed if seed is not None else typed
         request = kiln.profile.request(
@@ -93,14 +98,14 @@ class Imagine(commands.Cog):
     @imagine.autocomplete("size")
     async def sizes(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
         """Offer this model's sizes, and what was typed when it is a size."""
-        profile = self._bot.kiln.profile
+        profile, say = self._bot.kiln.profile, say_to(interaction)
         sizes = profile.sizes()
         typed = current.strip().lower()
-        found = [size for size in sizes if typed in size_label(size)] or list(sizes)
+        found = [size for size in sizes if typed in size_label(say, size)] or list(sizes)
         own = _own_size(profile, typed)
         if own is not None:
             found = [own, *(size for size in found if size != own)]
-        return [app_commands.Choice(name=size_label(size), value=size) for size in found[:CHOICES_MAX]]
+        return [app_commands.Choice(name=size_label(say, size), value=size) for size in found[:CHOICES_MAX]]
 
     async def _accept(self, new: NewJob) -> tuple[Job, Place | None]:
         """Store the job, and look where it stands; once it is stored, nothing here fails."""
@@ -118,7 +123,7 @@ class Imagine(commands.Cog):
         """
         kiln = self._bot.kiln
         try:
-            message_id = await self._answer(interaction, job, view=card(job, place=place))
+            message_id = await self._answer(interaction, job, view=card(say_to_owner(job), job, place=place))
             if message_id is None:
                 return
             try:
@@ -172,16 +177,19 @@ def check_channel(interaction: discord.Interaction[KilnBot]) -> None:
     allowed = interaction.app_permissions
     in_thread = isinstance(interaction.channel, discord.Thread)
     needed = {
-        "View Channel": allowed.view_channel,
-        "Send Messages in Threads": allowed.send_messages_in_threads or not in_thread,
-        "Send Messages": allowed.send_messages or in_thread,
-        "Attach Files": allowed.attach_files,
+        msg("View Channel"): allowed.view_channel,
+        msg("Send Messages in Threads"): allowed.send_messages_in_threads or not in_thread,
+        msg("Send Messages"): allowed.send_messages or in_thread,
+        msg("Attach Files"): allowed.attach_files,
     }
-    missing = [name for name, given in needed.items() if not given]
+    missing = [Message(name) for name, given in needed.items() if not given]
     if missing and not allowed.administrator:
         raise Refusal(
-            f"I may not post pictures here: I lack the permission {' and '.join(missing)} in this channel. "
-            "Please ask a moderator, or try another channel."
+            msg(
+                "I may not post pictures here: in this channel I lack {permissions}. "
+                "Please ask a moderator, or try another channel."
+            ),
+            permissions=tuple(missing),
         )
 
 
@@ -195,11 +203,14 @@ def split_seed(prompt: str) -> tuple[str, int | None]:
         return prompt, None  # `a bird eating seed: millet`
     if not _WHOLE_NUMBER.fullmatch(value) or not 0 <= int(value) <= SEED_MAX:
         shown = value if len(value) <= 40 else value[:40] + "…"
-        raise InvalidRequest(f"The seed must be a whole number from 0 to {SEED_MAX:,}; it is {shown!r}.")
+        raise InvalidRequest(
+            msg("The seed must be a whole number from 0 to {most:,}; it is {value!r}."), most=SEED_MAX, value=shown
+        )
     words = prompt[: found.start()].rstrip()
     another = _TRAILING_SEED.search(words)
     if another is not None and _WHOLE_NUMBER.fullmatch(another["value"]):
-        raise InvalidRequest(f"The prompt ends with two seeds, {another['value'][:40]} and {value}. Please keep one.")
+        text = msg("The prompt ends with two seeds, {first} and {second}. Please keep one.")
+        raise InvalidRequest(text, first=another["value"][:40], second=value)
     check_prompt(words)
     return words, int(value)
 
@@ -227,9 +238,9 @@ def _own_size(profile: ModelProfile, typed: str) -> str | None:
         return None
 
 
-def size_label(size: str) -> str:
+def size_label(say: Say, size: str) -> str:
     """Name a size for the list: `768x512 · wide`."""
     width, height = parse_size(size)
     if width == height:
-        return f"{size} · square"
-    return f"{size} · {'wide' if width > height else 'tall'}"
+        return f"{size} · " + say("square")
+    return f"{size} · " + (say("wide") if width > height else say("tall"))

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from bot.cards import alt_text, card, failure_words, picture_words, place_words, progress_bar, quoted
 from bot.job import Job, JobStatus, Place
+from bot.language import say_in
 from gen.request import StepReport
 from tests.bot.conftest import text_of
 from tests.fakes import image_request
 
+EN, ZH = say_in("en"), say_in("zh")
 WHEN = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 JOB = Job(
     id=17,
@@ -41,7 +43,7 @@ WORST = image_request("*" * 998 + "ab", seed=2**32 - 1, width=2048, height=2048,
 
 
 def words(job: Job, **beside: Any) -> str:
-    return text_of(_Sent(card(job, **beside).to_components()))  # type: ignore[no-untyped-call]
+    return text_of(_Sent(card(EN, job, **beside).to_components()))  # type: ignore[no-untyped-call]
 
 
 class _Sent:
@@ -79,13 +81,14 @@ def test_each_state_has_its_words(status: JobStatus, beside: dict[str, Any], wor
 def test_a_failure_says_what_happened() -> None:
     failed = replace(JOB, status=JobStatus.FAILED, reason="The picture needs more memory.")
     assert "The picture needs more memory." in words(failed)
-    assert "The picture needs more memory." in failure_words(failed)
+    assert "The picture needs more memory." in failure_words(EN, failed)
 
 
 @pytest.mark.parametrize("status", list(JobStatus))
 def test_the_longest_card_fits_into_discords_limits(status: JobStatus) -> None:
     worst = replace(JOB, status=status, request=WORST, notice="_" * 500, reason="`" * 900, seconds=99999.9)
     shown = card(
+        EN,
         worst,
         place=Place(position=99999, waiting=99999, ready_at=WHEN),
         report=StepReport(step=50, steps=50, seconds=1.0),
@@ -97,13 +100,13 @@ def test_the_longest_card_fits_into_discords_limits(status: JobStatus) -> None:
 
 def test_the_longest_words_of_a_picture_fit_into_a_message() -> None:
     worst = replace(JOB, request=WORST, notice="_" * 500, seconds=99999.9, user_id=2**63, channel_id=2**63)
-    assert len(picture_words(worst, moved=True)) <= 2000
-    assert len(failure_words(replace(worst, status=JobStatus.FAILED, reason="`" * 900))) <= 2000
+    assert len(picture_words(EN, worst, moved=True)) <= 2000
+    assert len(failure_words(EN, replace(worst, status=JobStatus.FAILED, reason="`" * 900))) <= 2000
 
 
 def test_the_alt_text_has_prompt_seed_and_settings_within_its_limit() -> None:
-    assert alt_text(JOB) == ("AI-generated picture: a red house (seed 42, 128x128, 4 steps, guidance 3.5)")
-    assert len(alt_text(replace(JOB, request=WORST))) <= 1024
+    assert alt_text(EN, JOB) == ("AI-generated picture: a red house (seed 42, 128x128, 4 steps, guidance 3.5)")
+    assert len(alt_text(EN, replace(JOB, request=WORST))) <= 1024
 
 
 @pytest.mark.parametrize(
@@ -156,4 +159,4 @@ def test_a_bar_is_empty_full_and_never_longer() -> None:
 def test_a_time_says_how_sure_it_is(seconds: float, words: str) -> None:
     ready_at = datetime(2026, 1, 1, tzinfo=UTC)
     place = Place(position=2, waiting=3, ready_at=ready_at, uncertainty=timedelta(seconds=seconds))
-    assert place_words(place) == f"place 2 of 3, ready <t:{ready_at.timestamp():.0f}:R>{words}"
+    assert place_words(EN, place) == f"place 2 of 3, ready <t:{ready_at.timestamp():.0f}:R>{words}"

@@ -31,13 +31,13 @@ async def test_nobody_is_mentioned_by_default() -> None:
 
 
 async def test_commands_are_for_servers_and_installed_in_servers_only() -> None:
-    for payload in create_bot().payloads():
+    for payload in await create_bot().payloads():
         assert payload["contexts"] == [0]
         assert payload["integration_types"] == [0]
 
 
 async def test_discord_gets_the_limits_of_a_request() -> None:
-    (imagine,) = (payload for payload in create_bot().payloads() if payload["name"] == "imagine")
+    (imagine,) = (payload for payload in await create_bot().payloads() if payload["name"] == "imagine")
     options = {option["name"]: option for option in imagine["options"]}
     assert list(options) == ["prompt", "seed", "size", "steps", "guidance"]
     assert (options["prompt"]["min_length"], options["prompt"]["max_length"]) == (1, PROMPT_MAX_CHARACTERS)

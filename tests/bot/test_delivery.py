@@ -20,6 +20,7 @@ from bot.cards import card
 from bot.delivery import Delivery
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
+from bot.language import say_in
 from bot.outbox import Letter, Outbox, nonce
 from bot.posting import NONCE_LASTS, UPLOAD_LIMIT, Notes, Posted, Poster, Target, Unsure
 from bot.settings import Settings
@@ -302,7 +303,7 @@ async def test_a_job_that_is_over_meanwhile_is_neither_drawn_again_nor_closed_ag
     before = await only_job(stage)
     delivery = stage.kiln.delivery
     await delivery._draw_again(before, picture=Path("gone.png"))
-    await delivery._over(before, ValueError("x"), close=stage.kiln.queue.outbox.keep)
+    await delivery._over(before, Unsure("x"), close=stage.kiln.queue.outbox.keep)
     assert await only_job(stage) == before
 
 
@@ -448,7 +449,7 @@ async def test_a_card_that_comes_late_shows_what_happened_meanwhile(stage: Stage
     job = replace(await only_job(stage), id=99, card_message_id=None, status=JobStatus.RUNNING)
     stage.kiln.delivery.started(job)
     await asyncio.sleep(0)
-    late = await stage.bot.get_partial_messageable(stage.channel.id).send(view=card(job))
+    late = await stage.bot.get_partial_messageable(stage.channel.id).send(view=card(say_in(None), job))
     stage.kiln.delivery.started(replace(job, status=JobStatus.CANCELLED))
     stage.kiln.delivery.card_shown(99, message_id=late.id)
     await eventually(lambda: "Cancelled" in text_of(stage.messages()[-1]))

@@ -14,10 +14,12 @@ from bot.database import Database
 from bot.forecast import Share, Waiting, turns, why
 from bot.job import Job, Limits, Place
 from bot.job_queue import JobQueue
+from bot.language import say_in
 from bot.outlook import REST_MAX, REST_PER_SECOND, Lookout, Outlook
 from gen.request import ImageResult
 from tests.fakes import Clock, image_request, new_job
 
+EN = say_in("en")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EVERYONE = Share(id=1, parent_id=None, weight=1.0, vtime=0, virtual_time=0, ticket=0)
 
@@ -74,12 +76,12 @@ def test_a_deferred_job_waits_for_its_time_or_for_an_idle_card() -> None:
     ],
 )
 def test_why_am_i_fourth(position: int, mine: int, people: int, words: str) -> None:
-    assert why(Place(position=position, waiting=9, ready_at=NOW, mine=mine, people=people)) == words
+    assert why(EN, Place(position=position, waiting=9, ready_at=NOW, mine=mine, people=people)) == words
 
 
 def test_why_a_deferred_job_waits() -> None:
     place = Place(position=1, waiting=1, ready_at=NOW, deferred_until=NOW + timedelta(seconds=0.5))
-    assert why(place) == (
+    assert why(EN, place) == (
         "You are next. You asked faster than your rate, so it lets others go first until <t:1767225601:R>."
     )
 

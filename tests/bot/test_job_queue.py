@@ -19,13 +19,15 @@ from sqlalchemy import Engine, event, text
 from bot.database import Database, connect, open_database
 from bot.errors import NotAllowed, QueueFull, QueueUnavailable, RateLimited, Refusal
 from bot.estimates import PRIOR_RATE, prior_rate
+from bot.job import STATUS_WORDS
 from bot.job_queue import Job, JobQueue, JobStatus, Limits, Overview
+from gen.message import Message
 from gen.request import ImageRequest, ImageResult
 from tests.bot.conftest import PLENTY
 from tests.fakes import FAKE_PROFILE, Clock, image_request, new_job
 
 ROOT = Path(__file__).resolve().parents[2]
-DRAWN = ImageResult(png=b"png", sha256="0", seconds=8.0, model="fake", notice="a notice")
+DRAWN = ImageResult(png=b"png", sha256="0", seconds=8.0, model="fake", notice=Message("a notice"))
 
 
 async def claimed(queue: JobQueue) -> Job:
@@ -324,7 +326,7 @@ async def test_a_job_that_is_over_cannot_be_cancelled(queue: JobQueue, over: str
             await claimed(queue)
             await queue.recover()
     before = await queue.job(job.id)
-    with pytest.raises(Refusal, match=f"Job 1 is over already: it is {over}."):
+    with pytest.raises(Refusal, match=f"Job 1 is over already: it is {STATUS_WORDS[JobStatus(over)]}."):
         await queue.cancel(job.id, user_id=1)
     assert await queue.job(job.id) == before
 
