@@ -15,22 +15,22 @@ from torch import Tensor
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _modulate(  # type: ignore[no-untyped-def]  # noqa: PLR0913
-    x, shift, scale, out, scales, tokens, x_row, m_row, width: tl.constexpr, block: tl.constexpr, rows: tl.constexpr
+    x, shift, scale, out, scales, tokens, x_row, m_row, width: tl.constexpr, block: tl.constexpr
 ):
-    """One program for `rows` tokens of one picture: layer norm, modulation, row scale, float8."""
-    first = tl.program_id(0).to(tl.int64) * rows
-    row, columns = first + tl.arange(0, rows)[:, None], tl.arange(0, block)[None]
+    """One program a token: layer norm, modulation, row scale, float8."""
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, block)
     inside = columns < width
     values = tl.load(x + row * x_row + columns, mask=inside, other=0.0).to(tl.float32)
-    place = (first // tokens) * m_row + columns
+    place = (row // tokens) * m_row + columns
     by = tl.load(scale + place, mask=inside, other=0.0).to(tl.float32)
     to = tl.load(shift + place, mask=inside, other=0.0).to(tl.float32)
-    centred = tl.where(inside, values - tl.sum(values, axis=1)[:, None] / width, 0.0)
-    normed = centred * tl.rsqrt(tl.sum(centred * centred, axis=1) / width + 1e-6)[:, None]
+    centred = tl.where(inside, values - tl.sum(values) / width, 0.0)
+    normed = centred * tl.rsqrt(tl.sum(centred * centred) / width + 1e-6)
     made = normed * (1.0 + by) + to
-    size = tl.maximum(tl.max(tl.abs(made), axis=1), 1e-12) / 448.0
-    tl.store(out + row * width + columns, (made * (1.0 / size)[:, None]).to(out.dtype.element_ty), mask=inside)
-    tl.store(scales + first + tl.arange(0, rows), size)
+    size = tl.maximum(tl.max(tl.abs(made)), 1e-12) / 448.0
+    tl.store(out + row * width + columns, (made * (1.0 / size)).to(out.dtype.element_ty), mask=inside)
+    tl.store(scales + row, size)
 
 
 @triton.jit
@@ -51,21 +51,19 @@ def _gelu(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     """One program a token: `left` beside GELU(`wide`), row scale, float8. No left if w_left is 0.
 
     A row is gone through twice, the second time from the cache: kept in registers it leaves a processor half empty.
-    The first time no GELU is made: what is negative gives 0.17 at most, and the largest x gives the largest of all.
     """
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, block)
     most = tl.zeros([block], tl.float32)
     for start in tl.static_range(0, width, block):
         inside = start + columns < width
-        most = tl.maximum(most, tl.load(wide + row * wide_row + start + columns, mask=inside, other=0.0).to(tl.float32))
-    largest = tl.maximum(tl.max(most), 0.17)
-    most = tl.zeros([block], tl.float32)
+        x = tl.load(wide + row * wide_row + start + columns, mask=inside, other=0.0).to(tl.float32)
+        most = tl.maximum(most, tl.abs(_gelu_of(x)))
     for start in tl.static_range(0, w_left, block):
         inside = start + columns < w_left
         held = tl.load(left + row * left_row + start + columns, mask=inside, other=0.0).to(tl.float32)
         most = tl.maximum(most, tl.abs(held))
-    size = tl.maximum(tl.max(most), largest) / 448.0
+    size = tl.maximum(tl.max(most), 1e-12) / 448.0
     by, to = 1.0 / size, out + row * (w_left + width)
     for start in tl.static_range(0, w_left, block):
         inside = start + columns < w_left
@@ -86,20 +84,8 @@ def modulated_rows(x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Ten
     tokens = rows if shift.shape[0] == 1 else x.shape[1]
     x = x.reshape(rows, width)
     block = triton.next_power_of_2(width)
-    together = 2 if rows % 2 == 0 and tokens % 2 == 0 else 1
-    _modulate[(rows // together,)](
-        x,
-        shift,
-        scale,
-        out,
-        scales,
-        tokens,
-        x.stride(0),
-        shift.stride(0),
-        width=width,
-        block=block,
-        rows=together,
-        num_warps=8,
+    _modulate[(rows,)](
+        x, shift, scale, out, scales, tokens, x.stride(0), shift.stride(0), width=width, block=block, num_warps=8
     )
     return out, scales
 
@@ -117,6 +103,16 @@ def gelu_rows(left: Tensor | None, wide: Tensor) -> tuple[Tensor, Tensor]:
         side, wide, out, scales, side.stride(0), wide.stride(0), w_left=w_left, width=width, block=block, num_warps=8
     )
     return out, scales
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _rotated(x, rotation, block: tl.constexpr, size: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Turn pairs of x (block, size) by one token's 2x2 matrices, each cos, -sin, sin, cos."""
+    even, odd = tl.split(tl.reshape(x, (block, size // 2, 2)))
+    place = rotation + tl.arange(0, size // 2)[None] * 4
+    cosine, sine = tl.load(place), tl.load(place + 2)
+    turned = tl.join(even * cosine - odd * sine, even * sine + odd * cosine)
+    return tl.reshape(turned, (block, size))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -155,11 +151,7 @@ def _turn(  # type: ignore[no-untyped-def]  # noqa: PLR0913
         wide = x.to(tl.float32)
         wide *= tl.rsqrt(tl.sum(wide * wide, axis=1) / size + 1e-6)[:, None]
         wide *= tl.load(norm + column).to(tl.float32)
-        even, odd = tl.split(tl.reshape(wide, (block, size // 2, 2)))
-        pair = rotation + place * size * 2 + tl.arange(0, size // 2)[None] * 4  # 2x2 each: cos, -sin, sin, cos
-        cosine, sine = tl.load(pair), tl.load(pair + 2)
-        turned = tl.join(even * cosine - odd * sine, even * sine + odd * cosine)
-        x = tl.reshape(turned, (block, size)).to(x.dtype)
+        x = _rotated(wide, rotation + place * size * 2, block, size).to(x.dtype)
     tl.store(to + at, x, mask=inside)
 
 
