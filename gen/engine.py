@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from gen.adapting import Branches, fill, lay_out_branches
-from gen.float8 import exact_linear
 from gen.flux_blocks import Block, joint_block, single_block
 from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
 from gen.modulation import Modulation
@@ -28,7 +27,7 @@ from gen.streaming.packing import Packing, open_arena
 from gen.streaming.planner import Planner, Rung, gib
 from gen.streaming.sizes import Precision, Wanted
 from gen.streaming.slots import Slots
-from gen.sums import ExactSums, has_float8_cores, pick_sums
+from gen.sums import ExactSums, has_float8_cores, pick_exact, pick_sums
 from gen.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -226,7 +225,7 @@ class Engine:
         stack = t5.get_submodule("encoder")
         layers = list(stack.get_submodule("block").children())
         # Activations stay wide: T5's have outliers that eight bits lose, and its copies take longer than its sums.
-        first, others = hollow(layers[0], exact_linear), hollow(layers[-1], exact_linear)
+        first, others = (hollow(layer, pick_exact(device)) for layer in (layers[0], layers[-1]))
         shells = [
             BoundShell(name, others if index else first, slots=self.slots, dtype=dtype)
             for index, name in enumerate(self.t5)

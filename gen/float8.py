@@ -35,14 +35,16 @@ def sqnr(exact: Tensor, approximate: Tensor) -> Tensor:
     return 10 * torch.log10(exact.square().sum(-1) / noise.square().sum(-1))
 
 
-def exact_linear(weights: Views, name: str, x: Tensor) -> Tensor:
+def exact_linear(
+    weights: Views, name: str, x: Tensor, *, widen: Callable[[Tensor, torch.dtype], Tensor] = Tensor.to
+) -> Tensor:
     """(..., in) → (..., out) with the stored weight's exact values, in the dtype of `x`."""
     weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
     if weight.dtype != torch.float8_e4m3fn:
         y = F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
         return with_lora(weights, name, x, y)
     # The scales are applied to the output: the weight's own values are exact in bfloat16, scaled they would not be.
-    y = F.linear(x, weight.to(x.dtype)).float() * weights[f"{name}.scale"]
+    y = F.linear(x, widen(weight, x.dtype)).float() * weights[f"{name}.scale"]
     return with_lora(weights, name, x, (y if bias is None else y + bias.float()).to(x.dtype))
 
 

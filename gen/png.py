@@ -16,6 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from gen.request import ImageRequest
 
+LEVEL = 2  # of zlib: half the time of the usual 6, and a tenth more bytes (1024x1024, 2026-11)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -56,7 +58,7 @@ def encode_png(picture: Image.Image, recipe: Recipe) -> bytes:
     text.add_text("parameters", recipe.as_parameters())
     text.add_itxt("kiln", recipe.as_json())
     file = io.BytesIO()
-    picture.save(file, format="PNG", pnginfo=text, compress_level=6)
+    picture.save(file, format="PNG", pnginfo=text, compress_level=LEVEL)
     return file.getvalue()
 
 

@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 from PIL import Image
 
+from gen.png import LEVEL
+
 WARM_UP_STEPS = 2
 _PROMPTS = (
     "a lighthouse on a cliff in a storm, oil painting",
@@ -165,5 +167,5 @@ def _png_seconds(png: bytes) -> float:
 def encode(picture: Image.Image) -> bytes:
     """The picture as Kiln's own PNG level has it, so that every system pays the same."""
     file = io.BytesIO()
-    picture.save(file, format="PNG", compress_level=6)
+    picture.save(file, format="PNG", compress_level=LEVEL)
     return file.getvalue()
