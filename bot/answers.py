@@ -52,8 +52,9 @@ def is_deferred(interaction: discord.Interaction[Any]) -> bool:
 
 
 def say_to(interaction: discord.Interaction[Any]) -> Say:
-    """The language of the person, else that of the server, else English."""
-    return say_in(str(interaction.locale), str(interaction.guild_locale))
+    """The language that the person chose with /settings, else their Discord's, the server's, or English."""
+    chosen = interaction.client.kiln.people.of(interaction.user.id).locale
+    return say_in(chosen, str(interaction.locale), str(interaction.guild_locale))
 
 
 async def answer(interaction: discord.Interaction[Any], text: str) -> None:

@@ -29,6 +29,7 @@ from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
+from bot.people import open_people
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX
@@ -61,6 +62,7 @@ async def open_kiln(
     ):
         prior = estimates.prior_rate(executor.profile)
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
+        people = await open_people(database)
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         await _recover(queue, delivery)
         async with (
@@ -75,6 +77,7 @@ async def open_kiln(
                 queue=queue,
                 dispatcher=dispatcher,
                 delivery=delivery,
+                people=people,
                 now=now,
                 choose_seed=choose_seed,
             )

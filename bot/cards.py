@@ -99,6 +99,15 @@ def message_link(guild_id: int | None, channel_id: int, message_id: int) -> str:
     return f"https://discord.com/channels/{guild_id or '@me'}/{channel_id}/{message_id}"
 
 
+def picture_link(job: Job) -> str | None:
+    """The address of a job's picture; None while it is not posted."""
+    if job.result_message_id is None:
+        return None
+    channel = job.result_channel_id or job.channel_id
+    guild = job.guild_id if channel in (job.channel_id, job.parent_channel_id) else None  # else a direct message
+    return message_link(guild, channel, job.result_message_id)
+
+
 def alt_text(say: Say, job: Job) -> str:
     """What a screen reader says for the picture: prompt, seed and settings."""
 

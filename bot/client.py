@@ -23,11 +23,13 @@ from discord.ext import commands
 from bot.answers import say_to, tell
 from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
+from bot.cogs.settings import Settings
 from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.errors import Refusal
 from bot.job_queue import JobQueue
+from bot.people import People
 from gen.errors import InvalidRequest
 from gen.request import ModelProfile
 
@@ -42,6 +44,7 @@ class Kiln:
     queue: JobQueue
     dispatcher: Dispatcher
     delivery: Delivery
+    people: People
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
 
@@ -100,7 +103,7 @@ class KilnBot(commands.Bot):
         self._kiln = kiln
         self._synced = synced
         self._words = CommandWords()
-        for cog in (Imagine(self), Queue(self)):
+        for cog in (Imagine(self), Queue(self), Settings(self)):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
 

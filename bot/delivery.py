@@ -18,7 +18,7 @@ from pathlib import Path
 import discord
 
 from bot.background import Tasks, patiently
-from bot.cards import message_link
+from bot.cards import picture_link
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
 from bot.ladder import Ladder
@@ -139,7 +139,8 @@ class Delivery:
         except Unsure as error:
             await self._over(job, error, close=outbox.give_up)
         else:
-            await patiently(lambda: self._queue.record_delivered(job.id, message_id=posted.message_id))
+            where = {"message_id": posted.message_id, "channel_id": posted.channel_id}
+            await patiently(lambda: self._queue.record_delivered(job.id, **where))
             self._close_card(job, posted)
 
     async def _read(self, job: Job) -> bytes | None:
@@ -180,6 +181,10 @@ class Delivery:
             self._showing.show(closed)
 
     def _close_card(self, job: Job, posted: Posted) -> None:
-        delivered = replace(job, status=JobStatus.DELIVERED, result_message_id=posted.message_id)
-        guild = job.guild_id if posted.channel_id in (job.channel_id, job.parent_channel_id) else None
-        self._showing.show(delivered, link=message_link(guild, posted.channel_id, posted.message_id))
+        delivered = replace(
+            job,
+            status=JobStatus.DELIVERED,
+            result_message_id=posted.message_id,
+            result_channel_id=posted.channel_id,
+        )
+        self._showing.show(delivered, link=picture_link(delivered))

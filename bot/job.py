@@ -96,6 +96,7 @@ class Job:
     seconds: float | None  # on the GPU
     notice: str | None  # from the generator, one line for the owner
     parent_channel_id: int | None = None  # where a thread hangs
+    result_channel_id: int | None = None  # where the picture stands; not always where it was asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from itertools import islice
 import discord
 
 from bot.background import Tasks, backoff, patiently
-from bot.cards import author_only, card, failure_words, message_link
+from bot.cards import author_only, card, failure_words, picture_link
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
@@ -111,7 +111,7 @@ class Showing:
         for job in await patiently(self._queue.unshown):
             if job.id not in self._cards:
                 self._cards[job.id] = _Card(job=job, waited_for_card=True)
-                self.show(job, link=_link(job))
+                self.show(job, link=picture_link(job))
 
     def _start_editing(self, shown: _Card) -> None:
         if self._client is not None and (shown.task is None or shown.task.done()):
@@ -210,9 +210,3 @@ class Showing:
         if self._client is None:
             raise ConnectionError("Kiln is closing")
         return self._client
-
-
-def _link(job: Job) -> str | None:
-    if job.result_message_id is None:
-        return None
-    return message_link(job.guild_id, job.channel_id, job.result_message_id)

@@ -115,6 +115,7 @@ class JobRow(Base):
         Index("jobs_running", "id", sqlite_where=text("status = 'running'")),
         Index("jobs_drawn", "id", sqlite_where=text("status = 'drawn'")),
         Index("jobs_unshown", "id", sqlite_where=text(_UNSHOWN)),
+        Index("jobs_pictures", "user_id", "id", sqlite_where=text("picture IS NOT NULL")),
         Index("jobs_timed", "finished_at", sqlite_where=text("seconds IS NOT NULL")),
         Index(
             "jobs_timed_by_shape",
@@ -148,6 +149,7 @@ class JobRow(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     picture: Mapped[str | None] = mapped_column(Text)
     result_message_id: Mapped[int | None] = mapped_column(BigInteger)
+    result_channel_id: Mapped[int | None] = mapped_column(BigInteger)  # None: not posted, or by a Kiln before 0006
     seconds: Mapped[float | None]
     notice: Mapped[str | None] = mapped_column(Text)
     account_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("accounts.id"))  # who is charged

@@ -17,6 +17,7 @@ from discord.ext import commands
 
 from bot.answers import ALREADY_ANSWERED, CHOICES_MAX, in_time, is_deferred, say_to
 from bot.cards import card
+from bot.defaults import with_defaults
 from bot.errors import QueueUnavailable, Refusal
 from bot.job import Job, NewJob, Place
 from bot.language import Message, Say, msg, say_to_owner
@@ -80,13 +81,11 @@ class Imagine(commands.Cog):
                 typed=typed,
                 seed=seed,
             )
-        chosen = seed if seed is not None else typed
+        chosen, mine = seed if seed is not None else typed, kiln.people.of(interaction.user.id)
         request = kiln.profile.request(
             words,
             seed=kiln.choose_seed() if chosen is None else chosen,
-            size=size,
-            steps=steps,
-            guidance=guidance,
+            **with_defaults(mine, profile=kiln.profile, size=size, steps=steps, guidance=guidance),
         )
         new = _new_job(interaction, request)
         job, place = await in_time(interaction, self._accept(new), alone=False)
@@ -98,14 +97,7 @@ class Imagine(commands.Cog):
     @imagine.autocomplete("size")
     async def sizes(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
         """Offer this model's sizes, and what was typed when it is a size."""
-        profile, say = self._bot.kiln.profile, say_to(interaction)
-        sizes = profile.sizes()
-        typed = current.strip().lower()
-        found = [size for size in sizes if typed in size_label(say, size)] or list(sizes)
-        own = _own_size(profile, typed)
-        if own is not None:
-            found = [own, *(size for size in found if size != own)]
-        return [app_commands.Choice(name=size_label(say, size), value=size) for size in found[:CHOICES_MAX]]
+        return size_choices(say_to(interaction), self._bot.kiln.profile, current)
 
     async def _accept(self, new: NewJob) -> tuple[Job, Place | None]:
         """Store the job, and look where it stands; once it is stored, nothing here fails."""
@@ -228,6 +220,16 @@ def _new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest) -
         role_ids=tuple(role.id for role in person.roles) if isinstance(person, discord.Member) else (),
         request=request,
     )
+
+
+def size_choices(say: Say, profile: ModelProfile, current: str) -> list[app_commands.Choice[str]]:
+    """The model's sizes that match what was typed, and that itself when it is a size."""
+    sizes, typed = profile.sizes(), current.strip().lower()
+    found = [size for size in sizes if typed in size_label(say, size)] or list(sizes)
+    own = _own_size(profile, typed)
+    if own is not None:
+        found = [own, *(size for size in found if size != own)]
+    return [app_commands.Choice(name=size_label(say, size), value=size) for size in found[:CHOICES_MAX]]
 
 
 def _own_size(profile: ModelProfile, typed: str) -> str | None:

@@ -121,4 +121,4 @@ def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be used"):
         schema.upgrade(old, now=NOW, script=script)
     assert query(old, "SELECT name, sql FROM sqlite_master ORDER BY name") == before
-    assert schema.upgrade(old, now=NOW).after == "0004"
+    assert schema.upgrade(old, now=NOW).after == "0006"

@@ -1,0 +1,35 @@
+"""What people have chosen for themselves, and what looking back needs: where a picture stands, and whose it is.
+
+Revision 0006. Where the pictures of before stand is not known for certain: it may be a channel above, or a direct
+message. Imports no live code: it must do the same in ten years.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create the table, add the column, and the index of everybody's pictures."""
+    op.create_table(
+        "preferences",
+        sa.Column("user_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("size", sa.String(length=20), nullable=True),
+        sa.Column("style", sa.Text(), nullable=True),
+        sa.Column("steps", sa.Integer(), nullable=True),
+        sa.Column("guidance", sa.Double(), nullable=True),
+        sa.Column("locale", sa.String(length=16), nullable=True),
+        sa.Column("private", sa.Boolean(), nullable=True),
+        sa.PrimaryKeyConstraint("user_id", name="preferences_pk"),
+    )
+    op.add_column("jobs", sa.Column("result_channel_id", sa.BigInteger(), nullable=True))
+    op.create_index("jobs_pictures", "jobs", ["user_id", "id"], sqlite_where=sa.text("picture IS NOT NULL"))
+
+
+def downgrade() -> None:
+    """There is no way down: restore the copy that the upgrade made."""
+    raise NotImplementedError("restore the copy of the database that the upgrade made")
