@@ -22,6 +22,7 @@ import aiohttp
 import discord
 
 from bot import estimates
+from bot.card_reader import CardReader
 from bot.client import Kiln, KilnBot, create_bot
 from bot.database import open_database
 from bot.delivery import Delivery
@@ -29,6 +30,7 @@ from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
+from bot.past import Past
 from bot.people import open_people
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
@@ -59,7 +61,9 @@ async def open_kiln(
     async with (
         open_database(settings.database, now=now) as database,
         GpuExecutor(load) as executor,
+        contextlib.AsyncExitStack() as stack,
     ):
+        card = stack.enter_context(contextlib.closing(CardReader(settings.device)))
         prior = estimates.prior_rate(executor.profile)
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
         people = await open_people(database)
@@ -78,6 +82,10 @@ async def open_kiln(
                 dispatcher=dispatcher,
                 delivery=delivery,
                 people=people,
+                past=Past(database, now=now),
+                card=card,
+                data=settings.data,
+                started_at=now(),
                 now=now,
                 choose_seed=choose_seed,
             )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,17 +19,19 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answers import say_to, tell
+from bot.answers import mishap, say_to, tell
+from bot.card_reader import CardReader
+from bot.cogs.history import History, PageButton
 from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
 from bot.cogs.settings import Settings
+from bot.cogs.stats import Stats
 from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
-from bot.errors import Refusal
 from bot.job_queue import JobQueue
+from bot.past import Past
 from bot.people import People
-from gen.errors import InvalidRequest
 from gen.request import ModelProfile
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,10 @@ class Kiln:
     dispatcher: Dispatcher
     delivery: Delivery
     people: People
+    past: Past
+    card: CardReader
+    data: Path  # folder of the pictures
+    started_at: datetime  # aware UTC
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
 
@@ -63,22 +68,14 @@ class KilnTree(app_commands.CommandTree["KilnBot"]):
 
     async def on_error(self, interaction: discord.Interaction[KilnBot], error: app_commands.AppCommandError, /) -> None:
         """Show our own refusals as they are; anything else is a bug: traceback to the log, one sentence to them."""
-        say = say_to(interaction)
         cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
-        if isinstance(cause, Refusal | InvalidRequest):
-            await tell(interaction, cause.told(say))
-            return
         if isinstance(cause, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
             _log.warning("a command of an older Kiln was used: %s", cause)
+            say = say_to(interaction)
             await tell(interaction, say("This command has changed. Please reload Discord (Ctrl+R) and try again."))
             return
-        incident = secrets.token_hex(4)
         name = interaction.command.qualified_name if interaction.command else "?"
-        _log.error("incident %s in /%s: %s", incident, name, cause, exc_info=cause)
-        words = say(
-            "That did not work, and it is not your fault. The operator finds it as `{incident}`.", incident=incident
-        )
-        await tell(interaction, words)
+        await mishap(interaction, cause, what=f"/{name}")
 
 
 class KilnBot(commands.Bot):
@@ -103,7 +100,7 @@ class KilnBot(commands.Bot):
         self._kiln = kiln
         self._synced = synced
         self._words = CommandWords()
-        for cog in (Imagine(self), Queue(self), Settings(self)):
+        for cog in (Imagine(self), Queue(self), Settings(self), History(self), Stats(self)):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
 
@@ -115,6 +112,7 @@ class KilnBot(commands.Bot):
 
     async def setup_hook(self) -> None:
         """Logged in: tell Discord the commands if they changed, then let deliveries and the queue begin."""
+        self.add_dynamic_items(PageButton)
         await self._sync()
         self.kiln.delivery.connect(self)
         self.kiln.dispatcher.wake()

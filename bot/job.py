@@ -18,6 +18,8 @@ from enum import StrEnum
 from bot.language import msg
 from gen.request import ImageRequest
 
+JOB_ID_MAX = 2**53 - 1  # Discord's largest integer
+
 
 class JobStatus(StrEnum):
     """Where a job stands; stored by value."""
