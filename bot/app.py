@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import aiohttp
 import discord
@@ -24,7 +25,7 @@ import discord
 from bot import estimates
 from bot.card_reader import CardReader
 from bot.client import Kiln, KilnBot, create_bot
-from bot.database import open_database
+from bot.database import Database, open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
@@ -61,12 +62,9 @@ async def open_kiln(
     async with (
         open_database(settings.database, now=now) as database,
         GpuExecutor(load) as executor,
-        contextlib.AsyncExitStack() as stack,
     ):
-        card = stack.enter_context(contextlib.closing(CardReader(settings.device)))
         prior = estimates.prior_rate(executor.profile)
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
-        people = await open_people(database)
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         await _recover(queue, delivery)
         async with (
@@ -81,15 +79,22 @@ async def open_kiln(
                 queue=queue,
                 dispatcher=dispatcher,
                 delivery=delivery,
-                people=people,
-                past=Past(database, now=now),
-                card=card,
-                data=settings.data,
-                started_at=now(),
                 now=now,
                 choose_seed=choose_seed,
+                **await _beside_the_queue(settings, database, now=now),
             )
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
+
+
+async def _beside_the_queue(settings: Settings, database: Database, *, now: Callable[[], datetime]) -> dict[str, Any]:
+    """What commands work with beside the queue, by its name in Kiln."""
+    return {
+        "people": await open_people(database),
+        "past": Past(database, now=now),
+        "card": CardReader(settings.device),
+        "data": settings.data,
+        "started_at": now(),
+    }
 
 
 async def _recover(queue: JobQueue, delivery: Delivery) -> None:
