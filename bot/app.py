@@ -74,15 +74,9 @@ async def open_kiln(
             ) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
-            kiln = Kiln(
-                profile=executor.profile,
-                queue=queue,
-                dispatcher=dispatcher,
-                delivery=delivery,
-                now=now,
-                choose_seed=choose_seed,
-                **await _beside_the_queue(settings, database, now=now),
-            )
+            rest = await _beside_the_queue(settings, database, now=now)
+            rest |= {"profile": executor.profile, "choose_seed": choose_seed}
+            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
 
@@ -94,6 +88,7 @@ async def _beside_the_queue(settings: Settings, database: Database, *, now: Call
         "card": CardReader(settings.device),
         "data": settings.data,
         "started_at": now(),
+        "now": now,
     }
 
 
