@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from PIL import Image
 
-from gen.png import LEVEL
+from gen.png import RLE
 
 WARM_UP_STEPS = 2
 _PROMPTS = (
@@ -165,7 +165,7 @@ def _png_seconds(png: bytes) -> float:
 
 
 def encode(picture: Image.Image) -> bytes:
-    """The picture as Kiln's own PNG level has it, so that every system pays the same."""
+    """The picture as Kiln itself compresses it, so that every system pays the same."""
     file = io.BytesIO()
-    picture.save(file, format="PNG", compress_level=LEVEL)
+    picture.save(file, format="PNG", compress_type=RLE)
     return file.getvalue()
