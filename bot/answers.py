@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
 import discord
 
-from bot.errors import Refusal
 from bot.language import Say, say_in
-from gen.errors import InvalidRequest
 
 ANSWER_SECONDS = 1.5  # half of what Discord waits: the way there and back needs time too
 CHOICES_MAX = 25  # Discord's limit for autocomplete
@@ -78,23 +75,6 @@ async def answer_with(
         await interaction.edit_original_response(view=view, attachments=files)
     else:
         await interaction.response.send_message(view=view, files=files, ephemeral=True)
-
-
-async def mishap(interaction: discord.Interaction[Any], error: Exception, *, what: str) -> None:
-    """Word what went wrong in `what`, to the person alone: our own refusals as they are.
-
-    Anything else is a bug: traceback to the log, one sentence with its number to the person.
-    """
-    say = say_to(interaction)
-    if isinstance(error, Refusal | InvalidRequest):
-        await tell(interaction, error.told(say))
-        return
-    incident = secrets.token_hex(4)
-    _log.error("incident %s in %s: %s", incident, what, error, exc_info=error)
-    words = say(
-        "That did not work, and it is not your fault. The operator finds it as `{incident}`.", incident=incident
-    )
-    await tell(interaction, words)
 
 
 async def tell(interaction: discord.Interaction[Any], text: str) -> None:

@@ -19,7 +19,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answers import mishap, say_to, tell
+from bot.answers import say_to, tell
 from bot.card_reader import CardReader
 from bot.cogs.history import History, PageButton
 from bot.cogs.imagine import Imagine
@@ -30,6 +30,7 @@ from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.job_queue import JobQueue
+from bot.mishaps import explain
 from bot.past import Past
 from bot.people import People
 from gen.request import ModelProfile
@@ -75,7 +76,7 @@ class KilnTree(app_commands.CommandTree["KilnBot"]):
             await tell(interaction, say("This command has changed. Please reload Discord (Ctrl+R) and try again."))
             return
         name = interaction.command.qualified_name if interaction.command else "?"
-        await mishap(interaction, cause, what=f"/{name}")
+        await explain(interaction, cause, what=f"/{name}")
 
 
 class KilnBot(commands.Bot):

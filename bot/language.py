@@ -60,7 +60,7 @@ def say_in(*locales: str | None) -> Say:
 
 def say_to_owner(job: Job | JobRow) -> Say:
     """The language of who asked for a job: its card and its picture come without an interaction."""
-    return say_in(getattr(job, "locale", None))
+    return say_in(job.locale)
 
 
 @cache

@@ -11,12 +11,13 @@ import discord
 from discord import app_commands, ui
 from discord.ext import commands
 
-from bot.answers import ANSWER_SECONDS, CHOICES_MAX, answer, answer_with, in_time, mishap, say_to
+from bot.answers import ANSWER_SECONDS, CHOICES_MAX, answer, answer_with, in_time, say_to
 from bot.cards import fold, quoted
 from bot.errors import QueueUnavailable
 from bot.history import ADDRESS, SEARCH_CHARACTERS, Address, page_layout
 from bot.job import JOB_ID_MAX
 from bot.language import Say, msg
+from bot.mishaps import explain
 from bot.past import Page, Shown
 from bot.sight import still_posted, visible_channels
 from bot.thumbnails import thumbnail
@@ -97,7 +98,7 @@ class PageButton(ui.DynamicItem[ui.Button[Any]], template=ADDRESS):
                 view, files = shown
                 await interaction.edit_original_response(view=view, attachments=files)
         except Exception as error:  # noqa: BLE001 - worded for the person, with its traceback in the log
-            await mishap(interaction, error, what="/history")
+            await explain(interaction, error, what="/history")
 
 
 async def look(

@@ -219,6 +219,7 @@ def _new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest) -
         parent_channel_id=channel.parent_id if isinstance(channel, discord.Thread) else None,
         role_ids=tuple(role.id for role in person.roles) if isinstance(person, discord.Member) else (),
         request=request,
+        locale=say_to(interaction).locale,
     )
 
 
