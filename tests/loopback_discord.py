@@ -96,6 +96,16 @@ class LoopbackDiscord:
         answer = interaction.answer or {}
         return [(choice["name"], choice["value"]) for choice in answer["data"]["choices"]]
 
+    async def press(self, person: Person, message: Message, custom_id: str, *, seconds: float = 10.0) -> Interaction:
+        """Press the button of that name under a message, and wait for the first answer."""
+        interaction = self._new_interaction(person, message.channel)
+        interaction.pressed = message
+        body = payloads.press(interaction, custom_id, world=self.world, cdn=self.address)
+        await self.gateway.dispatch("INTERACTION_CREATE", body)
+        async with asyncio.timeout(seconds):
+            await interaction.answered.wait()
+        return interaction
+
     def pictures(self, channel: Channel | None = None) -> list[Message]:
         """Messages that carry a file, the oldest first."""
         messages = (m for m in self.world.messages.values() if m.uploads)

@@ -147,6 +147,13 @@ def command_interaction(
     return _interaction(interaction, 2 if focused is None else 4, data, world=world)
 
 
+def press(interaction: Interaction, custom_id: str, *, world: World, cdn: str) -> Json:
+    """An INTERACTION_CREATE of a button under a message."""
+    assert interaction.pressed is not None
+    body = _interaction(interaction, 3, {"custom_id": custom_id, "component_type": 2}, world=world)
+    return body | {"message": message(interaction.pressed, world, cdn)}
+
+
 def option_type(value: object) -> int:
     return next(number for kind, number in OPTION_TYPES if isinstance(value, kind))
 
@@ -167,7 +174,7 @@ def _interaction(interaction: Interaction, kind: int, data: Json, *, world: Worl
         "channel": channel(interaction.channel, world),
         "channel_id": str(interaction.channel.id),
         "app_permissions": str(interaction.channel.app_permissions),
-        "locale": "en-US",
+        "locale": interaction.person.locale,
         "guild_locale": "en-US",
         "entitlements": [],
         "authorizing_integration_owners": {"0": str(world.guild_id)},

@@ -21,7 +21,7 @@ from tests.loopback.world import EPHEMERAL, LOADING, ApiError, Interaction, Json
 Answer = object  # JSON; None answers 204
 Handler = Callable[[Request], Awaitable[Answer]]
 
-DEFERRED, MESSAGE, AUTOCOMPLETE = 5, 4, 8
+DEFERRED, MESSAGE, AUTOCOMPLETE, DEFERRED_UPDATE = 5, 4, 8, 6
 PUBLIC_ROUTES = ("/interactions/", "/webhooks/", "/attachments/")  # their path is their key: no bot token
 
 
@@ -134,6 +134,8 @@ class Rest:
             data = {**data, "flags": int(data.get("flags", 0)) | LOADING}
         if kind in (MESSAGE, DEFERRED):
             interaction.message = self._world.store(interaction.channel, data, uploads)
+        if kind == DEFERRED_UPDATE:
+            interaction.message = interaction.pressed
         interaction.answer = request.payload
         interaction.answered.set()
         return self._callback_response(interaction, kind)
