@@ -120,6 +120,9 @@ class Job:
     style: str | None = None  # the name of a style that went into the request
     locale: str | None = None  # of the person, as Discord names it
     private: bool = False  # for nobody else's eyes
+    model: str | None = None  # that drew it
+    result_channel_id: int | None = None  # where its picture stands; None, of older jobs: in its channel
+    deleted_at: datetime | None = None  # its picture was taken away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,6 +162,9 @@ class JobRow(Base):
     style: Mapped[str | None] = mapped_column(Text)
     locale: Mapped[str | None] = mapped_column(String(16))  # of whoever asked, as Discord names it
     private: Mapped[bool] = mapped_column(server_default=text("0"))
+    model: Mapped[str | None] = mapped_column(Text)
+    result_channel_id: Mapped[int | None] = mapped_column(BigInteger)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     attempts: Mapped[int] = mapped_column(Integer)
     attempt_token: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
