@@ -29,7 +29,6 @@ from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
-from bot.removal import Removal
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX
@@ -76,7 +75,6 @@ async def open_kiln(
                 queue=queue,
                 dispatcher=dispatcher,
                 delivery=delivery,
-                removal=Removal(database, now=now),
                 data=settings.data,
                 now=now,
                 choose_seed=choose_seed,

@@ -30,7 +30,6 @@ from bot.dispatcher import Dispatcher
 from bot.edit_dialog import NAME as EDITED
 from bot.job_queue import JobQueue
 from bot.mishaps import explain
-from bot.removal import Removal
 from gen.request import ModelProfile
 
 _log = logging.getLogger(__name__)
@@ -44,7 +43,6 @@ class Kiln:
     queue: JobQueue
     dispatcher: Dispatcher
     delivery: Delivery
-    removal: Removal
     data: Path  # the folder of the pictures
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX

@@ -27,6 +27,7 @@ from bot.language import Message, msg, say_to_owner
 from bot.newcomers import Newcomer
 from bot.outbox import Outbox, put, take_out
 from bot.outlook import newcomer
+from bot.removal import Removal
 from bot.roles import terms_of
 from bot.tables import JobRow, has_status, to_job, to_row
 from gen.request import ImageResult
@@ -55,7 +56,7 @@ class JobQueue(JobReader):
         With `server_share` each Discord server has a share of its own, and people have theirs within it.
         """
         super().__init__(database, now=now, prior=prior)
-        self.outbox = Outbox(database, now=now)
+        self.outbox, self.removal = Outbox(database, now=now), Removal(database, now=now)
         self.late_results = 0  # that came with an old token, and were dropped
         self._limits = limits
         self._server_share = server_share

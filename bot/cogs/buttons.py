@@ -117,7 +117,7 @@ class Buttons:
     async def _delete(self, interaction: discord.Interaction[KilnBot], job: Job) -> None:
         """Take the picture away: from the database, the disk, and Discord."""
         kiln, say = self._bot.kiln, say_to(interaction)
-        deleted = await in_time(interaction, kiln.removal.remove(job.id), alone=True)
+        deleted = await in_time(interaction, kiln.queue.removal.remove(job.id), alone=True)
         await unlink(kiln.data, deleted)
         kiln.delivery.deleted(await kiln.queue.job(job.id) or deleted)
         if await self._take_away(deleted):
