@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,9 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import say_to, tell
+from bot.buttons import JobButton
 from bot.card_reader import CardReader
+from bot.cogs.buttons import Buttons
 from bot.cogs.history import History, PageButton
 from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
@@ -29,6 +31,7 @@ from bot.cogs.stats import Stats
 from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
+from bot.edit_dialog import NAME as EDITED
 from bot.job_queue import JobQueue
 from bot.mishaps import explain
 from bot.past import Past
@@ -100,6 +103,7 @@ class KilnBot(commands.Bot):
         )
         self._kiln = kiln
         self._synced = synced
+        self._buttons = Buttons(self)
         self._words = CommandWords()
         for cog in (Imagine(self), Queue(self), Settings(self), History(self), Stats(self)):
             for command in cog.get_app_commands():
@@ -115,8 +119,29 @@ class KilnBot(commands.Bot):
         """Logged in: tell Discord the commands if they changed, then let deliveries and the queue begin."""
         self.add_dynamic_items(PageButton)
         await self._sync()
+        self.add_dynamic_items(JobButton)
         self.kiln.delivery.connect(self)
         self.kiln.dispatcher.wake()
+
+    async def pressed(self, interaction: discord.Interaction[KilnBot], job_id: int, press: str) -> None:
+        """A button of a job was pressed."""
+        try:
+            await self._buttons.press(interaction, job_id, press)
+        except Exception as error:  # noqa: BLE001 - worded, and logged if it is a bug
+            await explain(interaction, error, what=f"the button {press[:20]} of job {job_id}")
+
+    async def on_interaction(self, interaction: discord.Interaction[KilnBot]) -> None:
+        """A dialog came back, perhaps of an earlier process: its name says whose it is."""
+        if interaction.type is not discord.InteractionType.modal_submit:
+            return
+        data: Mapping[str, Any] = interaction.data or {}
+        found = EDITED.fullmatch(str(data.get("custom_id", "")))
+        if found is None:
+            return
+        try:
+            await self._buttons.submit(interaction, int(found["job"]))
+        except Exception as error:  # noqa: BLE001 - worded, and logged if it is a bug
+            await explain(interaction, error, what=f"the dialog of job {found['job']}")
 
     async def _sync(self) -> None:
         """Send the commands when they differ from what this application was sent last (200 a day are allowed)."""

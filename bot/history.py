@@ -14,10 +14,11 @@ from typing import Any
 import discord
 from discord import ui
 
-from bot.cards import ago, alt_text, picture_link, quoted, settings_line
+from bot.captions import alt_text, picture_link, settings_line
 from bot.job import STATUS_WORDS, Job
 from bot.language import Say
 from bot.past import Page
+from bot.quoting import ago, quoted
 
 PROMPT_CHARACTERS = 150  # of each picture's prompt, before escaping: five fit into a message
 SEARCH_CHARACTERS = 40  # with them a button's custom_id has 100 characters at most
@@ -75,7 +76,8 @@ def _head(say: Say, page: Page, title: str) -> str:
 
 def _row(say: Say, job: Job, *, has_thumbnail: bool) -> ui.Item[Any]:
     words = f"**{quoted(job.request.prompt, characters=PROMPT_CHARACTERS)}**\n-# {settings_line(say, job.request)}"
-    link, made = picture_link(job), ago(job.finished_at or job.created_at)
+    link = picture_link(job) if job.result_message_id is not None else None  # else it would be the card's
+    made = ago(job.finished_at or job.created_at)
     shown = say("[the picture]({link})", link=link) if link else say(STATUS_WORDS[job.status])
     text = ui.TextDisplay[Any](f"{words}\n-# {made} · {shown}")
     if not has_thumbnail:

@@ -116,13 +116,15 @@ class Job:
     seconds: float | None  # on the GPU
     notice: str | None  # from the generator, one line for the owner
     parent_channel_id: int | None = None  # where a thread hangs
-    result_channel_id: int | None = None  # where the picture stands; not always where it was asked for
     number: int = 0  # of its interaction's jobs
     parent_id: int | None = None  # the job that it was made from
     verb: Verb | None = None  # how
     style: str | None = None  # the name of a style that went into the request
     locale: str | None = None  # in which the person is answered
     private: bool = False  # for nobody else's eyes
+    model: str | None = None  # that drew it
+    result_channel_id: int | None = None  # where its picture stands; None, of older jobs: in its channel
+    deleted_at: datetime | None = None  # its picture was taken away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

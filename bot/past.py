@@ -116,7 +116,7 @@ def _plain(text: str) -> str:
 
 
 def _of(user_id: int) -> list[ColumnElement[bool]]:
-    return [JobRow.user_id == user_id, JobRow.picture.is_not(None)]
+    return [JobRow.user_id == user_id, JobRow.picture.is_not(None), JobRow.deleted_at.is_(None)]
 
 
 def _found(session: Session, shown: Shown) -> list[int]:
@@ -125,7 +125,7 @@ def _found(session: Session, shown: Shown) -> list[int]:
     if shown.newest is not None:
         conditions.append(JobRow.id <= shown.newest)
     if shown.guild_id is not None:
-        conditions += [JobRow.guild_id == shown.guild_id, has_status(JobStatus.DELIVERED)]
+        conditions += [JobRow.guild_id == shown.guild_id, has_status(JobStatus.DELIVERED), JobRow.private.is_(False)]
         conditions.append(JobRow.result_channel_id.in_(shown.channel_ids))
     if not shown.search.strip():
         return list(session.scalars(select(JobRow.id).where(*conditions).order_by(JobRow.id.desc())))

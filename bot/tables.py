@@ -163,6 +163,9 @@ class JobRow(Base):
     style: Mapped[str | None] = mapped_column(Text)
     locale: Mapped[str | None] = mapped_column(String(16))  # in which whoever asked is answered
     private: Mapped[bool] = mapped_column(server_default=text("0"))
+    model: Mapped[str | None] = mapped_column(Text)
+    result_channel_id: Mapped[int | None] = mapped_column(BigInteger)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     attempts: Mapped[int] = mapped_column(Integer)
     attempt_token: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -171,7 +174,6 @@ class JobRow(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     picture: Mapped[str | None] = mapped_column(Text)
     result_message_id: Mapped[int | None] = mapped_column(BigInteger)
-    result_channel_id: Mapped[int | None] = mapped_column(BigInteger)  # None: not posted, or by a Kiln before 0006
     seconds: Mapped[float | None]
     notice: Mapped[str | None] = mapped_column(Text)
     account_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("accounts.id"))  # who is charged

@@ -12,13 +12,13 @@ from discord import app_commands, ui
 from discord.ext import commands
 
 from bot.answers import ANSWER_SECONDS, CHOICES_MAX, answer, answer_with, in_time, say_to
-from bot.cards import fold, quoted
 from bot.errors import QueueUnavailable
 from bot.history import ADDRESS, SEARCH_CHARACTERS, Address, page_layout
 from bot.job import JOB_ID_MAX
 from bot.language import Say, msg
 from bot.mishaps import explain
 from bot.past import Page, Shown
+from bot.quoting import fold, quoted
 from bot.sight import still_posted, visible_channels
 from bot.thumbnails import thumbnail
 

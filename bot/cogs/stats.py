@@ -12,10 +12,10 @@ from discord.ext import commands
 
 from bot.answers import answer, in_time, say_to
 from bot.card_reader import Reading
-from bot.cards import ago, quoted
 from bot.cogs.queue import overview_words
 from bot.language import Say, msg
 from bot.past import DAYS, Tallies, Tally
+from bot.quoting import ago, quoted
 from gen import __version__
 from gen.request import ModelProfile
 from gen.streaming.planner import gib

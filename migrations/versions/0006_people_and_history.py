@@ -1,7 +1,6 @@
-"""What people have chosen for themselves, and what looking back needs: where a picture stands, and whose it is.
+"""What people have chosen for themselves, and an index of everybody's pictures, to look back.
 
-Revision 0006. Where the pictures of before stand is not known for certain: it may be a channel above, or a direct
-message. Imports no live code: it must do the same in ten years.
+Revision 0006. Imports no live code: it must do the same in ten years.
 """
 
 import sqlalchemy as sa
@@ -14,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the table, add the column, and the index of everybody's pictures."""
+    """Create the table and the index."""
     op.create_table(
         "preferences",
         sa.Column("user_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -26,7 +25,6 @@ def upgrade() -> None:
         sa.Column("private", sa.Boolean(), nullable=True),
         sa.PrimaryKeyConstraint("user_id", name="preferences_pk"),
     )
-    op.add_column("jobs", sa.Column("result_channel_id", sa.BigInteger(), nullable=True))
     op.create_index("jobs_pictures", "jobs", ["user_id", "id"], sqlite_where=sa.text("picture IS NOT NULL"))
 
 

@@ -312,7 +312,7 @@ async def test_what_a_row_keeps_for_its_owner_is_in_their_language(queue: JobQue
 
 def test_a_card_is_in_one_language_from_head_to_foot() -> None:
     shown = card(say_in("zh"), JOB).to_components()  # type: ignore[no-untyped-call]
-    words = "\n".join(part["content"] for part in shown[0]["components"])
+    words = "\n".join(part.get("content", "") for part in shown[0]["components"])
     assert "等待绘制" in words
     assert "种子 `42` · 128x128 · 4 步 · 引导 3.5 · 任务 17" in words
     assert not re.search("[a-z]{3}", words.replace("a red house", ""))
