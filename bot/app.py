@@ -33,6 +33,7 @@ from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.past import Past
 from bot.people import open_people
+from bot.reposts import Reposts
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX
@@ -85,6 +86,7 @@ async def _beside_the_queue(settings: Settings, database: Database, *, now: Call
     return {
         "people": await open_people(database),
         "past": Past(database, now=now),
+        "reposts": Reposts(database),
         "card": CardReader(settings.device),
         "data": settings.data,
         "started_at": now(),

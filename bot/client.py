@@ -26,6 +26,7 @@ from bot.cogs.buttons import Buttons
 from bot.cogs.history import History, PageButton
 from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
+from bot.cogs.reposting import RepostButton
 from bot.cogs.settings import Settings
 from bot.cogs.stats import Stats
 from bot.command_words import CommandWords
@@ -36,6 +37,7 @@ from bot.job_queue import JobQueue
 from bot.mishaps import explain
 from bot.past import Past
 from bot.people import People
+from bot.reposts import Reposts
 from gen.request import ModelProfile
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Kiln:
     delivery: Delivery
     people: People
     past: Past
+    reposts: Reposts
     card: CardReader
     data: Path  # folder of the pictures
     started_at: datetime  # aware UTC
@@ -117,9 +120,8 @@ class KilnBot(commands.Bot):
 
     async def setup_hook(self) -> None:
         """Logged in: tell Discord the commands if they changed, then let deliveries and the queue begin."""
-        self.add_dynamic_items(PageButton)
         await self._sync()
-        self.add_dynamic_items(JobButton)
+        self.add_dynamic_items(JobButton, PageButton, RepostButton)
         self.kiln.delivery.connect(self)
         self.kiln.dispatcher.wake()
 

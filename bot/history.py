@@ -52,14 +52,26 @@ class Address:
 
 
 def page_layout(
-    say: Say, page: Page, *, title: str, thumbnails: Mapping[int, bytes], buttons: Sequence[ui.Item[Any]]
+    say: Say,
+    page: Page,
+    *,
+    title: str,
+    thumbnails: Mapping[int, bytes],
+    actions: Mapping[int, Sequence[ui.Item[Any]]],
+    turning: Sequence[ui.Item[Any]],
 ) -> tuple[ui.LayoutView, list[discord.File]]:
-    """The message for one page, and the files that go with it; `thumbnails` are WebP, by job."""
+    """The message for one page, and the files that go with it.
+
+    By job: `thumbnails`, WebP, and `actions`, the buttons below it. `turning` are the buttons to other pages.
+    """
     files = [discord.File(io.BytesIO(data), filename=_name(job_id)) for job_id, data in thumbnails.items()]
     view = ui.LayoutView(timeout=None)
-    rows: list[ui.Item[Any]] = [_row(say, job, has_thumbnail=job.id in thumbnails) for job in page.jobs]
-    row = [ui.ActionRow(*buttons)] if buttons else []
-    view.add_item(ui.Container(ui.TextDisplay(_head(say, page, title)), *rows, *row, accent_colour=ACCENT))
+    parts: list[ui.Item[Any]] = [ui.TextDisplay(_head(say, page, title))]
+    for job in page.jobs:
+        parts.append(_row(say, job, has_thumbnail=job.id in thumbnails))
+        parts += [ui.ActionRow(*actions[job.id])] if actions.get(job.id) else []
+    parts += [ui.ActionRow(*turning)] if turning else []
+    view.add_item(ui.Container(*parts, accent_colour=ACCENT))
     return view, files
 
 

@@ -12,9 +12,11 @@ from discord import app_commands, ui
 from discord.ext import commands
 
 from bot.answers import ANSWER_SECONDS, CHOICES_MAX, answer, answer_with, in_time, say_to
+from bot.buttons import JobButton, Press
+from bot.cogs.reposting import RepostButton
 from bot.errors import QueueUnavailable
 from bot.history import ADDRESS, SEARCH_CHARACTERS, Address, page_layout
-from bot.job import JOB_ID_MAX
+from bot.job import JOB_ID_MAX, Job
 from bot.language import Say, msg
 from bot.mishaps import explain
 from bot.past import Page, Shown
@@ -122,10 +124,20 @@ async def look(
         page = replace(page, jobs=posted, hidden=len(page.jobs) - len(posted))
     files = {job.id: thumb for job in page.jobs if (thumb := await _thumbnail(bot, job.picture)) is not None}
     title = say("**Your pictures**") if is_mine else say("**Pictures of {name}**", name=f"<@{address.user_id}>")
-    return page_layout(say, page, title=title, thumbnails=files, buttons=_buttons(say, page, here))
+    actions = {job.id: _actions(say, job, interaction, is_mine=is_mine) for job in page.jobs}
+    return page_layout(say, page, title=title, thumbnails=files, actions=actions, turning=_turning(say, page, here))
 
 
-def _buttons(say: Say, page: Page, here: Address) -> list[ui.Item[Any]]:
+def _actions(say: Say, job: Job, interaction: discord.Interaction[KilnBot], *, is_mine: bool) -> list[ui.Item[Any]]:
+    """The buttons below a picture; none where they would only refuse: of another server."""
+    if job.guild_id != interaction.guild_id:
+        return []
+    reroll = JobButton(job.id, Press.REROLL, label=say("Re-roll"), emoji="🎲")
+    return [reroll, RepostButton(job.id, label=say("Post again"))] if is_mine else [reroll]
+
+
+def _turning(say: Say, page: Page, here: Address) -> list[ui.Item[Any]]:
+    """The buttons to the pages beside this one."""
     if page.pages == 1:
         return []
     newer = PageButton(here.beside(-1), label=say("◀ Newer"), disabled=page.page == 1)

@@ -1,4 +1,4 @@
-"""What people have chosen for themselves, and an index of everybody's pictures, to look back.
+"""What people have chosen for themselves and posted again, and an index of everybody's pictures.
 
 Revision 0006. Imports no live code: it must do the same in ten years.
 """
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the table and the index."""
+    """Create the tables and the index."""
     op.create_table(
         "preferences",
         sa.Column("user_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -25,6 +25,15 @@ def upgrade() -> None:
         sa.Column("private", sa.Boolean(), nullable=True),
         sa.PrimaryKeyConstraint("user_id", name="preferences_pk"),
     )
+    op.create_table(
+        "reposts",
+        sa.Column("message_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("channel_id", sa.BigInteger(), nullable=False),
+        sa.Column("job_id", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("message_id", name="reposts_pk"),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="reposts_job_id_to_jobs", ondelete="CASCADE"),
+    )
+    op.create_index("reposts_of_job", "reposts", ["job_id"])
     op.create_index("jobs_pictures", "jobs", ["user_id", "id"], sqlite_where=sa.text("picture IS NOT NULL"))
 
 

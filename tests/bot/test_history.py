@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +40,14 @@ def bob_of(stage: Stage) -> MemberActor:
     return stage.guild.add_member(stage.env.create_user("bob"))
 
 
-def buttons(result: InteractionResult) -> dict[str, bool]:
-    """Label → whether it can be pressed."""
+def turning(result: InteractionResult) -> dict[str, bool]:
+    """The buttons to other pages: label → whether it can be pressed."""
     assert result.response is not None
     found: dict[str, bool] = {}
 
     def collect(parts: list[dict[str, Any]]) -> None:
         for part in parts:
-            if part["type"] == 2:
+            if part["type"] == 2 and part["custom_id"].startswith("history:"):
                 found[part["label"]] = not part.get("disabled", False)
             collect(part.get("components", []))
 
@@ -66,7 +68,7 @@ async def test_my_pictures_come_newest_first_with_thumbnail_settings_and_link(st
     assert all(picture.jump_url in words for picture in stage.pictures())
     assert result.response is not None
     assert [file.filename for file in result.response.attachments] == ["picture-2.webp", "picture-1.webp"]
-    assert buttons(result) == {}
+    assert turning(result) == {}
 
 
 async def test_who_has_none_is_told_so(stage: Stage) -> None:
@@ -82,14 +84,14 @@ async def test_pages_turn_and_do_not_move_when_a_picture_comes(stage: Stage) -> 
     await draw(stage, *(f"picture {number}" for number in range(1, 8)))
     first = await history(stage)
     assert "page 1 of 2" in said(first)
-    assert buttons(first) == {"◀ Newer": False, "Older ▶": True}
+    assert turning(first) == {"◀ Newer": False, "Older ▶": True}
     await draw(stage, "later")
     await stage.alice.click(first.response, label="Older ▶")  # type: ignore[arg-type]
     assert first.response is not None
     words = text_of(first.response)
     assert "7 pictures · page 2 of 2" in words
     assert ("picture 2" in words, "picture 3" in words) == (True, False)
-    assert buttons(first) == {"◀ Newer": True, "Older ▶": False}
+    assert turning(first) == {"◀ Newer": True, "Older ▶": False}
     await stage.alice.click(first.response, label="◀ Newer")
     assert "picture 7" in text_of(first.response)
     assert "later" not in text_of(first.response)
@@ -237,6 +239,21 @@ async def test_what_went_to_its_author_directly_is_for_them_alone(stage: Stage) 
     assert (job.status, job.result_channel_id != stage.channel.id) == (JobStatus.DELIVERED, True)
     assert "no pictures" in said(await history(stage, by=bob, user=stage.alice))
     assert "channels/@me/" in said(await history(stage))
+
+
+async def test_deleted_and_private_pictures_are_not_shown_to_others(stage: Stage) -> None:
+    bob = bob_of(stage)
+    await draw(stage, "a red house", "a blue boat")
+    await stage.kiln.queue.removal.remove(1)
+    await change(stage, "UPDATE jobs SET private = 1 WHERE id = 2")
+    assert "no pictures" in said(await history(stage, by=bob, user=stage.alice))
+    words = said(await history(stage))
+    assert ("a blue boat" in words, "a red house" in words) == (True, False)
+
+
+async def change(stage: Stage, statement: str) -> None:
+    with closing(sqlite3.connect(stage.settings.database)) as raw, raw:
+        raw.execute(statement)
 
 
 async def test_pictures_of_another_server_are_not_shown(stage: Stage) -> None:
