@@ -24,7 +24,7 @@ from tests.loopback import payloads
 from tests.loopback.gateway import Gateway
 from tests.loopback.record import UNKNOWN_ROUTE, Request
 from tests.loopback.rest import Rest
-from tests.loopback.world import Channel, Interaction, Message, Person, World
+from tests.loopback.world import Channel, Interaction, Json, Message, Person, World
 
 TOKEN = "bG9vcGJhY2s.loopback.bG9vcGJhY2stZGlzY29yZA"
 
@@ -83,6 +83,24 @@ class LoopbackDiscord:
         await self.gateway.dispatch("INTERACTION_CREATE", body)
         return interaction
 
+    async def press(self, person: Person, message: Message, custom_id: str) -> Interaction:
+        """Press a button under a message and wait for the first answer."""
+        interaction = self._new_interaction(person, message.channel)
+        interaction.pressed = message
+        body = payloads.component_interaction(interaction, message, custom_id, self.world, self.address)
+        return await self._answered(interaction, body)
+
+    async def submit(self, person: Person, channel: Channel, custom_id: str, **values: str) -> Interaction:
+        """Send a dialog and wait for the first answer."""
+        interaction = self._new_interaction(person, channel)
+        return await self._answered(interaction, payloads.modal_interaction(interaction, custom_id, values, self.world))
+
+    async def _answered(self, interaction: Interaction, body: Json) -> Interaction:
+        await self.gateway.dispatch("INTERACTION_CREATE", body)
+        async with asyncio.timeout(10):
+            await interaction.answered.wait()
+        return interaction
+
     async def autocomplete(
         self, person: Person, channel: Channel, command: str, /, **options: object
     ) -> list[tuple[str, object]]:
@@ -95,16 +113,6 @@ class LoopbackDiscord:
             await interaction.answered.wait()
         answer = interaction.answer or {}
         return [(choice["name"], choice["value"]) for choice in answer["data"]["choices"]]
-
-    async def press(self, person: Person, message: Message, custom_id: str, *, seconds: float = 10.0) -> Interaction:
-        """Press the button of that name under a message, and wait for the first answer."""
-        interaction = self._new_interaction(person, message.channel)
-        interaction.pressed = message
-        body = payloads.press(interaction, custom_id, world=self.world, cdn=self.address)
-        await self.gateway.dispatch("INTERACTION_CREATE", body)
-        async with asyncio.timeout(seconds):
-            await interaction.answered.wait()
-        return interaction
 
     def pictures(self, channel: Channel | None = None) -> list[Message]:
         """Messages that carry a file, the oldest first."""

@@ -53,6 +53,7 @@ class Rest:
             ("POST", "/channels/{channel_id}/messages", self._post_message),
             ("GET", message, self._get_message),
             ("PATCH", message, self._edit_message),
+            ("DELETE", message, self._delete_message),
             ("POST", "/users/@me/channels", self._open_direct),
         ]
         for method, path, handler in table:
@@ -190,6 +191,10 @@ class Rest:
     async def _edit_message(self, request: Request) -> Answer:
         uploads = self._uploads(request, request.payload)
         return self._shown(self._world.edit(self._message(request), request.payload, uploads))
+
+    async def _delete_message(self, request: Request) -> Answer:
+        self._world.delete(self._message(request))
+        return None
 
     def _message(self, request: Request) -> Message:
         return self._world.message(request.number("channel_id"), request.number("message_id"))

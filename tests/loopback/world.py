@@ -184,6 +184,10 @@ class World:
         message.edits += 1
         return message
 
+    def delete(self, message: Message) -> None:
+        """A message of the bot's own may always go."""
+        del self.messages[message.id]
+
     def interaction(self, token: str) -> Interaction:
         """The interaction of a token that is still alive."""
         for found in self.interactions.values():
