@@ -64,7 +64,7 @@ def calls(source: bytes) -> Iterator[ast.Call]:
 
 
 def called(call: ast.Call) -> str:
-    """The name of what is called; `self._say("…")` and `say_in(locale)("…")` are `say`, a command line's `x.say` not."""
+    """The name of what is called; `self._say("…")` and `say_in(locale)("…")` are `say`, `other.say` is not."""
     match call.func:
         case ast.Name(id=name) | ast.Attribute(attr=name) if name != "say" or isinstance(call.func, ast.Name):
             return name.lstrip("_")
