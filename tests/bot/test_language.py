@@ -297,7 +297,7 @@ async def test_card_picture_and_failure_are_in_the_language_of_who_asked(stage: 
     assert "已完成，用时" in text_of(card_shown)
     assert "种子 `42` · 256x256 · 4 步" in picture.content
     assert (picture.attachments[0].description or "").startswith("AI 生成的图片：a fox")
-    assert "没有画成" in text_of(failed)
+    assert "绘制失败" in text_of(failed)
 
 
 async def test_what_a_row_keeps_for_its_owner_is_in_their_language(queue: JobQueue) -> None:
