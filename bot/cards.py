@@ -8,7 +8,6 @@ network: job in, message out.
 from __future__ import annotations
 
 import math
-import re
 from datetime import datetime
 
 import discord
@@ -16,6 +15,7 @@ from discord import ui
 
 from bot.job import Job, JobStatus, Place
 from bot.language import Say
+from bot.quoting import fold, quoted
 from gen.request import ImageRequest, StepReport
 
 CARD_PROMPT_CHARACTERS = 300  # of the prompt on a card, before escaping
@@ -24,23 +24,6 @@ ALT_TEXT_CHARACTERS = 1024  # Discord's limit for a file's description
 BAR_WIDTH = 10  # characters
 
 WAITING, WORKING, DONE, STOPPED, BROKEN = 0x5865F2, 0xF0B232, 0x23A55A, 0x80848E, 0xDA373C
-
-_MARKUP = re.compile(r"([\\`*_~|<>\[\]#])")
-_MENTION = re.compile(r"@(?=everyone|here|[!&]?\d)")
-_INVITE = re.compile(r"(discord(?:app)?\.(?:gg|com))/", re.IGNORECASE)
-_INVISIBLE = re.compile("[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-
-
-def quoted(text: str, *, characters: int) -> str:
-    """Fold `text` and make it inert: no mention, markdown, back-tick, link, invite or direction trick works in it."""
-    shown = fold(_INVISIBLE.sub(" ", text), characters=characters)
-    shown = _MARKUP.sub(r"\\\1", shown).replace("://", r":\//")
-    return _MENTION.sub("@\u200b", _INVITE.sub(r"\1\\/", shown))
-
-
-def fold(text: str, *, characters: int) -> str:
-    """Shorten `text` to `characters` at most, with an ellipsis where something was left out."""
-    return text if len(text) <= characters else text[: characters - 1].rstrip() + "…"
 
 
 def ago(moment: datetime) -> str:
@@ -152,6 +135,10 @@ def _state(
             return DONE, say("{done}: [the picture]({link})", done=_done(say, job), link=link)
         case JobStatus.DELIVERED:
             return DONE, say("{done}. The picture is posted.", done=_done(say, job))
+        case JobStatus.HELD:
+            return WAITING, say("Held: {why}", why=_why(job, say("It waits for a moderator.")))
+        case JobStatus.CANCELLED if job.reason:
+            return STOPPED, say("Cancelled: {why}", why=_why(job, ""))
         case JobStatus.CANCELLED:
             return STOPPED, say("Cancelled")
         case JobStatus.QUARANTINED:

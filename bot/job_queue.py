@@ -17,10 +17,12 @@ from sqlalchemy import Update, select, update
 from sqlalchemy.orm import Session
 
 from bot import estimates, fairness
-from bot.admission import admit, correct, refund_rate
+from bot.admission import admit
 from bot.database import Database
 from bot.endings import end_line, lose_picture, settle
 from bot.errors import NotAllowed, QueueFull, Refusal
+from bot.gate import enter, settle_in
+from bot.holding import take_back
 from bot.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.job_reader import JobReader
 from bot.language import Message, msg, say_to_owner
@@ -28,6 +30,8 @@ from bot.newcomers import Newcomer
 from bot.outbox import Outbox, put, take_out
 from bot.outlook import newcomer
 from bot.roles import terms_of
+from bot.server import EVERYWHERE, Standing
+from bot.servers import standing_of
 from bot.tables import JobRow, has_status, to_job, to_row
 from gen.request import ImageResult
 
@@ -61,7 +65,7 @@ class JobQueue(JobReader):
         self._server_share = server_share
 
     async def submit(self, new: NewJob, *, weight: float | None = None) -> Job:
-        """Accept a job, or raise QueueFull, RateLimited or BudgetSpent and store nothing.
+        """Accept a job, or raise what gate.py and admission.py refuse, and store nothing.
 
         The same interaction again returns its first job and charges nothing. What the person may have is said by
         their roles, see roles.py; `weight` overrules that of the roles. It holds from now on.
@@ -72,7 +76,8 @@ class JobQueue(JobReader):
             if first is not None:
                 return to_job(first)
             now = self.now()
-            limits, share = terms_of(session, new, usual=self._limits)
+            entry = enter(session, new, usual=self._limits, now=now)
+            limits, share = terms_of(session, new, usual=entry.limits)
             admission = admit(session, new, limits=limits, now=now, prior=self._prior)
             server_id, share = new.guild_id if self._server_share else None, share if weight is None else weight
             row = to_row(new, created_at=now)
@@ -83,6 +88,8 @@ class JobQueue(JobReader):
             session.flush()
             if row.not_before is None:
                 fairness.enter(session, row)
+            settle_in(session, row, entry, now=now)
+            if row.not_before is None and row.status is JobStatus.QUEUED:
                 entered.append(newcomer(session, row, prior=self._prior))
             return to_job(row)
 
@@ -96,6 +103,10 @@ class JobQueue(JobReader):
             self._lookout.entered(one)
         return job
 
+    def moved(self) -> None:
+        """The line changed by other hands: places are looked at anew."""
+        self._lookout.moved()
+
     async def record_card(self, job_id: int, *, message_id: int) -> None:
         """Remember which message shows the job."""
         change = update(JobRow).where(JobRow.id == job_id).values(card_message_id=message_id)
@@ -108,6 +119,8 @@ class JobQueue(JobReader):
         """
 
         def take(session: Session) -> Job | None:
+            if standing_of(session, EVERYWHERE) is Standing.PAUSED:
+                return None
             fairness.release_due(session, now=self.now())
             row = self._take(session)
             if row is None and fairness.release_one(session):
@@ -167,7 +180,7 @@ class JobQueue(JobReader):
         return await self._change(change, then=fairness.put_back) is not None
 
     async def cancel(self, job_id: int, *, user_id: int) -> Job:
-        """Cancel a queued job at once. A running one is returned still running: the dispatcher must stop it.
+        """Cancel a queued or held job at once. A running one is returned still running: the dispatcher must stop it.
 
         Raise NotAllowed for an unknown job or somebody else's, Refusal for one that is over.
         """
@@ -176,11 +189,8 @@ class JobQueue(JobReader):
             row = session.get(JobRow, job_id)
             if row is None or row.user_id != user_id:
                 raise NotAllowed(msg("You have no job {number}."), number=job_id)
-            if row.status is JobStatus.QUEUED:
-                row.status, row.finished_at = JobStatus.CANCELLED, self.now()
-                fairness.leave(session, row)
-                correct(session, row, used=0.0)
-                refund_rate(session, row)
+            if row.status in (JobStatus.QUEUED, JobStatus.HELD):
+                take_back(session, row, now=self.now())
             elif row.status is not JobStatus.RUNNING:
                 state = Message(STATUS_WORDS[row.status])
                 raise Refusal(msg("Job {number} is over already: it is {state}."), number=job_id, state=state)

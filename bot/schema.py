@@ -26,6 +26,7 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from bot import server_tables  # noqa: F401 - so that Base knows them
 from bot.errors import StartError
 from bot.tables import Base
 

@@ -28,7 +28,7 @@ from gen.request import StepReport
 LAST_EDIT_TRIES = 8  # about four minutes; then the next start tries again
 REFUSED = frozenset({401, 403, 404})  # asking again brings the address a ban, not the card
 
-OVER = frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
+OVER = frozenset(JobStatus) - {JobStatus.HELD, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
 
 log = logging.getLogger(__name__)
 

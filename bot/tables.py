@@ -112,6 +112,7 @@ class JobRow(Base):
             sqlite_where=text("status = 'queued' AND not_before IS NULL"),
         ),
         Index("jobs_deferred", "not_before", "id", sqlite_where=text("status = 'queued' AND not_before IS NOT NULL")),
+        Index("jobs_held_by_user", "user_id", "id", sqlite_where=text("status = 'held'")),
         Index("jobs_running", "id", sqlite_where=text("status = 'running'")),
         Index("jobs_drawn", "id", sqlite_where=text("status = 'drawn'")),
         Index("jobs_unshown", "id", sqlite_where=text(_UNSHOWN)),

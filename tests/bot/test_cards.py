@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.cards import alt_text, card, failure_words, picture_words, place_words, progress_bar, quoted
+from bot.cards import alt_text, card, failure_words, picture_words, place_words, progress_bar
 from bot.job import Job, JobStatus, Place
 from bot.language import say_in
+from bot.quoting import quoted
 from gen.request import StepReport
 from tests.bot.conftest import text_of
 from tests.fakes import image_request

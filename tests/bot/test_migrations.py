@@ -15,6 +15,8 @@ from bot.database import check, open_database
 from bot.errors import StartError
 from bot.job import JobStatus, Limits
 from bot.job_queue import JobQueue
+from bot.moderation import Moderation
+from bot.server import Standing
 from gen.request import ImageResult
 from tests.fakes import Clock, new_job
 
@@ -108,6 +110,16 @@ async def test_after_0004_what_was_drawn_is_in_the_outbox_as_if_it_may_have_been
         assert len(await queue.outbox.letters()) == len(drawn) - 1
 
 
+async def test_after_0007_no_server_has_chosen_anything_and_a_held_job_finds_its_tables(old: Path) -> None:
+    schema.upgrade(old, now=NOW)
+    for table in ("servers", "bans", "audit", "rules", "held"):
+        assert query(old, f"SELECT count(*) FROM {table}") == [(0,)]
+    async with open_database(old) as database:
+        queue, clock = JobQueue(database, limits=Limits(), now=Clock()), Clock()
+        await Moderation(database, now=clock, moved=queue.moved).stand(10, Standing.PAUSED, actor_id=1)
+        assert query(old, "SELECT count(*), min(why) FROM held") == [(4, "pause")]
+
+
 def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:
     script = tmp_path / "broken"
     shutil.copytree(schema.MIGRATIONS, script)
@@ -121,4 +133,4 @@ def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be used"):
         schema.upgrade(old, now=NOW, script=script)
     assert query(old, "SELECT name, sql FROM sqlite_master ORDER BY name") == before
-    assert schema.upgrade(old, now=NOW).after == "0004"
+    assert schema.upgrade(old, now=NOW).after == "0007"
