@@ -22,13 +22,17 @@ import aiohttp
 import discord
 
 from bot import estimates
-from bot.client import Kiln, KilnBot, create_bot
+from bot.audit import Audit
+from bot.client import Host, Kiln, KilnBot, create_bot
 from bot.database import open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
+from bot.log_channel import LogChannel
+from bot.moderation import Moderation
+from bot.servers import Servers
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX
@@ -61,9 +65,13 @@ async def open_kiln(
     ):
         prior = estimates.prior_rate(executor.profile)
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
+        servers, audit = Servers(database, now=now), Audit(database)
+        log_channel = LogChannel(audit=audit, servers=servers, job=queue.job, now=now)
+        queue.on_note(log_channel.wake)
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         await _recover(queue, delivery)
         async with (
+            contextlib.aclosing(log_channel),
             contextlib.aclosing(delivery),
             Dispatcher(
                 queue=queue, executor=executor, outcomes=delivery, pictures=settings.data, charge=charge
@@ -75,6 +83,11 @@ async def open_kiln(
                 queue=queue,
                 dispatcher=dispatcher,
                 delivery=delivery,
+                servers=servers,
+                moderation=Moderation(database, now=now, moved=queue.moved),
+                audit=audit,
+                log_channel=log_channel,
+                host=Host(limits=settings.limits, owner_ids=settings.owner_ids),
                 now=now,
                 choose_seed=choose_seed,
             )

@@ -6,10 +6,11 @@ Discord; `bot.log_channel` posts.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, literal_column, select, update
 from sqlalchemy.orm import Session
 
 from bot.database import Database
@@ -29,9 +30,12 @@ class Audit:
         """Write down an act that changes nothing else."""
         return await self._database.write(lambda session: note(session, entry, now=now))
 
-    async def unposted(self, *, limit: int) -> tuple[Entry, ...]:
-        """What the log channels have not heard, oldest first."""
-        left = select(AuditRow).where(AuditRow.posted.is_(False)).order_by(AuditRow.id).limit(limit)
+    async def unposted(self, *, limit: int, without: Collection[int] = ()) -> tuple[Entry, ...]:
+        """What the log channels have not heard, oldest first, but for those of some servers."""
+        unposted: ColumnElement[bool] = literal_column(
+            "posted = 0"
+        )  # as a literal, which lets SQLite use the partial index
+        left = select(AuditRow).where(unposted, AuditRow.guild_id.not_in(without)).order_by(AuditRow.id).limit(limit)
         return await self._database.read(lambda session: tuple(map(_entry, session.scalars(left))))
 
     async def record_posted(self, entry_id: int) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,17 +20,35 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import say_to, tell
+from bot.audit import Audit
+from bot.cogs.host import HostCog
 from bot.cogs.imagine import Imagine
+from bot.cogs.mod import Mod
 from bot.cogs.queue import Queue
+from bot.cogs.report import report_menu
+from bot.cogs.server import Server
 from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
-from bot.errors import Refusal
+from bot.job import Job, JobStatus, Limits
 from bot.job_queue import JobQueue
-from gen.errors import InvalidRequest
+from bot.log_channel import LogChannel
+from bot.mistakes import tell_mistake
+from bot.moderation import Moderation
+from bot.review import Decision
+from bot.server_actions import PanelItem
+from bot.servers import Servers
 from gen.request import ModelProfile
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the host of this Kiln says, from its settings."""
+
+    limits: Limits  # of one person; no server gives more
+    owner_ids: frozenset[int]  # who may use /host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +59,19 @@ class Kiln:
     queue: JobQueue
     dispatcher: Dispatcher
     delivery: Delivery
+    servers: Servers
+    moderation: Moderation
+    audit: Audit
+    log_channel: LogChannel
+    host: Host
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
+
+    def show_changed(self, jobs: Iterable[Job]) -> None:
+        """Moderators held, released or cancelled these: let their cards say so, and the queue go on."""
+        for job in jobs:
+            (self.delivery.cancelled if job.status is JobStatus.CANCELLED else self.delivery.requeued)(job)
+        self.dispatcher.wake()
 
 
 class KilnTree(app_commands.CommandTree["KilnBot"]):
@@ -60,22 +88,14 @@ class KilnTree(app_commands.CommandTree["KilnBot"]):
 
     async def on_error(self, interaction: discord.Interaction[KilnBot], error: app_commands.AppCommandError, /) -> None:
         """Show our own refusals as they are; anything else is a bug: traceback to the log, one sentence to them."""
-        say = say_to(interaction)
         cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
-        if isinstance(cause, Refusal | InvalidRequest):
-            await tell(interaction, cause.told(say))
-            return
         if isinstance(cause, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
             _log.warning("a command of an older Kiln was used: %s", cause)
+            say = say_to(interaction)
             await tell(interaction, say("This command has changed. Please reload Discord (Ctrl+R) and try again."))
             return
-        incident = secrets.token_hex(4)
         name = interaction.command.qualified_name if interaction.command else "?"
-        _log.error("incident %s in /%s: %s", incident, name, cause, exc_info=cause)
-        words = say(
-            "That did not work, and it is not your fault. The operator finds it as `{incident}`.", incident=incident
-        )
-        await tell(interaction, words)
+        await tell_mistake(interaction, cause, where=f"/{name}")
 
 
 class KilnBot(commands.Bot):
@@ -100,9 +120,10 @@ class KilnBot(commands.Bot):
         self._kiln = kiln
         self._synced = synced
         self._words = CommandWords()
-        for cog in (Imagine(self), Queue(self)):
+        for cog in (Imagine(self), Queue(self), Server(self), Mod(self), HostCog(self)):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
+        self.tree.add_command(report_menu())
 
     @property
     def kiln(self) -> Kiln:
@@ -113,7 +134,9 @@ class KilnBot(commands.Bot):
     async def setup_hook(self) -> None:
         """Logged in: tell Discord the commands if they changed, then let deliveries and the queue begin."""
         await self._sync()
+        self.add_dynamic_items(Decision, PanelItem)
         self.kiln.delivery.connect(self)
+        self.kiln.log_channel.connect(self)
         self.kiln.dispatcher.wake()
 
     async def _sync(self) -> None:

@@ -202,5 +202,5 @@ def ask_torch() -> Torch:
 
 def _commands() -> Finding:
     payloads = asyncio.run(create_bot().payloads())
-    names = ", ".join(f"/{payload['name']}" for payload in payloads)
+    names = ", ".join(f"/{payload['name']}" if payload.get("type", 1) == 1 else payload["name"] for payload in payloads)
     return Finding(name="commands", status=Status.OK, detail=names)

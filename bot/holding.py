@@ -65,16 +65,16 @@ def take_back(session: Session, row: JobRow, *, now: datetime, reason: str | Non
     refund_rate(session, row)
 
 
-def hold_waiting(session: Session, guild_id: int) -> int:
-    """Hold all that waits in a server that pauses; return how many."""
+def hold_waiting(session: Session, guild_id: int) -> list[JobRow]:
+    """Hold all that waits in a server that pauses."""
     waiting = session.scalars(select(JobRow).where(has_status(JobStatus.QUEUED), JobRow.guild_id == guild_id)).all()
     for row in waiting:
         hold(session, row, why=HeldFor.PAUSE)
-    return len(waiting)
+    return list(waiting)
 
 
-def release_paused(session: Session, guild_id: int) -> int:
-    """Let go all that a pause of this server held, the oldest first; return how many."""
+def release_paused(session: Session, guild_id: int) -> list[JobRow]:
+    """Let go all that a pause of this server held, the oldest first."""
     paused = (
         select(JobRow)
         .join(HeldRow, HeldRow.job_id == JobRow.id)
@@ -84,4 +84,4 @@ def release_paused(session: Session, guild_id: int) -> int:
     held = session.scalars(paused).all()
     for row in held:
         release(session, row)
-    return len(held)
+    return list(held)

@@ -60,9 +60,14 @@ class JobQueue(JobReader):
         """
         super().__init__(database, now=now, prior=prior)
         self.outbox = Outbox(database, now=now)
+        self._noted: Callable[[], None] = lambda: None
         self.late_results = 0  # that came with an old token, and were dropped
         self._limits = limits
         self._server_share = server_share
+
+    def on_note(self, noted: Callable[[], None]) -> None:
+        """Call `noted` whenever a submit may have written into the audit log."""
+        self._noted = noted
 
     async def submit(self, new: NewJob, *, weight: float | None = None) -> Job:
         """Accept a job, or raise what gate.py and admission.py refuse, and store nothing.
@@ -101,6 +106,7 @@ class JobQueue(JobReader):
             raise QueueFull(waiting=full.waiting, allowed=full.allowed, retry_at=retry_at) from None
         for one in filter(None, entered):
             self._lookout.entered(one)
+        self._noted()
         return job
 
     def moved(self) -> None:

@@ -21,7 +21,7 @@ from bot.holding import forget, held_for, hold, hold_waiting, release, release_p
 from bot.job import Job, JobStatus
 from bot.language import msg
 from bot.server import EVERYWHERE, Act, Ban, Entry, HeldFor, Standing
-from bot.server_tables import AuditRow, BanRow
+from bot.server_tables import AuditRow, BanRow, HeldRow
 from bot.servers import put_settings, settings_of
 from bot.tables import JobRow, UserRow, has_status, to_job
 
@@ -71,23 +71,23 @@ class Moderation:
             lambda session: tuple(_to_ban(row) for row in session.scalars(found.order_by(BanRow.at.desc())))
         )
 
-    async def stand(self, guild_id: int, standing: Standing, *, actor_id: int) -> int:
-        """Pause, drain or resume; return how many waiting jobs that held or let go. Raise Refusal if it is so already.
+    async def stand(self, guild_id: int, standing: Standing, *, actor_id: int) -> tuple[Job, ...]:
+        """Pause, drain or resume; return the jobs that are held or let go by it. Raise Refusal if it is so already.
 
         EVERYWHERE holds no jobs: the queue itself stands still.
         """
 
-        def change(session: Session) -> int:
+        def change(session: Session) -> tuple[Job, ...]:
             settings = settings_of(session, guild_id)
             if settings.standing is standing:
                 raise Refusal(_ALREADY[standing])
             put_settings(session, replace(settings, standing=standing))
-            moved = 0
+            moved: list[JobRow] = []
             if guild_id != EVERYWHERE:
                 paused = standing is Standing.PAUSED
                 moved = hold_waiting(session, guild_id) if paused else release_paused(session, guild_id)
-            self._note(session, _STANDING_ACTS[standing], guild_id, actor_id, jobs=moved)
-            return moved
+            self._note(session, _STANDING_ACTS[standing], guild_id, actor_id, jobs=len(moved))
+            return tuple(to_job(row) for row in moved)
 
         moved = await self._database.write(change)
         self._moved()
@@ -136,6 +136,12 @@ class Moderation:
             return to_job(row), None if held is None else held.why
 
         return await self._database.write(read)
+
+    async def held(self, guild_id: int) -> tuple[Job, ...]:
+        """The jobs of a server that wait for a decision, oldest first."""
+        waiting = select(JobRow).join(HeldRow, HeldRow.job_id == JobRow.id).where(HeldRow.why == HeldFor.REVIEW)
+        here = waiting.where(JobRow.guild_id == guild_id).order_by(JobRow.id)
+        return await self._database.read(lambda session: tuple(to_job(row) for row in session.scalars(here)))
 
     async def decide(self, guild_id: int, job_id: int, *, actor_id: int, approve: bool) -> Job:
         """Approve a job that is held for review, or deny it. Raise NotAllowed, or Refusal if it is decided already."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -20,11 +20,20 @@ from bot.database import Database
 from bot.errors import Refusal
 from bot.language import msg
 from bot.policy import RULES_MAX, Rule
+from bot.roles import RoleTerms, put_terms, terms_of_guild
 from bot.server import Act, Entry, ServerSettings, Standing
 from bot.server_tables import RuleRow, ServerRow
 
 _FIELDS = tuple(field.name for field in fields(ServerSettings))
+_TERMS = tuple(field.name for field in fields(RoleTerms) if field.name not in ("guild_id", "role_id"))
 _LISTS = ("channel_ids", "lora_role_ids")
+
+
+# A log channel is new: it hears of all that waits for a review, whoever heard of it before.
+_POST_REVIEWS = text(
+    "UPDATE audit SET posted = 0 WHERE guild_id = :guild AND act = 'hold' "
+    "AND job_id IN (SELECT job_id FROM held WHERE why = 'review')"
+)
 
 
 class Servers:
@@ -51,9 +60,31 @@ class Servers:
                     entry = Entry(act=Act.SETTINGS, guild_id=guild_id, actor_id=actor_id, values=values)
                     note(session, entry, now=self._now())
             put_settings(session, new)
+            if new.log_channel_id not in (None, old.log_channel_id):
+                session.execute(_POST_REVIEWS, {"guild": guild_id})
             return new
 
         return await self._database.write(apply)
+
+    async def set_role(self, terms: RoleTerms, *, actor_id: int) -> None:
+        """Let these be a role's terms, in the place of any before; a role that says nothing is forgotten."""
+        said = {name: value for name in _TERMS if (value := getattr(terms, name)) is not None}
+
+        def put(session: Session) -> None:
+            put_terms(session, terms)
+            entry = Entry(
+                act=Act.ROLE,
+                guild_id=terms.guild_id,
+                actor_id=actor_id,
+                values={"role": terms.role_id, "terms": said},
+            )
+            note(session, entry, now=self._now())
+
+        await self._database.write(put)
+
+    async def roles(self, guild_id: int) -> tuple[RoleTerms, ...]:
+        """What the roles of a server say, by role id."""
+        return await self._database.read(lambda session: tuple(terms_of_guild(session, guild_id)))
 
     async def rules(self, guild_id: int) -> tuple[Rule, ...]:
         """A server's own rules, the oldest first."""

@@ -197,7 +197,8 @@ class Showing:
         )
 
     async def _tell_failure(self, job: Job) -> None:
-        if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED):
+        by_others = job.status is JobStatus.CANCELLED and job.reason
+        if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED) and not by_others:
             return
         channel = self._connected().get_partial_messageable(job.channel_id, guild_id=job.guild_id)
         await channel.send(

@@ -342,7 +342,7 @@ async def test_a_paused_server_waits_while_others_are_drawn_and_goes_on_where_it
     queue: JobQueue, moderation: Moderation
 ) -> None:
     first = await queue.submit(new_job(1))
-    assert await moderation.stand(GUILD, Standing.PAUSED, actor_id=MOD) == 1
+    assert len(await moderation.stand(GUILD, Standing.PAUSED, actor_id=MOD)) == 1
     second = await queue.submit(new_job(2))
     assert second.status is JobStatus.HELD
     assert "paused" in (second.reason or "")
@@ -350,7 +350,7 @@ async def test_a_paused_server_waits_while_others_are_drawn_and_goes_on_where_it
     assert (claimed := await queue.claim()) is not None
     assert claimed.id == other.id
     assert await queue.claim() is None
-    assert await moderation.stand(GUILD, Standing.OPEN, actor_id=MOD) == 2
+    assert len(await moderation.stand(GUILD, Standing.OPEN, actor_id=MOD)) == 2
     claims = [await queue.claim(), await queue.claim()]
     assert [job and job.id for job in claims] == [first.id, second.id]
 
@@ -401,7 +401,7 @@ async def test_a_pause_does_not_release_what_waits_for_a_review(
 ) -> None:
     await hold_one(servers, queue)
     await moderation.stand(GUILD, Standing.PAUSED, actor_id=MOD)
-    assert await moderation.stand(GUILD, Standing.OPEN, actor_id=MOD) == 0
+    assert await moderation.stand(GUILD, Standing.OPEN, actor_id=MOD) == ()
     assert await queue.claim() is None
 
 
