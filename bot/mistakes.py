@@ -15,7 +15,7 @@ import discord
 from discord import ui
 
 from bot.answers import say_to, tell
-from bot.errors import Refusal
+from bot.errors import Refusal, WrongChannel
 from gen.errors import InvalidRequest
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,12 @@ _Item = TypeVar("_Item", bound=Any)
 
 async def tell_mistake(interaction: discord.Interaction[Any], error: Exception, *, where: str) -> None:
     """Show a refusal as it is; anything else is a bug: traceback to the log, one sentence to them."""
-    say = say_to(interaction)
+    say, guild = say_to(interaction), interaction.guild
+    if isinstance(error, WrongChannel) and guild is not None and not any(map(guild.get_channel, error.channel_ids)):
+        await tell(
+            interaction, say("All channels that were chosen for Kiln are gone. Its moderators have to choose others.")
+        )
+        return
     if isinstance(error, Refusal | InvalidRequest):
         await tell(interaction, error.told(say))
         return

@@ -14,7 +14,7 @@ MARKS_MAX = 4  # combining marks on one letter: more climb over the lines around
 _MARKUP = re.compile(r"([\\`*_~|<>\[\]#])")
 _MENTION = re.compile(r"@(?=everyone|here|[!&]?\d)", re.IGNORECASE)
 _INVITE = re.compile(r"(discord(?:app)?\.(?:gg|com))/", re.IGNORECASE)
-_LIST = re.compile(r"^(\s*)(?:([-+])|(\d+)(\.))")
+_LIST = re.compile(r"^(\s*)(?:([-+])|(\d+)(\.))(?=\s|$)")
 # Controls, soft hyphen, grapheme joiner, fillers, bidi marks, embeddings and isolates, zero width, interlinear
 # notes, tags, private use, halves of pairs.
 _INVISIBLE = re.compile(

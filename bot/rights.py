@@ -36,8 +36,10 @@ def check_target(interaction: discord.Interaction[Any], person: discord.Member |
     """Raise NotAllowed where a moderator would ban themselves, or somebody who may change the server's settings."""
     if person.id == interaction.user.id:
         raise NotAllowed(msg("You cannot ban yourself."))
-    keeps = isinstance(person, discord.Member) and person.resolved_permissions is not None
-    if keeps and person.resolved_permissions.manage_guild and not _may(interaction).manage_guild:  # type: ignore[union-attr]
+    keeps = (
+        isinstance(person, discord.Member) and (person.resolved_permissions or person.guild_permissions).manage_guild
+    )
+    if keeps and not _may(interaction).manage_guild:
         raise NotAllowed(msg("<@{user}> may manage this server, and you may not: you cannot ban them."), user=person.id)
 
 

@@ -14,6 +14,7 @@ RULE_CHARACTERS = 200  # of a rule, before escaping
 SHOWN_MAX = 10  # channels or roles in one line
 
 SETTINGS = {
+    "weight": msg("weight"),
     "standing": msg("standing"),
     "channel_ids": msg("channels"),
     "log_channel_id": msg("log channel"),
@@ -29,7 +30,6 @@ SETTINGS = {
     "burst": msg("pictures in a row"),
     "gpu_seconds_per_day": msg("GPU-seconds a day for a person"),
     "server_gpu_seconds_per_day": msg("GPU-seconds a day for the whole server"),
-    "weight": msg("weight"),
 }
 _VALUES = {
     True: msg("yes"),

@@ -48,7 +48,7 @@ LIVE = re.compile(
     r"@(?:everyone|here|[!&]?\d)"  # mentions
     r"|(?<!\\)(?:\\\\)*[`*_~|<>\[\]#]"  # markup without a backslash of its own
     r"|\w+://|discord(?:app)?\.(?:gg|com)/"  # links, invites
-    r"|\A\s*(?:[-+]|\d+\.)",  # lists
+    r"|\A\s*(?:[-+]|\d+\.)(?:\s|$)",  # lists
     re.IGNORECASE,
 )
 HARMLESS = {"\u200b"}  # behind @ it keeps a mention from being one
@@ -111,7 +111,8 @@ def test_everyday_text_stays_as_it_is(text: str) -> None:
     [
         ("- a list", r"\- a list"),
         ("1. one", r"1\. one"),
-        ("1.5 metres", r"1\.5 metres"),
+        ("1.", r"1\."),
+        ("1.5 metres", "1.5 metres"),
         ("e\u0301" + "\u0301" * 9, "e" + "\u0301" * 4),
         ("a\u202eb\nc", "a b c"),
         ("discord.gg/x", r"discord.gg\/x"),
