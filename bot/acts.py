@@ -62,25 +62,25 @@ async def ban(
     until = None if length is None else now + parse_length(length)
     reason = " ".join(reason.split())[:REASON_MAX_CHARACTERS]
     actor = interaction.user.id
-    await kiln.moderation.ban(
+    await kiln.keepers.moderation.ban(
         Ban(guild_id=guild_id, user_id=person.id, reason=reason, until=until, by_id=actor, at=now)
     )
-    wiped = await kiln.moderation.wipe(guild_id, person.id, actor_id=actor)
+    wiped = await kiln.keepers.moderation.wipe(guild_id, person.id, actor_id=actor)
     _changed(interaction, wiped)
     end = _end(say, until)
-    return say("<@{user}> is banned {end}, and {n} waiting jobs are cancelled.", user=person.id, end=end, n=len(wiped))
+    return say("<@{user}> is banned {end}. Waiting jobs cancelled: {n}.", user=person.id, end=end, n=len(wiped))
 
 
 async def unban(interaction: _Asked, say: Say, guild_id: int, person: discord.abc.Snowflake) -> str:
     """Let somebody in again."""
-    await interaction.client.kiln.moderation.unban(guild_id, person.id, actor_id=interaction.user.id)
+    await interaction.client.kiln.keepers.moderation.unban(guild_id, person.id, actor_id=interaction.user.id)
     _changed(interaction, ())
     return say("<@{user}> may use Kiln again.", user=person.id)
 
 
 async def bans(interaction: _Asked, say: Say, guild_id: int) -> str:
     """Who is kept out, why, until when."""
-    found = await interaction.client.kiln.moderation.bans(guild_id)
+    found = await interaction.client.kiln.keepers.moderation.bans(guild_id)
     lines = [
         say(
             "<@{user}> {end}, by <@{by}>: {reason}",
@@ -96,7 +96,7 @@ async def bans(interaction: _Asked, say: Say, guild_id: int) -> str:
 
 async def stand(interaction: _Asked, say: Say, guild_id: int, standing: Standing) -> str:
     """Pause, drain or resume."""
-    moved = await interaction.client.kiln.moderation.stand(guild_id, standing, actor_id=interaction.user.id)
+    moved = await interaction.client.kiln.keepers.moderation.stand(guild_id, standing, actor_id=interaction.user.id)
     _changed(interaction, moved)
     return say(_STANDING[guild_id == EVERYWHERE, standing])
 
@@ -117,21 +117,21 @@ _STANDING = {
 
 async def wipe(interaction: _Asked, say: Say, guild_id: int, person: discord.abc.Snowflake) -> str:
     """Cancel what somebody has waiting."""
-    wiped = await interaction.client.kiln.moderation.wipe(guild_id, person.id, actor_id=interaction.user.id)
+    wiped = await interaction.client.kiln.keepers.moderation.wipe(guild_id, person.id, actor_id=interaction.user.id)
     _changed(interaction, wiped)
-    return say("{n} waiting jobs of <@{user}> are cancelled.", n=len(wiped), user=person.id)
+    return say("Waiting jobs of <@{user}> cancelled: {n}.", n=len(wiped), user=person.id)
 
 
 async def reset(interaction: _Asked, say: Say, guild_id: int, person: discord.abc.Snowflake) -> str:
     """Give somebody their rate and the day's GPU time anew."""
-    await interaction.client.kiln.moderation.reset(guild_id, person.id, actor_id=interaction.user.id)
+    await interaction.client.kiln.keepers.moderation.reset(guild_id, person.id, actor_id=interaction.user.id)
     _changed(interaction, ())
     return say("<@{user}> has all of their rate and GPU time of today again.", user=person.id)
 
 
 async def log_lines(interaction: _Asked, say: Say, guild_id: int) -> str:
     """The last acts, newest first."""
-    entries = await interaction.client.kiln.audit.of_server(guild_id, limit=LINES_MAX)
+    entries = await interaction.client.kiln.keepers.audit.of_server(guild_id, limit=LINES_MAX)
     lines = [f"{ago(entry.at)} {entry_words(say, entry)}" for entry in entries if entry.at is not None]
     return listed(say, lines) or say("Nothing was done yet.")
 
@@ -168,7 +168,7 @@ async def with_problem(interaction: _Asked, say: Say, words: str) -> str:
     """The answer, and what is wrong with the log channel, which its moderators should know."""
     if interaction.guild is None:
         return words
-    settings = await interaction.client.kiln.servers.settings(interaction.guild.id)
+    settings = await interaction.client.kiln.keepers.servers.settings(interaction.guild.id)
     problem = channel_problem(interaction.guild, settings.log_channel_id)
     return words if problem is None else f"{words}\n⚠️ {problem.told(say)}"
 
@@ -185,7 +185,7 @@ def listed(say: Say, lines: list[str]) -> str:
 
 def _changed(interaction: _Asked, jobs: tuple[Job, ...]) -> None:
     kiln = interaction.client.kiln
-    kiln.log_channel.wake()
+    kiln.keepers.log_channel.wake()
     kiln.show_changed(jobs)
 
 

@@ -22,20 +22,17 @@ import aiohttp
 import discord
 
 from bot import estimates
-from bot.audit import Audit
-from bot.client import Host, Kiln, KilnBot, create_bot
-from bot.database import open_database
+from bot.client import Kiln, KilnBot, create_bot
+from bot.database import Database, open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
-from bot.log_channel import LogChannel
-from bot.moderation import Moderation
-from bot.servers import Servers
+from bot.keepers import open_keepers
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
-from gen.request import SEED_MAX
+from gen.request import SEED_MAX, ModelProfile
 
 STOP_SECONDS = 4.5  # from the first signal to the end of the process, whatever still hangs
 CLOSE_SECONDS = 1.0  # for Discord's connection to close
@@ -63,15 +60,12 @@ async def open_kiln(
         open_database(settings.database, now=now) as database,
         GpuExecutor(load) as executor,
     ):
-        prior = estimates.prior_rate(executor.profile)
-        queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
-        servers, audit = Servers(database, now=now), Audit(database)
-        log_channel = LogChannel(audit=audit, servers=servers, job=queue.job, now=now)
-        queue.on_note(log_channel.wake)
+        queue = _open_queue(database, settings, profile=executor.profile, now=now)
+        keepers = open_keepers(database, queue, settings=settings)
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         await _recover(queue, delivery)
         async with (
-            contextlib.aclosing(log_channel),
+            contextlib.aclosing(keepers.log_channel),
             contextlib.aclosing(delivery),
             Dispatcher(
                 queue=queue, executor=executor, outcomes=delivery, pictures=settings.data, charge=charge
@@ -83,15 +77,18 @@ async def open_kiln(
                 queue=queue,
                 dispatcher=dispatcher,
                 delivery=delivery,
-                servers=servers,
-                moderation=Moderation(database, now=now, moved=queue.moved),
-                audit=audit,
-                log_channel=log_channel,
-                host=Host(limits=settings.limits, owner_ids=settings.owner_ids),
+                keepers=keepers,
                 now=now,
                 choose_seed=choose_seed,
             )
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
+
+
+def _open_queue(
+    database: Database, settings: Settings, *, profile: ModelProfile, now: Callable[[], datetime]
+) -> JobQueue:
+    prior = estimates.prior_rate(profile)
+    return JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
 
 
 async def _recover(queue: JobQueue, delivery: Delivery) -> None:

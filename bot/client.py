@@ -20,7 +20,6 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import say_to, tell
-from bot.audit import Audit
 from bot.cogs.host import HostCog
 from bot.cogs.imagine import Imagine
 from bot.cogs.mod import Mod
@@ -30,25 +29,15 @@ from bot.cogs.server import Server
 from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
-from bot.job import Job, JobStatus, Limits
+from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
-from bot.log_channel import LogChannel
+from bot.keepers import Keepers
 from bot.mistakes import tell_mistake
-from bot.moderation import Moderation
 from bot.review import Decision
 from bot.server_actions import PanelItem
-from bot.servers import Servers
 from gen.request import ModelProfile
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """What the host of this Kiln says, from its settings."""
-
-    limits: Limits  # of one person; no server gives more
-    owner_ids: frozenset[int]  # who may use /host
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +48,7 @@ class Kiln:
     queue: JobQueue
     dispatcher: Dispatcher
     delivery: Delivery
-    servers: Servers
-    moderation: Moderation
-    audit: Audit
-    log_channel: LogChannel
-    host: Host
+    keepers: Keepers
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
 
@@ -136,7 +121,7 @@ class KilnBot(commands.Bot):
         await self._sync()
         self.add_dynamic_items(Decision, PanelItem)
         self.kiln.delivery.connect(self)
-        self.kiln.log_channel.connect(self)
+        self.kiln.keepers.log_channel.connect(self)
         self.kiln.dispatcher.wake()
 
     async def _sync(self) -> None:

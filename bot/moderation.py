@@ -18,8 +18,8 @@ from bot.audit import acts_since, note
 from bot.database import Database
 from bot.errors import NotAllowed, Refusal
 from bot.holding import forget, held_for, hold, hold_waiting, release, release_paused, take_back
-from bot.job import Job, JobStatus
-from bot.language import msg
+from bot.job import STATUS_WORDS, Job, JobStatus
+from bot.language import Message, msg
 from bot.server import EVERYWHERE, Act, Ban, Entry, HeldFor, Standing
 from bot.server_tables import AuditRow, BanRow, HeldRow
 from bot.servers import put_settings, settings_of
@@ -150,7 +150,8 @@ class Moderation:
             row = _job_of(session, guild_id, job_id)
             held = held_for(session, job_id)
             if held is None or held.why is not HeldFor.REVIEW:
-                raise Refusal(msg("Job {job} waits for no decision: it is {status}."), job=job_id, status=row.status)
+                text = msg("Job {job} waits for no decision: it is {state}.")
+                raise Refusal(text, job=job_id, state=Message(STATUS_WORDS[row.status]))
             if approve:
                 self._let_in(session, row)
             else:

@@ -66,8 +66,10 @@ async def decide(interaction: discord.Interaction[KilnBot], job_id: int, *, appr
     """Approve or deny a held job, and let its card show it. Raise as `Moderation.decide`."""
     assert interaction.guild_id is not None
     kiln = interaction.client.kiln
-    job = await kiln.moderation.decide(interaction.guild_id, job_id, actor_id=interaction.user.id, approve=approve)
-    kiln.log_channel.wake()
+    job = await kiln.keepers.moderation.decide(
+        interaction.guild_id, job_id, actor_id=interaction.user.id, approve=approve
+    )
+    kiln.keepers.log_channel.wake()
     kiln.show_changed([job])
     return job
 

@@ -61,7 +61,7 @@ class PanelItem(ui.DynamicItem[ui.Item[Any]], template=r"server:(?P<what>[a-z_]{
 
 async def current_panel(interaction: _Asked) -> ui.LayoutView:
     """The panel as it is now."""
-    servers, guild = interaction.client.kiln.servers, guild_of(interaction)
+    servers, guild = interaction.client.kiln.keepers.servers, guild_of(interaction)
     return panel(say_to(interaction), guild, await servers.settings(guild.id), await servers.roles(guild.id))
 
 
@@ -84,15 +84,15 @@ async def _show(interaction: _Asked, work: _View) -> None:
 async def _change(interaction: _Asked, changes: dict[str, Any]) -> None:
     async def work() -> ui.LayoutView:
         kiln, guild = interaction.client.kiln, guild_of(interaction)
-        await kiln.servers.change(guild.id, actor_id=interaction.user.id, **changes)
-        kiln.log_channel.chosen(guild.id)
+        await kiln.keepers.servers.change(guild.id, actor_id=interaction.user.id, **changes)
+        kiln.keepers.log_channel.chosen(guild.id)
         return await current_panel(interaction)
 
     await _show(interaction, work())
 
 
 async def _rules(interaction: _Asked, *, page: int) -> ui.LayoutView:
-    servers, guild = interaction.client.kiln.servers, guild_of(interaction)
+    servers, guild = interaction.client.kiln.keepers.servers, guild_of(interaction)
     settings, rules = await servers.settings(guild.id), await servers.rules(guild.id)
     return rules_page(say_to(interaction), settings, rules, page=page)
 
@@ -117,12 +117,12 @@ async def _lora_roles(interaction: _Asked, item: PanelItem) -> None:
 
 
 async def _private(interaction: _Asked, item: PanelItem) -> None:
-    settings = await interaction.client.kiln.servers.settings(guild_of(interaction).id)
+    settings = await interaction.client.kiln.keepers.servers.settings(guild_of(interaction).id)
     await _change(interaction, {"private_allowed": not settings.private_allowed})
 
 
 async def _limits(interaction: _Asked, item: PanelItem) -> None:
-    settings = await interaction.client.kiln.servers.settings(guild_of(interaction).id)
+    settings = await interaction.client.kiln.keepers.servers.settings(guild_of(interaction).id)
     say, values = say_to(interaction), {name: getattr(settings, name) for name in LIMITS}
     title = say("Limits in this server")
     await interaction.response.send_modal(
@@ -131,7 +131,7 @@ async def _limits(interaction: _Asked, item: PanelItem) -> None:
 
 
 async def _pictures(interaction: _Asked, item: PanelItem) -> None:
-    settings = await interaction.client.kiln.servers.settings(guild_of(interaction).id)
+    settings = await interaction.client.kiln.keepers.servers.settings(guild_of(interaction).id)
     dialog = Pictures(
         say_to(interaction),
         size=settings.size_max,
@@ -147,7 +147,7 @@ async def _role(interaction: _Asked, item: PanelItem) -> None:
         await _show(interaction, current_panel(interaction))
         return
     role_id, say = item.chosen[0].id, say_to(interaction)
-    known = await interaction.client.kiln.servers.roles(guild_of(interaction).id)
+    known = await interaction.client.kiln.keepers.servers.roles(guild_of(interaction).id)
     terms = next((terms for terms in known if terms.role_id == role_id), None)
     values = {name: getattr(terms, name, None) for name in ROLE}
     then = _kept(partial(_set_role, role_id=role_id))
@@ -159,8 +159,8 @@ async def _set_role(interaction: _Asked, values: dict[str, Any], *, role_id: int
     async def work() -> ui.LayoutView:
         kiln, guild = interaction.client.kiln, guild_of(interaction)
         terms = RoleTerms(guild_id=guild.id, role_id=role_id, **values)
-        await kiln.servers.set_role(terms, actor_id=interaction.user.id)
-        kiln.log_channel.wake()
+        await kiln.keepers.servers.set_role(terms, actor_id=interaction.user.id)
+        kiln.keepers.log_channel.wake()
         return await current_panel(interaction)
 
     await _show(interaction, work())
@@ -178,8 +178,8 @@ async def _add_rule(interaction: _Asked, item: PanelItem) -> None:
 async def _put_rule(interaction: _Asked, values: dict[str, Any], *, page: int) -> None:
     async def work() -> ui.LayoutView:
         kiln, guild = interaction.client.kiln, guild_of(interaction)
-        await kiln.servers.add_rule(guild.id, values["rule"], actor_id=interaction.user.id)
-        kiln.log_channel.wake()
+        await kiln.keepers.servers.add_rule(guild.id, values["rule"], actor_id=interaction.user.id)
+        kiln.keepers.log_channel.wake()
         return await _rules(interaction, page=page)
 
     await _show(interaction, work())
@@ -188,8 +188,8 @@ async def _put_rule(interaction: _Asked, values: dict[str, Any], *, page: int) -
 async def _remove_rule(interaction: _Asked, item: PanelItem) -> None:
     async def work() -> ui.LayoutView:
         kiln, guild = interaction.client.kiln, guild_of(interaction)
-        await kiln.servers.remove_rule(guild.id, int(item.chosen[0]), actor_id=interaction.user.id)
-        kiln.log_channel.wake()
+        await kiln.keepers.servers.remove_rule(guild.id, int(item.chosen[0]), actor_id=interaction.user.id)
+        kiln.keepers.log_channel.wake()
         return await _rules(interaction, page=item.page)
 
     await _show(interaction, work())
@@ -198,10 +198,10 @@ async def _remove_rule(interaction: _Asked, item: PanelItem) -> None:
 async def _usual(interaction: _Asked, item: PanelItem) -> None:
     async def work() -> ui.LayoutView:
         kiln, guild = interaction.client.kiln, guild_of(interaction)
-        settings = await kiln.servers.settings(guild.id)
+        settings = await kiln.keepers.servers.settings(guild.id)
         on = not settings.default_rules
-        await kiln.servers.change(guild.id, actor_id=interaction.user.id, default_rules=on)
-        kiln.log_channel.wake()
+        await kiln.keepers.servers.change(guild.id, actor_id=interaction.user.id, default_rules=on)
+        kiln.keepers.log_channel.wake()
         return await _rules(interaction, page=item.page)
 
     await _show(interaction, work())
@@ -213,8 +213,8 @@ async def _back(interaction: _Asked, item: PanelItem) -> None:
 
 def _host(interaction: _Asked) -> Limits | None:
     """The most that a server gives; the host's own people may give more."""
-    host = interaction.client.kiln.host
-    return None if interaction.user.id in host.owner_ids else host.limits
+    keepers = interaction.client.kiln.keepers
+    return None if interaction.user.id in keepers.owner_ids else keepers.limits
 
 
 def _kept(then: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:

@@ -66,11 +66,11 @@ def problems(guild: discord.Guild, settings: ServerSettings, roles: tuple[RoleTe
     if gone and len(gone) == len(settings.channel_ids):
         found.append(Message(msg("All chosen channels were deleted, so Kiln answers nowhere: please choose others.")))
     elif gone:
-        found.append(Message(msg("{n} of the chosen channels were deleted."), n=len(gone)))
+        found.append(Message(msg("Chosen channels that were deleted: {n}."), n=len(gone)))
     ids = [*settings.lora_role_ids, *(terms.role_id for terms in roles)]
     lost = {role_id for role_id in ids if guild.get_role(role_id) is None}
     if lost:
-        found.append(Message(msg("{n} roles that were given something here were deleted."), n=len(lost)))
+        found.append(Message(msg("Roles with settings here that were deleted: {n}."), n=len(lost)))
     return found
 
 

@@ -62,7 +62,7 @@ _NOT_SET = {
 def value_words(say: Say, setting: str, value: Any) -> str:
     """What a setting says; unset limits are the host's."""
     if value is None or value in ([], ()):
-        return say(_NOT_SET.get(setting, msg("as the host has it")))
+        return say(_NOT_SET[setting]) if setting in _NOT_SET else say("as the host has it")
     if setting == "channel_ids":
         return _listed(say, [f"<#{channel_id}>" for channel_id in value])
     if setting == "lora_role_ids":
@@ -89,7 +89,7 @@ def said(terms: RoleTerms) -> dict[str, float]:
 def said_words(say: Say, values: dict[str, float]) -> str:
     """Settings with their values."""
     shown = (f"{say(SETTINGS[name])} {value_words(say, name, value)}" for name, value in values.items())
-    return say(msg(", ")).join(shown) or say("nothing of its own")
+    return say(", ").join(shown) or say("nothing of its own")
 
 
 def rule_words(say: Say, rule: Rule) -> str:
@@ -102,7 +102,7 @@ def entry_words(say: Say, entry: Entry) -> str:
     """One act in a sentence; every mention in it is to be sent without a notification."""
     values = {name: _shown(value) for name, value in entry.values.items()}
     actor = f"<@{entry.actor_id}>" if entry.actor_id else "Kiln"
-    about: dict[str, Any] = {"actor": actor, "user": f"<@{entry.user_id}>", "job": entry.job_id}
+    about: dict[str, Any] = {"actor": actor, "user": _user(say, entry.user_id), "job": entry.job_id}
     match entry.act:
         case Act.SETTINGS:
             setting = entry.values["setting"]
@@ -126,10 +126,10 @@ def entry_words(say: Say, entry: Entry) -> str:
 
 _SENTENCES = {
     Act.UNBAN: msg("{actor} lifted the ban of {user}."),
-    Act.PAUSE: msg("{actor} paused Kiln; {jobs} waiting jobs are held."),
+    Act.PAUSE: msg("{actor} paused Kiln. Waiting jobs held: {jobs}."),
     Act.DRAIN: msg("{actor} lets the queue run out: no new pictures."),
-    Act.RESUME: msg("{actor} resumed Kiln; {jobs} held jobs wait again."),
-    Act.WIPE: msg("{actor} cancelled the {jobs} waiting jobs of {user}."),
+    Act.RESUME: msg("{actor} resumed Kiln. Held jobs let go: {jobs}."),
+    Act.WIPE: msg("{actor} cancelled waiting jobs of {user}: {jobs}."),
     Act.RESET: msg("{actor} gave {user} their rate and GPU time of today anew."),
     Act.LOOK: msg("{actor} looked at job {job} of {user}."),
     Act.HOLD: msg("Job {job} of {user} waits for your decision. A rule found: {rule}"),
@@ -138,6 +138,10 @@ _SENTENCES = {
     Act.DENY: msg("{actor} denied job {job} of {user}."),
     Act.SEEN: msg("The picture of job {job} of {user} is hidden behind a spoiler. The classifier found: {label}"),
 }
+
+
+def _user(say: Say, user_id: int | None) -> str:
+    return say("somebody") if user_id is None else f"<@{user_id}>"
 
 
 def _rule_changed(say: Say, entry: Entry, actor: str) -> str:
@@ -153,4 +157,4 @@ def _shown(value: Any) -> Any:
 
 def _listed(say: Say, shown: list[str]) -> str:
     more = [say("… and {n} more", n=len(shown) - SHOWN_MAX)] if len(shown) > SHOWN_MAX else []
-    return say(msg(", ")).join(shown[:SHOWN_MAX] + more)
+    return say(", ").join(shown[:SHOWN_MAX] + more)

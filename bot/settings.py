@@ -61,7 +61,7 @@ def _ids(text: object) -> object:
     return frozenset(map(int, names))
 
 
-OwnerIds = Annotated[frozenset[int], NoDecode, BeforeValidator(_ids)]
+OwnerIds = Annotated[frozenset[int] | None, NoDecode, BeforeValidator(_ids)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
         default=False, description="Give each Discord server the same share of the GPU, whatever its size."
     )
     owner_ids: OwnerIds = Field(
-        default=frozenset(), description="Discord ids of the host's owners, with commas: who may use /host."
+        default=None, description="Discord ids of the host's owners, with commas: who may use /host."
     )
     device: str = Field(
         default="auto",

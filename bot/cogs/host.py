@@ -88,4 +88,4 @@ class HostCog(commands.Cog):
         await do(interaction, acts.stand(interaction, say_to(interaction), EVERYWHERE, standing))
 
     def _check(self, interaction: _Asked) -> None:
-        check_owner(interaction, self._bot.kiln.host.owner_ids)
+        check_owner(interaction, self._bot.kiln.keepers.owner_ids)

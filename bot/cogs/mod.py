@@ -104,9 +104,9 @@ class Mod(commands.Cog):
         """Show a job to the moderator alone; one that waits for a decision comes with its buttons."""
         check_moderator(interaction)
         say, kiln = say_to(interaction), self._bot.kiln
-        look = kiln.moderation.look(guild_id_of(interaction), job, actor_id=interaction.user.id)
+        look = kiln.keepers.moderation.look(guild_id_of(interaction), job, actor_id=interaction.user.id)
         found, held = await in_time(interaction, look, alone=True)
-        kiln.log_channel.wake()
+        kiln.keepers.log_channel.wake()
         words = acts.job_words(say, found)
         if held is HeldFor.REVIEW:
             await _answer_with(interaction, words, buttons(say, found.id))
@@ -118,7 +118,7 @@ class Mod(commands.Cog):
         """List the jobs that are held for review."""
         check_moderator(interaction)
         say = say_to(interaction)
-        jobs = await in_time(interaction, self._bot.kiln.moderation.held(guild_id_of(interaction)), alone=True)
+        jobs = await in_time(interaction, self._bot.kiln.keepers.moderation.held(guild_id_of(interaction)), alone=True)
         lines = [acts.held_line(say, job) for job in jobs]
         await answer(interaction, acts.listed(say, lines) or say("No job waits for a decision."))
 

@@ -52,8 +52,8 @@ async def _noted(
         values={"reason": values["reason"] or "—"},
     )
     kiln, say = interaction.client.kiln, say_to(interaction)
-    await in_time(interaction, kiln.moderation.report(entry), alone=True)
-    kiln.log_channel.wake()
+    await in_time(interaction, kiln.keepers.moderation.report(entry), alone=True)
+    kiln.keepers.log_channel.wake()
     await answer(interaction, say("Thank you. The moderators of this server are told."))
 
 

@@ -31,7 +31,7 @@ class Keepers:
     async def change(self, **changes: Any) -> None:
         """Change settings as the panel does."""
         kiln = self.stage.kiln
-        await kiln.servers.change(self.stage.guild.id, actor_id=self.keeper.id, **changes)
+        await kiln.keepers.servers.change(self.stage.guild.id, actor_id=self.keeper.id, **changes)
 
     def posts(self) -> list[str]:
         """What the log channel heard."""

@@ -69,7 +69,7 @@ async def host(keepers: Keepers, name: str, by: MemberActor | None = None, **opt
 
 async def acts(keepers: Keepers, guild_id: int | None = None) -> list[Act]:
     guild_id = keepers.stage.guild.id if guild_id is None else guild_id
-    return [entry.act for entry in reversed(await keepers.stage.kiln.audit.of_server(guild_id, limit=50))]
+    return [entry.act for entry in reversed(await keepers.stage.kiln.keepers.audit.of_server(guild_id, limit=50))]
 
 
 def values(keepers: Keepers, names: tuple[str, ...]) -> dict[str, Any]:
@@ -212,7 +212,7 @@ async def test_the_hosts_drain_ban_and_wipe_hold_everywhere(hosted: Keepers) -> 
     await host(hosted, "unban", user=stage.alice)
     await host(hosted, "pause")
     await stage.imagine()
-    assert "1 waiting jobs" in said(await host(hosted, "wipe", user=stage.alice))
+    assert "cancelled: 1." in said(await host(hosted, "wipe", user=stage.alice))
     assert "paused Kiln" in said(await host(hosted, "log"))
 
 
@@ -222,7 +222,7 @@ async def test_the_hosts_drain_ban_and_wipe_hold_everywhere(hosted: Keepers) -> 
 async def test_wiped_jobs_say_so_on_their_cards(keepers: Keepers) -> None:
     await mod(keepers, "pause")
     await keepers.stage.imagine()
-    assert f"1 waiting jobs of <@{keepers.stage.alice.id}>" in said(
+    assert f"Waiting jobs of <@{keepers.stage.alice.id}> cancelled: 1." in said(
         await mod(keepers, "wipe", user=keepers.stage.alice)
     )
     (card,) = keepers.stage.messages()
@@ -251,7 +251,7 @@ async def test_a_moderator_looks_at_a_job_and_that_is_noted(keepers: Keepers) ->
 
 async def test_what_waits_for_a_decision_is_listed_and_decided_without_a_log_channel(keepers: Keepers) -> None:
     rule = Rule(words="fox", action=Action.HOLD)
-    await keepers.stage.kiln.servers.add_rule(keepers.stage.guild.id, rule, actor_id=1)
+    await keepers.stage.kiln.keepers.servers.add_rule(keepers.stage.guild.id, rule, actor_id=1)
     assert "No job waits" in said(await mod(keepers, "held"))
     await keepers.stage.imagine("a fox")
     assert "`1` of <@" in said(await mod(keepers, "held"))

@@ -26,7 +26,7 @@ async def held(keepers: Keepers, prompt: str = "a fox", *, log: bool = True) -> 
     if log:
         await keepers.change(log_channel_id=keepers.log.id)
     rule = Rule(words="fox", action=Action.HOLD)
-    await keepers.stage.kiln.servers.add_rule(keepers.stage.guild.id, rule, actor_id=1)
+    await keepers.stage.kiln.keepers.servers.add_rule(keepers.stage.guild.id, rule, actor_id=1)
     await keepers.stage.imagine(prompt)
     last = keepers.log.last_message() if callable(keepers.log.last_message) else keepers.log.last_message
     assert last is not None or not log
@@ -34,7 +34,7 @@ async def held(keepers: Keepers, prompt: str = "a fox", *, log: bool = True) -> 
 
 
 async def acts(keepers: Keepers) -> list[Act]:
-    entries = await keepers.stage.kiln.audit.of_server(keepers.stage.guild.id, limit=50)
+    entries = await keepers.stage.kiln.keepers.audit.of_server(keepers.stage.guild.id, limit=50)
     return [entry.act for entry in reversed(entries)]
 
 
@@ -78,7 +78,7 @@ async def test_a_member_who_sees_the_log_channel_decides_nothing(keepers: Keeper
 
 async def test_the_second_moderator_is_told_that_it_is_decided(keepers: Keepers) -> None:
     post = await held(keepers)
-    await keepers.stage.kiln.moderation.decide(keepers.stage.guild.id, 1, actor_id=5, approve=False)
+    await keepers.stage.kiln.keepers.moderation.decide(keepers.stage.guild.id, 1, actor_id=5, approve=False)
     result = await keepers.moderator.click(post, custom_id="review:1:approve")
     told = text_of(result.followups[0])
     assert "Job 1 waits for no decision: it is cancelled." in told
@@ -114,7 +114,7 @@ async def test_a_review_that_no_channel_heard_of_comes_with_the_first_log_channe
 async def test_a_post_that_a_dying_process_did_not_make_is_made_by_the_next(tmp_path: Path) -> None:
     async with open_stage(tmp_path / "data") as stage:
         keepers = enter(stage)
-        stage.kiln.log_channel._client = None  # it dies before it posts
+        stage.kiln.keepers.log_channel._client = None  # it dies before it posts
         await keepers.change(log_channel_id=keepers.log.id)
         await held(keepers, log=False)
         assert keepers.log.history() == []
@@ -125,7 +125,7 @@ async def test_a_post_that_a_dying_process_did_not_make_is_made_by_the_next(tmp_
 async def test_a_flagged_prompt_is_drawn_and_heard(keepers: Keepers) -> None:
     await keepers.change(log_channel_id=keepers.log.id)
     rule = Rule(words="fox", action=Action.FLAG)
-    await keepers.stage.kiln.servers.add_rule(keepers.stage.guild.id, rule, actor_id=1)
+    await keepers.stage.kiln.keepers.servers.add_rule(keepers.stage.guild.id, rule, actor_id=1)
     await keepers.stage.imagine("a fox")
     assert len(keepers.stage.pictures()) == 1
     assert any("Job 1 of" in post and "is drawn. A rule found: fox" in post for post in keepers.posts())
@@ -134,7 +134,7 @@ async def test_a_flagged_prompt_is_drawn_and_heard(keepers: Keepers) -> None:
 async def test_an_age_restricted_channel_and_its_threads_have_their_own_rules(keepers: Keepers) -> None:
     stage = keepers.stage
     rule = Rule(words="fox", action=Action.REFUSE, where=Where.OPEN)
-    await stage.kiln.servers.add_rule(stage.guild.id, rule, actor_id=1)
+    await stage.kiln.keepers.servers.add_rule(stage.guild.id, rule, actor_id=1)
     assert "refuses these words here: fox" in said(await stage.imagine("a fox"))
     channel = stage.bot.get_channel(stage.channel.id)
     assert isinstance(channel, discord.TextChannel)
@@ -151,7 +151,7 @@ async def test_an_age_restricted_channel_and_its_threads_have_their_own_rules(ke
 
 async def test_two_moderators_at_once_decide_once(keepers: Keepers) -> None:
     await held(keepers)
-    decide = keepers.stage.kiln.moderation.decide
+    decide = keepers.stage.kiln.keepers.moderation.decide
     both = [decide(keepers.stage.guild.id, 1, actor_id=by, approve=True) for by in (5, 6)]
     answers = await asyncio.gather(*both, return_exceptions=True)
     assert sum(isinstance(answer, Exception) for answer in answers) == 1

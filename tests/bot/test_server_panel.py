@@ -22,7 +22,7 @@ def keepers(stage: Stage) -> Keepers:
 
 
 async def settings(keepers: Keepers) -> ServerSettings:
-    return await keepers.stage.kiln.servers.settings(keepers.stage.guild.id)
+    return await keepers.stage.kiln.keepers.servers.settings(keepers.stage.guild.id)
 
 
 def shows(result: InteractionResult) -> str:
@@ -146,11 +146,11 @@ async def test_a_role_gets_its_weight_and_limits_and_loses_them(keepers: Keepers
     changed = await keepers.keeper.submit_modal(dialog, fields(dialog, weight="2.5", **{"pictures in a row": "7"}))
     assert f"- <@&{role.id}>: weight 2.5, pictures in a row 7" in shows(changed)
     terms = RoleTerms(guild_id=keepers.stage.guild.id, role_id=role.id, weight=2.5, burst=7)
-    assert await keepers.stage.kiln.servers.roles(keepers.stage.guild.id) == (terms,)
+    assert await keepers.stage.kiln.keepers.servers.roles(keepers.stage.guild.id) == (terms,)
     dialog = await keepers.use(changed, "role", role)
     changed = await keepers.keeper.submit_modal(dialog, fields(dialog, weight="", **{"pictures in a row": ""}))
     assert f"<@&{role.id}>" not in shows(changed)
-    assert await keepers.stage.kiln.servers.roles(keepers.stage.guild.id) == ()
+    assert await keepers.stage.kiln.keepers.servers.roles(keepers.stage.guild.id) == ()
 
 
 async def test_a_weight_outside_its_limits_is_refused(keepers: Keepers) -> None:
@@ -175,7 +175,7 @@ async def test_a_rule_is_added_shown_enforced_and_removed(keepers: Keepers) -> N
     shown = await add_rule(keepers, "fox | wolf", where="open")
     assert r"- fox \| wolf: refuse, in channels without age restriction" in shows(shown)
     assert "refuses these words here: fox" in said(await keepers.stage.imagine("a F0X"))
-    (rule,) = await keepers.stage.kiln.servers.rules(keepers.stage.guild.id)
+    (rule,) = await keepers.stage.kiln.keepers.servers.rules(keepers.stage.guild.id)
     removed = await press(keepers.keeper, shown, "server:remove_rule:0", str(rule.id))
     assert "There is no rule yet." in shows(removed)
 
@@ -215,7 +215,7 @@ async def test_a_deleted_channel_and_role_are_said_to_the_keeper(keepers: Keeper
     words = shows(await keepers.panel())
     assert "All chosen channels were deleted, so Kiln answers nowhere" in words
     assert "The log channel was deleted" in words
-    assert "1 roles that were given something here were deleted." in words
+    assert "Roles with settings here that were deleted: 1." in words
 
 
 async def test_a_member_hears_that_every_chosen_channel_is_gone(keepers: Keepers) -> None:
