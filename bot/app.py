@@ -52,8 +52,7 @@ async def open_kiln(
 ) -> AsyncIterator[KilnBot]:
     """Open Kiln and yield its client, not yet connected. Raise StartError, or what `load` raises.
 
-    `now` is aware UTC; `make_delivery` is called with `queue` and `data`. Without `remember_sync` the commands are
-    sent to Discord at every start.
+    `now` is aware UTC; without `remember_sync` the commands are sent to Discord at every start.
     """
     settings.make_data_folder()
     async with (
