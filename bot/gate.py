@@ -122,7 +122,7 @@ def _check_size(settings: ServerSettings, new: NewJob) -> None:
 
 
 def _check_loras(settings: ServerSettings, new: NewJob) -> None:
-    if not getattr(new.request, "loras", ()) or settings.lora_access is LoraAccess.EVERYONE:
+    if not new.request.loras or settings.lora_access is LoraAccess.EVERYONE:
         return
     if settings.lora_access is LoraAccess.NOBODY:
         raise NotAllowed(msg("Nobody may use LoRAs in this server. Please ask without one."))

@@ -77,7 +77,8 @@ class JobQueue(JobReader):
         """
 
         def accept(session: Session) -> Job:
-            first = session.scalar(select(JobRow).where(JobRow.interaction_id == new.interaction_id))
+            same = (JobRow.interaction_id == new.interaction_id, JobRow.number == new.number)
+            first = session.scalar(select(JobRow).where(*same))
             if first is not None:
                 return to_job(first)
             now = self.now()
@@ -109,10 +110,6 @@ class JobQueue(JobReader):
         self._noted()
         return job
 
-    def moved(self) -> None:
-        """The line changed by other hands: places are looked at anew."""
-        self._lookout.moved()
-
     async def record_card(self, job_id: int, *, message_id: int) -> None:
         """Remember which message shows the job."""
         change = update(JobRow).where(JobRow.id == job_id).values(card_message_id=message_id)
@@ -134,8 +131,7 @@ class JobQueue(JobReader):
             if row is None:
                 return None
             row.cold = cold
-            shape = (row.width, row.height, row.steps)
-            estimate = estimates.expected(session, shape, prior=self._prior, cold=cold)
+            estimate = estimates.expected(session, estimates.shape_of_row(row), prior=self._prior, cold=cold)
             fairness.charge(session, row, estimate=estimate)
             return to_job(row)
 

@@ -25,6 +25,10 @@ class JobReader:
         self._database, self.now, self._prior = database, now, prior
         self._lookout = Lookout(database, now=now, prior=prior)
 
+    def moved(self) -> None:
+        """The line changed by other hands: places are looked at anew."""
+        self._lookout.moved()
+
     async def line(self, *, limit: int) -> tuple[tuple[Job, Place], ...]:
         """The first so many queued jobs in the order of their turns, each with its place."""
         outlook = await self._lookout.look()

@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from gen.adapting import Branches, fill, lay_out_branches
-from gen.float8 import exact_linear
 from gen.flux_blocks import Block, joint_block, single_block
 from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
 from gen.modulation import Modulation
-from gen.shells import BoundShell, FluxShell, Guest, HostEmbedding, hollow
+from gen.shells import FluxShell, Guest, HostEmbedding
 from gen.streaming.arena import Arena
 from gen.streaming.cards import Card, known_card
 from gen.streaming.packing import Packing, open_arena
 from gen.streaming.planner import Planner, Rung, gib
 from gen.streaming.sizes import Precision, Wanted
 from gen.streaming.slots import Slots
-from gen.sums import ExactSums, has_float8_cores, pick_sums
+from gen.sums import ExactSums, has_float8_cores, pick_exact, pick_sums
+from gen.t5 import StreamedT5, t5_layer
 from gen.weights import Weights
 
 log = logging.getLogger(__name__)
+Function = TypeVar("Function", bound=Callable[..., Any])
 PINNED_SHARE = 0.6  # of the host's memory; locking more starves the rest of the system
 
 
@@ -70,7 +72,7 @@ class Engine:
         self._modulation_names = [name for source in modulation for name in source.entries]
         self.modulation = Modulation(modulation, self.slots)
         self.rung: Rung | None = None
-        self._beside, self._rank = Arena(()), 0
+        self._beside, self._rank, self._is_beside = Arena(()), 0, True
         self._settle(self._first_rung(weights))
         self._furnish(parts)
 
@@ -124,22 +126,22 @@ class Engine:
         """Draw with these LoRA branches on every block from now on, or with none.
 
         A set of the rank that is in use replaces its values; another rank costs new slots, and a graph of each kind
-        the first time. Packed weights are never touched.
+        the first time. Packed weights are never touched. Within a budget the next picture's plan makes room first.
         """
         rank = next(iter(branches.values()))[0].shape[0] if branches else 0
+        self.slots.lay_beside(Arena(()))  # nothing reads the branches while they change
+        self._is_beside, rung = False, self.rung
         if branches is None or rank != self._rank:
-            self.slots.lay_beside(Arena(()))
             self._beside.close()
             self._beside = lay_out_branches(branches or {}, self._options.dtype)
-            self._rank, rung, self.rung = rank, self.rung, None
+            self._rank, self.rung = rank, None
             if self._options.device.type == "cuda":
                 self._beside.pin(self._beside.entries, limit=self._beside.size)
+        fill(self._beside, branches or {})
+        if self._options.budget_bytes is None:
             if rung is not None:
                 self._settle(rung)
-        else:
-            self.slots.lay_beside(Arena(()))  # nothing reads the branches while they change
-        fill(self._beside, branches or {})
-        self.slots.lay_beside(self._beside)
+            self._lay_beside()
 
     def ends_soon(self) -> None:
         """Say that the step that begins now is the picture's last: next on the card are the next picture's encoders."""
@@ -149,7 +151,14 @@ class Engine:
         if self._options.budget_bytes is not None:
             wanted = replace(wanted, lora_rank=self._rank)
             self._settle(self.planner.plan(round(self._options.budget_bytes * shrink), wanted).rung)
+        self._lay_beside()
         self.slots.turn(self.dit, to=self.dit)
+
+    def _lay_beside(self) -> None:
+        """Bring new branches to the card, once a plan has made room for them."""
+        if not self._is_beside:
+            self.slots.lay_beside(self._beside)
+            self._is_beside = True
 
     def _recover(self) -> None:
         self.slots.drop_ahead()
@@ -202,8 +211,7 @@ class Engine:
 
     def _furnish(self, parts: Parts) -> None:
         """Put shells where the modules have blocks, and the arena's tensors where they keep weights."""
-        device, dtype = self._options.device, self._options.dtype
-        joint, single = self._blocks(pick_sums(device))
+        joint, single = self._blocks(pick_sums(self._options.device))
         count = self._shape.joint_blocks
         self._shells = [
             FluxShell(index, name, run=joint if index < count else single, slots=self.slots, modulation=self.modulation)
@@ -214,7 +222,6 @@ class Engine:
         )
         with self.slots.visit("dit") as tensors:
             parts.dit.load_state_dict(dict(tensors), strict=True, assign=True)
-        self._furnish_t5(parts.t5, device=device, dtype=dtype)
 
     def _blocks(self, sums: ExactSums) -> tuple[Block, Block]:
         joint, single = joint_block(self._shape.heads, sums), single_block(self._shape.heads, sums)
@@ -222,21 +229,15 @@ class Engine:
             return joint, single
         return _compiled(joint), _compiled(single)
 
-    def _furnish_t5(self, t5: nn.Module, *, device: torch.device, dtype: torch.dtype) -> None:
-        stack = t5.get_submodule("encoder")
-        layers = list(stack.get_submodule("block").children())
-        # Activations stay wide: T5's have outliers that eight bits lose, and its copies take longer than its sums.
-        first, others = hollow(layers[0], exact_linear), hollow(layers[-1], exact_linear)
-        shells = [
-            BoundShell(name, others if index else first, slots=self.slots, dtype=dtype)
-            for index, name in enumerate(self.t5)
-        ]
-        stack.block = nn.ModuleList(shells)
+    def streamed_t5(self) -> StreamedT5:
+        """T5 as the pipeline calls it."""
+        device, dtype = self._options.device, self._options.dtype
         tokens = self._layouts["t5.tokens"].views(self.arena["t5.tokens"].host)
         embedding = HostEmbedding(next(iter(tokens.values())), device=device, dtype=dtype)
-        stack.embed_tokens = t5.shared = embedding
-        with self.slots.visit("t5") as tensors:
-            t5.load_state_dict(dict(tensors), strict=True, assign=True)
+        # Activations stay wide: T5's have outliers that eight bits lose, and its copies take longer than its sums.
+        layer = t5_layer(self._shape.t5_heads, pick_exact(device))
+        layer = _compiled(layer) if self._options.compiled else layer
+        return StreamedT5(self.t5, embedding=embedding, layer=layer, slots=self.slots)
 
     def guests(self, parts: Parts) -> dict[str, Guest]:
         """CLIP and both halves of the VAE, which are on the card while they are called."""
@@ -245,11 +246,10 @@ class Engine:
         }
 
 
-def _compiled(block: Block) -> Block:
+def _compiled(block: Function) -> Function:
     # One graph a kind and picture size; sizes beyond the limit would silently run uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    made: Block = torch.compile(block, fullgraph=True, dynamic=False)
-    return made
+    return cast(Function, torch.compile(block, fullgraph=True, dynamic=False))
 
 
 def _card(device: torch.device) -> Card:

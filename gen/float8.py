@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 LARGEST = 448.0  # of float8_e4m3fn
@@ -35,14 +35,16 @@ def sqnr(exact: Tensor, approximate: Tensor) -> Tensor:
     return 10 * torch.log10(exact.square().sum(-1) / noise.square().sum(-1))
 
 
-def exact_linear(weights: Views, name: str, x: Tensor) -> Tensor:
+def exact_linear(
+    weights: Views, name: str, x: Tensor, *, widen: Callable[[Tensor, torch.dtype], Tensor] = Tensor.to
+) -> Tensor:
     """(..., in) → (..., out) with the stored weight's exact values, in the dtype of `x`."""
     weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
     if weight.dtype != torch.float8_e4m3fn:
         y = F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
         return with_lora(weights, name, x, y)
     # The scales are applied to the output: the weight's own values are exact in bfloat16, scaled they would not be.
-    y = F.linear(x, weight.to(x.dtype)).float() * weights[f"{name}.scale"]
+    y = F.linear(x, widen(weight, x.dtype)).float() * weights[f"{name}.scale"]
     return with_lora(weights, name, x, (y if bias is None else y + bias.float()).to(x.dtype))
 
 
@@ -81,18 +83,3 @@ def with_lora(weights: Views, name: str, x: Tensor, y: Tensor) -> Tensor:
     if down is None:
         return y
     return y + F.linear(F.linear(x, down.to(x.dtype)), weights[f"{name}.up"].to(x.dtype))
-
-
-class StoredLinear(nn.Module):
-    """Stands where a module has an nn.Linear, and multiplies with whatever weights its block is visited by."""
-
-    weight: None = None  # T5 looks at this attribute, and would convert its activations to a tensor's dtype
-
-    def __init__(self, name: str, linear: Linear) -> None:
-        super().__init__()
-        self._name, self._linear = name, linear
-        self.views: Views = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) → (..., out)."""
-        return self._linear(self.views, self._name, x)

@@ -38,6 +38,7 @@ from gen.generator import FluxGenerator
 from gen.hoisting import Decoder, HoistedModel, WatchedModel
 from gen.text import Encoded, PromptCache
 from gen.tuning import Tuning
+from gen.vae import quicken_norms
 from gen.weights import FluxShape, Weights, find_weights
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,20 @@ class SizedT5(FluxTextEncoderT5):  # type: ignore[misc]
         T5EncoderModel.__init__(self, config)
 
 
+class VAEAttention(flux_vae.ConvAttention):  # type: ignore[misc]
+    """ConvAttention of one head, its numbers laid out as fast kernels ask: the slow one wants a GiB at 1024x1024."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(B, N, C) → (B, N, C)."""
+        columns = hidden_states.transpose(1, 2)[..., None]
+        q, k, v = (
+            part(columns)[:, None, ..., 0].transpose(-1, -2).contiguous() for part in (self.to_q, self.to_k, self.to_v)
+        )
+        seen = nn.functional.scaled_dot_product_attention(q, k, v)
+        made: Tensor = self.to_out(seen[:, 0].transpose(1, 2)[..., None])
+        return made[..., 0].transpose(1, 2)
+
+
 class SizedVAEDecoder(flux_vae.FluxVAEDecoder):  # type: ignore[misc]
     """FluxVAEDecoder of any width: latents (B, 16, H/8, W/8) → pixels (B, 3, H, W) in [-1, 1]."""
 
@@ -140,6 +155,8 @@ class SizedVAEEncoder(flux_vae.FluxVAEEncoder):  # type: ignore[misc]
 
 def _middle(channels: int) -> tuple[nn.Module, ...]:
     attention = flux_vae.VAEAttentionBlock(1, channels, channels, 1, eps=1e-6)
+    with_biases = dict.fromkeys(("bias_q", "bias_kv", "bias_out"), True)
+    attention.transformer_blocks = nn.ModuleList([VAEAttention(channels, 1, channels, **with_biases)])
     return _resnet(channels, channels), attention, _resnet(channels, channels)
 
 
@@ -174,11 +191,13 @@ def build_engine(weights: Weights, options: Options) -> tuple[FluxImagePipeline,
     pipe = _empty_pipeline(weights, device=options.device, dtype=options.dtype)
     with torch.device("meta"):
         modules = {name: build(weights.shape).requires_grad_(False) for name, build, _, _ in _PARTS}
+    for name in ("vae_decoder", "vae_encoder"):
+        quicken_norms(modules[name], options.device)
     checkpoints = {name: Checkpoint(_files(weights, name), convert) for name, _, convert, _ in _PARTS}
     parts = Parts(checkpoints=checkpoints, **modules)
     engine = Engine(weights, parts, options)
     guests = engine.guests(parts)
-    modules |= guests | {"vae_decoder": Decoder(engine, guests["vae_decoder"])}
+    modules |= guests | {"vae_decoder": Decoder(engine, guests["vae_decoder"]), "t5": engine.streamed_t5()}
     for name, _, _, place in _PARTS:
         setattr(pipe, place, modules[name])
     pipe.model_fn = HoistedModel(model_fn_flux_image, engine, scheduler=pipe.scheduler)
@@ -249,12 +268,15 @@ def _tokenizer(kind: type[Any], folder: Path) -> Any:
         raise WeightsMissing(f"{folder} does not hold a tokenizer: {str(error).splitlines()[0]}") from error
 
 
-def load_generator(folder: Path, *, device: str | None = None, tuning: Tuning | None = None) -> FluxGenerator:
+def load_generator(
+    folder: Path, *, device: str | None = None, tuning: Tuning | None = None, loras: Path | None = None
+) -> FluxGenerator:
     """Load the model in `folder`; the device is "cuda", "mps" or "cpu", by default the best that is there.
 
     A card computes in bfloat16 through the streamed engine. A CPU computes in float32 with one thread, so that the
     same seed draws the same pixels on many cores and few; through the engine only if `tuning` asks for a precision or
-    a budget. Raise DeviceMissing, OutOfMemory for a budget too small, or WeightsMissing naming the file at fault.
+    a budget. `loras` is the folder of LoRA files, by default `loras` in `folder`. Raise DeviceMissing, OutOfMemory for
+    a budget too small, or WeightsMissing naming the file at fault.
     """
     weights, tuning = find_weights(folder), tuning or Tuning()
     place = pick_device(device)
@@ -266,9 +288,10 @@ def load_generator(folder: Path, *, device: str | None = None, tuning: Tuning | 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
             if place.type != "cuda" and tuning.is_plain:
-                generator = FluxGenerator(weights, build_pipeline(weights, device=place, dtype=dtype))
+                generator = FluxGenerator(weights, build_pipeline(weights, device=place, dtype=dtype), loras=loras)
             else:
-                generator = FluxGenerator(weights, *build_engine(weights, options_for(tuning, place, dtype)))
+                built = build_engine(weights, options_for(tuning, place, dtype))
+                generator = FluxGenerator(weights, *built, loras=loras)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"{weights.profile.name} does not fit on {place}: {str(error).splitlines()[0]}") from error
     log.info("Loaded %s on %s in %s", weights.profile.name, place, dtype)

@@ -8,7 +8,7 @@ preview is made in the card's own order and copied while it goes on. Knows no mo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -22,14 +22,17 @@ class Steps:
     """For one drawing; may be gone through again when it is drawn a second time."""
 
     def __init__(self, told: Told, *, look: Callable[[], Tensor], device: torch.device) -> None:
-        self._told, self._look, self._on_card = told, look, device.type == "cuda"
+        self._told, self._look, self._device = told, look, device
 
-    def __call__(self, timesteps: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Hand the timesteps on; whatever `told` raises ends the drawing."""
+    def __call__(self, timesteps: Tensor) -> Iterator[Tensor]:
+        """Hand the timesteps (N,) on, from the card: whatever `told` raises ends the drawing.
+
+        DiffSynth moves each to the card; coming from the host, that would wait for all work that is queued there.
+        """
         queued: deque[tuple[int, Tensor, torch.cuda.Event]] = deque()
-        for step, timestep in enumerate(timesteps, start=1):
+        for step, timestep in enumerate(timesteps.to(self._device), start=1):
             yield timestep
-            if not self._on_card:
+            if self._device.type != "cuda":
                 self._told(step, jpeg(self._look()))
                 continue
             queued.append((step, *self._sent()))

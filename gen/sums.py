@@ -1,4 +1,4 @@
-"""The linears of a block together with what comes right before them, so that it can be one kernel with quantization.
+"""A block's linears with what comes right before them, and its queries and keys with what comes after: one kernel each.
 
 `ExactSums` use the stored weights' exact values, `Float8Sums` float8 on both sides, `FusedSums` besides that kernels
 that write float8 at once. Knows no blocks, no files and no streams.
@@ -7,14 +7,27 @@ that write float8 at once. Knows no blocks, no files and no streams.
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from gen.float8 import Views, exact_linear, float8_linear, is_narrow, multiply
+from gen.float8 import Linear, Views, exact_linear, float8_linear, is_narrow, multiply
 
 EPSILON = 1e-6
+
+
+class Norms(NamedTuple):
+    """RMS norms of one stream's queries and keys, (D / heads,) each."""
+
+    q: Tensor
+    k: Tensor
+
+
+Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys, values (B, N, heads, D / heads)
+Stream = tuple[Tensor, Norms]  # queries, keys and values side by side (B, N, 3 D), and their norms
 
 
 class ExactSums:
@@ -33,6 +46,18 @@ class ExactSums:
         active = F.gelu(x, approximate="tanh")
         return self.plain(weights, name, active if beside is None else torch.cat((beside, active), dim=-1))
 
+    def turned(self, text: Stream | None, image: Stream, rotation: Tensor, *, heads: int) -> Heads:
+        """Normalized and turned by RoPE, text before image; rotation (1 or B, 1, T + N, D / heads / 2, 2, 2)."""
+        streams = [stream for stream in (text, image) if stream is not None]
+        parts, begin = [], 0
+        for qkv, norms in streams:
+            q, k, v = split_heads(qkv, norms, heads=heads)
+            turn = rotation[:, :, begin : begin + qkv.shape[1]]
+            parts.append((_rotated(q, turn), _rotated(k, turn), v))
+            begin += qkv.shape[1]
+        q, k, v = (torch.cat(part, dim=1) if text else part[0] for part in zip(*parts, strict=True))
+        return q, k, v
+
 
 class Float8Sums(ExactSums):
     """In float8, one scale a token and one a weight's row."""
@@ -46,9 +71,9 @@ class FusedSums(Float8Sums):
     """In float8, quantized in the pass that makes the activations; not beside a LoRA, which needs them wide."""
 
     def __init__(self) -> None:
-        from gen.fused import gelu_rows, modulated_rows  # brings Triton, which only cards have
+        from gen.fused import gelu_rows, modulated_rows, turned_heads  # brings Triton, which only cards have
 
-        self._modulated_rows, self._gelu_rows = modulated_rows, gelu_rows
+        self._modulated_rows, self._gelu_rows, self._turned_heads = modulated_rows, gelu_rows, turned_heads
 
     def modulated(self, weights: Views, name: str, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """As `ExactSums.modulated`."""
@@ -61,6 +86,35 @@ class FusedSums(Float8Sums):
         if not _is_fused(weights, name):
             return super().gelu(weights, name, x, beside)
         return multiply(weights, name, *self._gelu_rows(beside, x)).view(*x.shape[:-1], -1)
+
+    def turned(self, text: Stream | None, image: Stream, rotation: Tensor, *, heads: int) -> Heads:
+        """As `ExactSums.turned`."""
+        qkv, norms = image
+        size = qkv.shape[-1] // (3 * heads)
+        if rotation.shape[0] != 1 or size & (size - 1):
+            return super().turned(text, image, rotation, heads=heads)
+        side, side_norms = text or (None, norms)
+        made = self._turned_heads(side, qkv, (*side_norms, *norms), rotation, heads=heads).unbind(0)
+        return made[0], made[1], made[2] if text else qkv.view(*qkv.shape[:2], 3, heads, size)[:, :, 2]
+
+
+def split_heads(qkv: Tensor, norms: Norms, *, heads: int) -> Heads:
+    """(B, N, 3 D) → queries and keys, normalized, and values."""
+    q, k, v = qkv.view(*qkv.shape[:2], 3, heads, -1).unbind(2)
+    return _rms(q, norms.q), _rms(k, norms.k), v
+
+
+def _rms(x: Tensor, weight: Tensor) -> Tensor:
+    size = x.float().square().mean(-1, keepdim=True)
+    return (x * torch.rsqrt(size + EPSILON)).to(x.dtype) * weight.to(x.dtype)
+
+
+def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn pairs of x (B, N, heads, d) by rotation (B, 1, N, d / 2, 2, 2) float32, as RoPE does."""
+    turn = rotation.transpose(1, 2)  # (B, N, 1, d / 2, 2, 2)
+    pairs = x.float().reshape(*x.shape[:-1], -1, 1, 2)
+    turned: Tensor = turn[..., 0] * pairs[..., 0] + turn[..., 1] * pairs[..., 1]
+    return turned.reshape(x.shape).to(x.dtype)
 
 
 def _is_fused(weights: Views, name: str) -> bool:
@@ -76,4 +130,18 @@ def pick_sums(device: torch.device) -> ExactSums:
     """The fastest that `device` can."""
     if not has_float8_cores(device):
         return ExactSums()
-    return FusedSums() if importlib.util.find_spec("triton") else Float8Sums()
+    return FusedSums() if has_kernels(device) else Float8Sums()
+
+
+def pick_exact(device: torch.device) -> Linear:
+    """The fastest linear with exact values that `device` can."""
+    if not has_kernels(device):
+        return exact_linear
+    from gen.fused import widened
+
+    return partial(exact_linear, widen=widened)
+
+
+def has_kernels(device: torch.device) -> bool:
+    """True where `gen.fused` can run."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from gen.sums import has_kernels
+
 SCALE = 8  # pixels a latent
 OVERLAP = 4  # a tile's side over its overlap
 Seen = dict[nn.GroupNorm, tuple[Tensor, Tensor]]  # mean and variance (groups,) in float32
@@ -40,6 +42,25 @@ def decode_tiled(decoder: nn.Module, latents: Tensor, *, tile: int | None) -> Te
         decoder(small.to(latents.dtype))
     with _normalized(seen):
         return _blend(decoder, latents, side)
+
+
+class QuickGroupNorm(nn.GroupNorm):
+    """A group norm through a kernel of our own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) → the same."""
+        from gen.fused import group_norm  # brings Triton, which only cards have
+
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def quicken_norms(module: nn.Module, device: torch.device) -> None:
+    """Let a model's group norms be computed by our own kernel where there is one."""
+    if not has_kernels(device):
+        return
+    for child in module.modules():
+        if isinstance(child, nn.GroupNorm):
+            child.__class__ = QuickGroupNorm
 
 
 def seam(picture: Tensor, reference: Tensor, *, tile: int) -> float:

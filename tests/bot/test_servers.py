@@ -29,7 +29,7 @@ from bot.moderation import REPORTS_A_DAY, Moderation
 from bot.policy import RULES_MAX, Action, Rule, Where
 from bot.server import EVERYWHERE, Act, Ban, Entry, HeldFor, LoraAccess, ServerSettings, Standing
 from bot.servers import Servers
-from gen.request import ImageResult
+from gen.request import ImageResult, LoraUse
 from tests.bot.conftest import PLENTY
 from tests.fakes import Clock, image_request, new_job
 
@@ -129,6 +129,29 @@ async def test_a_setting_refuses_what_is_outside_it_in_its_server_alone(
         await queue.submit(new)
     assert (await queue.overview()).waiting == 0
     await queue.submit(replace(new, guild_id=OTHER))
+
+
+@pytest.mark.parametrize(
+    ("access", "roles", "words"),
+    [
+        (LoraAccess.NOBODY, (70,), "Nobody may use LoRAs"),
+        (LoraAccess.ROLES, (71,), "one of these roles: <@&70>"),
+        (LoraAccess.ROLES, (70, 71), None),
+        (LoraAccess.EVERYONE, (), None),
+    ],
+)
+async def test_loras_are_for_whom_the_server_says(
+    servers: Servers, queue: JobQueue, access: LoraAccess, roles: tuple[int, ...], words: str | None
+) -> None:
+    await change(servers, lora_access=access, lora_role_ids=(70,))
+    request = image_request(loras=(LoraUse(name="ink", strength=1.0),))
+    asked = queue.submit(replace(new_job(1), request=request, role_ids=roles))
+    if words is None:
+        await asked
+    else:
+        with pytest.raises(NotAllowed, match=words):
+            await asked
+    await queue.submit(new_job(2))
 
 
 async def test_a_chosen_channel_speaks_for_its_threads(servers: Servers, queue: JobQueue) -> None:

@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from gen.float8 import exact_linear, float8_linear, quantize_rows, sqnr
 from gen.flux_blocks import joint_block, single_block
-from gen.sums import ExactSums, Float8Sums, FusedSums, has_float8_cores
+from gen.sums import ExactSums, Float8Sums, FusedSums, Norms, has_float8_cores
+
+if torch.cuda.is_available():
+    from gen.fused import group_norm, widened
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card here")]
 DIM, HEADS = 3072, 24
@@ -86,7 +90,7 @@ def test_compiled_float8_blocks_draw_what_exact_ones_draw(size: int, sums: Exact
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("tokens", [1, 512, 4097])
+@pytest.mark.parametrize("tokens", [64, 512, 4097])
 def test_fused_kernels_make_what_separate_ones_make(batch: int, tokens: int) -> None:
     if not has_float8_cores(torch.device("cuda")):
         pytest.skip("this card has no float8 tensor cores")
@@ -102,3 +106,27 @@ def test_fused_kernels_make_what_separate_ones_make(batch: int, tokens: int) -> 
     assert (
         _worst(exact.gelu(weights, "mlp", wide[..., 3 * DIM :]), fused.gelu(weights, "mlp", wide[..., 3 * DIM :])) > 28
     )
+
+
+@pytest.mark.parametrize("with_text", [True, False])
+def test_the_kernel_turns_heads_as_plain_sums_do(with_text: bool) -> None:
+    wide, text = _random(2, 1000, 7 * DIM), _random(2, 77, 3 * DIM)
+    norms = [Norms(_random(128).abs(), _random(128)) for _ in range(2)]
+    given = (text, norms[0]) if with_text else None, (wide[..., : 3 * DIM], norms[1])
+    rotation = _inputs(1000 - 512 + 77 * with_text, 1)["rotation"]
+    exact, fused = (sums.turned(*given, rotation, heads=HEADS) for sums in (ExactSums(), FusedSums()))
+    for one, other in zip(exact, fused, strict=True):
+        assert one.shape == other.shape
+        assert float(sqnr(one.flatten().float(), other.flatten().float())) > 45
+
+
+@pytest.mark.parametrize("shape", [(1, 512, 128, 128), (2, 128, 301, 77), (1, 256, 1024, 1024)])
+def test_the_kernel_of_group_norms_is_torchs_to_rounding(shape: tuple[int, ...]) -> None:
+    x, weight, bias = _random(*shape) * 3 + 2, _random(shape[1]), _random(shape[1])
+    exact = F.group_norm(x.float(), 32, weight.float(), bias.float(), 1e-6)
+    assert float(sqnr(exact.flatten(), group_norm(x, 32, weight, bias, 1e-6).float().flatten())) > 45
+
+
+def test_widening_is_exact() -> None:
+    weight, _ = quantize_rows(_random(DIM, 5 * DIM + 8))
+    assert torch.equal(widened(weight, torch.bfloat16), weight.to(torch.bfloat16))
