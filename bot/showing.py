@@ -29,7 +29,7 @@ from gen.request import StepReport
 LAST_EDIT_TRIES = 8  # about four minutes; then the next start tries again
 REFUSED = frozenset({401, 403, 404})  # asking again brings the address a ban, not the card
 
-OVER = frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
+OVER = frozenset(JobStatus) - {JobStatus.HELD, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +202,8 @@ class Showing:
         )
 
     async def _tell_failure(self, job: Job) -> None:
-        if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED):
+        by_others = job.status is JobStatus.CANCELLED and job.reason
+        if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED) and not by_others:
             return
         channel = self._connected().get_partial_messageable(job.channel_id, guild_id=job.guild_id)
         await channel.send(

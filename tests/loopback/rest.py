@@ -126,7 +126,12 @@ class Rest:
 
     async def _sync_commands(self, request: Request) -> Answer:
         assert isinstance(request.body, list)
-        extra = {"application_id": str(self._world.bot.id), "version": "1", "default_member_permissions": None}
+        extra = {
+            "application_id": str(self._world.bot.id),
+            "version": "1",
+            "default_member_permissions": None,
+            "description": "",
+        }
         self._world.commands = [{**extra, **one, "id": str(self._world.snowflake())} for one in request.body]
         return self._world.commands
 
