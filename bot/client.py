@@ -48,6 +48,10 @@ from bot.review import Decision
 from bot.server_actions import PanelItem
 from gen.request import ModelProfile
 
+# A longer pause that Discord asks for is ours to wait out, not the library's: behind it a nonce is forgotten, and the
+# library would send a picture again without a look. Its least is 30 s.
+RATE_LIMIT_SECONDS = 30.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -118,6 +122,7 @@ class KilnBot(commands.Bot):
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
+            max_ratelimit_timeout=RATE_LIMIT_SECONDS,
         )
         self._kiln = kiln
         self._synced = synced
@@ -170,7 +175,11 @@ class KilnBot(commands.Bot):
         if _recall(self._synced) == digest:
             return
         await self.tree.set_translator(self._words)
-        await self.tree.sync()
+        try:
+            await self.tree.sync()
+        except discord.RateLimited as error:
+            _log.warning("Discord takes no commands for %.0f s; the next start tells it again", error.retry_after)
+            return
         _log.info("told Discord about %d commands", len(payloads))
         _remember(self._synced, f"{digest} {self.application_id}")
 
