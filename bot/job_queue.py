@@ -17,10 +17,12 @@ from sqlalchemy import Update, select, update
 from sqlalchemy.orm import Session
 
 from bot import estimates, fairness
-from bot.admission import admit, correct, refund_rate
+from bot.admission import admit
 from bot.database import Database
-from bot.endings import end_line, lose_picture, settle
+from bot.endings import end_line, lose_picture, quarantine, settle
 from bot.errors import NotAllowed, QueueFull, Refusal
+from bot.gate import enter, settle_in
+from bot.holding import take_back
 from bot.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.job_reader import JobReader
 from bot.language import Message, msg, say_to_owner
@@ -29,6 +31,8 @@ from bot.outbox import Outbox, put, take_out
 from bot.outlook import newcomer
 from bot.removal import Removal
 from bot.roles import terms_of
+from bot.server import EVERYWHERE, Standing
+from bot.servers import standing_of
 from bot.tables import JobRow, has_status, to_job, to_row
 from gen.request import ImageResult
 
@@ -57,12 +61,16 @@ class JobQueue(JobReader):
         """
         super().__init__(database, now=now, prior=prior)
         self.outbox, self.removal = Outbox(database, now=now), Removal(database, now=now)
+        self._noted: Callable[[], None] = lambda: None
         self.late_results = 0  # that came with an old token, and were dropped
-        self._limits = limits
-        self._server_share = server_share
+        self._limits, self._server_share = limits, server_share
+
+    def on_note(self, noted: Callable[[], None]) -> None:
+        """Call `noted` whenever a submit may have written into the audit log."""
+        self._noted = noted
 
     async def submit(self, new: NewJob, *, weight: float | None = None) -> Job:
-        """Accept a job, or raise QueueFull, RateLimited or BudgetSpent and store nothing.
+        """Accept a job, or raise what gate.py and admission.py refuse, and store nothing.
 
         The same interaction again returns its first job and charges nothing. What the person may have is said by
         their roles, see roles.py; `weight` overrules that of the roles. It holds from now on.
@@ -74,7 +82,8 @@ class JobQueue(JobReader):
             if first is not None:
                 return to_job(first)
             now = self.now()
-            limits, share = terms_of(session, new, usual=self._limits)
+            entry = enter(session, new, usual=self._limits, now=now)
+            limits, share = terms_of(session, new, usual=entry.limits)
             admission = admit(session, new, limits=limits, now=now, prior=self._prior)
             server_id, share = new.guild_id if self._server_share else None, share if weight is None else weight
             row = to_row(new, created_at=now)
@@ -85,6 +94,8 @@ class JobQueue(JobReader):
             session.flush()
             if row.not_before is None:
                 fairness.enter(session, row)
+            settle_in(session, row, entry, now=now)
+            if row.not_before is None and row.status is JobStatus.QUEUED:
                 entered.append(newcomer(session, row, prior=self._prior))
             return to_job(row)
 
@@ -96,6 +107,7 @@ class JobQueue(JobReader):
             raise QueueFull(waiting=full.waiting, allowed=full.allowed, retry_at=retry_at) from None
         for one in filter(None, entered):
             self._lookout.entered(one)
+        self._noted()
         return job
 
     async def record_card(self, job_id: int, *, message_id: int) -> None:
@@ -110,6 +122,8 @@ class JobQueue(JobReader):
         """
 
         def take(session: Session) -> Job | None:
+            if standing_of(session, EVERYWHERE) is Standing.PAUSED:
+                return None
             fairness.release_due(session, now=self.now())
             row = self._take(session)
             if row is None and fairness.release_one(session):
@@ -169,7 +183,7 @@ class JobQueue(JobReader):
         return await self._change(change, then=fairness.put_back) is not None
 
     async def cancel(self, job_id: int, *, user_id: int) -> Job:
-        """Cancel a queued job at once. A running one is returned still running: the dispatcher must stop it.
+        """Cancel a queued or held job at once. A running one is returned still running: the dispatcher must stop it.
 
         Raise NotAllowed for an unknown job or somebody else's, Refusal for one that is over.
         """
@@ -178,11 +192,8 @@ class JobQueue(JobReader):
             row = session.get(JobRow, job_id)
             if row is None or row.user_id != user_id:
                 raise NotAllowed(msg("You have no job {number}."), number=job_id)
-            if row.status is JobStatus.QUEUED:
-                row.status, row.finished_at = JobStatus.CANCELLED, self.now()
-                fairness.leave(session, row)
-                correct(session, row, used=0.0)
-                refund_rate(session, row)
+            if row.status in (JobStatus.QUEUED, JobStatus.HELD):
+                take_back(session, row, now=self.now())
             elif row.status is not JobStatus.RUNNING:
                 state = Message(STATUS_WORDS[row.status])
                 raise Refusal(msg("Job {number} is over already: it is {state}."), number=job_id, state=state)
@@ -206,7 +217,7 @@ class JobQueue(JobReader):
             for row in orphans.all():
                 row.attempt_token = None
                 if row.attempts >= CRASHES_MAX:
-                    self._quarantine(session, row)
+                    quarantine(session, row, now=self.now())
                     quarantined.append(to_job(row))
                 else:
                     row.status, row.started_at = JobStatus.QUEUED, None
@@ -244,13 +255,6 @@ class JobQueue(JobReader):
         job = await self._database.write(again)
         self._lookout.moved()
         return job
-
-    def _quarantine(self, session: Session, row: JobRow) -> None:
-        row.status, row.finished_at = JobStatus.QUARANTINED, self.now()
-        row.reason = say_to_owner(row)(
-            "Kiln went down {n} times while drawing this, so it will not be tried again.", n=row.attempts
-        )
-        settle(session, row)
 
     async def _finish(
         self, job: Job, status: JobStatus, *, then: Callable[[Session, JobRow], None] = settle, **values: Any

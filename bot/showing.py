@@ -26,10 +26,11 @@ from bot.posting import UNREACHABLE
 from bot.waiting import WaitingCards
 from gen.request import StepReport
 
+CARD_COMES_WITHIN = timedelta(minutes=15)  # then the command's token is dead, and no card can come of it
 LAST_EDIT_TRIES = 8  # about four minutes; then the next start tries again
 REFUSED = frozenset({401, 403, 404})  # asking again brings the address a ban, not the card
 
-OVER = frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
+OVER = frozenset(JobStatus) - {JobStatus.HELD, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +144,14 @@ class Showing:
             await patiently(lambda: self._queue.record_shown(job.id))
         else:
             log.warning("job %d: its end (%s) is not shown; the next start tries again", job.id, job.status)
-        self._cards.pop(job.id, None)
-        self._messages.pop(job.id, None)
+        if shown.message_id is not None:
+            self._forget(job.id)
+        else:  # the answer may still be on its way
+            asyncio.get_running_loop().call_later(CARD_COMES_WITHIN.total_seconds(), self._forget, job.id)
+
+    def _forget(self, job_id: int) -> None:
+        self._cards.pop(job_id, None)
+        self._messages.pop(job_id, None)
 
     async def _pause(self, shown: _Card) -> None:
         """Wait out the time between two edits of a running job, or until it runs no more."""
@@ -202,7 +209,8 @@ class Showing:
         )
 
     async def _tell_failure(self, job: Job) -> None:
-        if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED):
+        by_others = job.status is JobStatus.CANCELLED and job.reason
+        if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED) and not by_others:
             return
         channel = self._connected().get_partial_messageable(job.channel_id, guild_id=job.guild_id)
         await channel.send(

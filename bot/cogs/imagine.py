@@ -120,6 +120,14 @@ def size_choices(say: Say, profile: ModelProfile, current: str) -> list[app_comm
     return [app_commands.Choice(name=size_label(say, size), value=size) for size in found[:CHOICES_MAX]]
 
 
+def is_age_restricted(channel: object) -> bool:
+    """Whether Discord shows a channel to adults only; a thread is what its parent is. Not known: no."""
+    return isinstance(channel, _WITH_AGES) and channel.is_nsfw()
+
+
+_WITH_AGES = (discord.TextChannel, discord.VoiceChannel, discord.StageChannel, discord.ForumChannel, discord.Thread)
+
+
 def _own_size(profile: ModelProfile, typed: str) -> str | None:
     """What was typed, if it is a size that this model draws."""
     try:
