@@ -179,6 +179,13 @@ def speak_chinese(page: DemoPage) -> None:
     until_free(page)
 
 
+def keep(page: DemoPage) -> None:
+    page.view_as(MODERATOR)
+    page.enter("keepers")
+    page.ask("server")
+    expect(page.private_replies().last).to_contain_text("Kiln in")
+
+
 STOPS = (
     Stop(name="01-ask", go=ask, words="`/imagine` answers at once, with place, seed and time"),
     Stop(name="02-watch", go=watch, words="The card shows the picture while it is being drawn"),
@@ -200,6 +207,7 @@ STOPS = (
     Stop(name="10-history", go=look_back, words="`/history` has all of them, to re-roll or to post again"),
     Stop(name="11-stats", go=count, words="`/stats` tells who drew how much, and what the GPU does"),
     Stop(name="12-chinese", go=speak_chinese, words="`/settings` knows my language, and cards and pictures speak it"),
+    Stop(name="13-server", go=keep, words="`/server` is a server's settings in one panel, for its keepers alone"),
 )
 
 
