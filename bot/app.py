@@ -29,6 +29,7 @@ from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
+from bot.lora_list import LoraList
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX
@@ -63,12 +64,8 @@ async def open_kiln(
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         await _recover(queue, delivery)
-        async with (
-            contextlib.aclosing(delivery),
-            Dispatcher(
-                queue=queue, executor=executor, outcomes=delivery, pictures=settings.data, charge=charge
-            ) as dispatcher,
-        ):
+        work = partial(Dispatcher, queue=queue, executor=executor, pictures=settings.data, charge=charge)
+        async with contextlib.aclosing(delivery), work(outcomes=delivery) as dispatcher:
             delivery.on_requeue(dispatcher.wake)
             kiln = Kiln(
                 profile=executor.profile,
@@ -76,6 +73,7 @@ async def open_kiln(
                 dispatcher=dispatcher,
                 delivery=delivery,
                 data=settings.data,
+                loras=LoraList(settings.lora_folder),
                 now=now,
                 choose_seed=choose_seed,
             )

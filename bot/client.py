@@ -29,6 +29,7 @@ from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.edit_dialog import NAME as EDITED
 from bot.job_queue import JobQueue
+from bot.lora_list import LoraList
 from bot.mishaps import explain
 from gen.request import ModelProfile
 
@@ -43,6 +44,7 @@ class Kiln:
     queue: JobQueue
     dispatcher: Dispatcher
     delivery: Delivery
+    loras: LoraList
     data: Path  # the folder of the pictures
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX

@@ -85,13 +85,13 @@ def edited_request(
     )
 
 
-def read_loras(text: str) -> tuple[LoraUse, ...]:
-    """`ink:0.8, oil` as LoRAs, the strength 1 where none is given; raise InvalidRequest for anything else."""
+def read_loras(text: str, *, usual: float = 1.0) -> tuple[LoraUse, ...]:
+    """`ink:0.8, oil` as LoRAs, with the usual strength where none is given; raise InvalidRequest for anything else."""
     uses = []
     for part in filter(None, (part.strip() for part in re.split(r"[,，、\n]", text))):
         name, colon, strength = part.replace("：", ":").rpartition(":")
         try:
-            uses.append(LoraUse(name=name.strip() if colon else part, strength=float(strength) if colon else 1.0))
+            uses.append(LoraUse(name=name.strip() if colon else part, strength=float(strength) if colon else usual))
         except ValueError as error:
             raise InvalidRequest(
                 msg("A LoRA is name:strength, such as ink:0.8; it is {value!r}."), value=part[:40]

@@ -67,7 +67,8 @@ class Buttons:
         job = await self._job(interaction, job_id, Press.EDIT)
         values = submitted(interaction.data or {})
         request = edited_request(job.request, values, kiln.profile, choose_seed=kiln.choose_seed)
-        await self._asking.ask(interaction, request, Beginning(parent=job, verb=Verb.EDIT))
+        beginning = Beginning(parent=job, verb=Verb.EDIT, private=job.private)
+        await self._asking.ask(interaction, request, beginning=beginning)
 
     async def _job(self, interaction: discord.Interaction[KilnBot], job_id: int, press: Press) -> Job:
         """The job, if this person may do that with it; else raise NotAllowed or Refusal."""
@@ -96,7 +97,8 @@ class Buttons:
         if verb is Verb.REPRODUCE and job.picture is None:
             raise Refusal(msg("Job {number} has no picture to compare with."), number=job.id)
         request = child_request(job.request, verb, seed=kiln.choose_seed())
-        await self._asking.ask(interaction, request, Beginning(parent=job, verb=verb, style=job.style))
+        beginning = Beginning(parent=job, verb=verb, style=job.style, private=job.private)
+        await self._asking.ask(interaction, request, beginning=beginning)
 
     async def _edit(self, interaction: discord.Interaction[KilnBot], job: Job) -> None:
         await interaction.response.send_modal(edit_dialog(say_to(interaction), job, self._bot.kiln.profile))
