@@ -8,11 +8,12 @@ whether it did, the picture goes directly as well, so its author may see it twic
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import discord
 
@@ -25,17 +26,22 @@ from bot.upload import largest_fitting
 TOKEN_SECONDS = 14 * 60.0  # Discord's tokens die after fifteen minutes
 
 
+_T = TypeVar("_T")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whisper:
     """One interaction that can still be answered."""
 
     interaction: discord.Interaction[Any]
     until: float
+    context: contextvars.Context  # of the command: discord.py keeps the transport of such answers in a variable of it
 
     async def edit(self, view: discord.ui.LayoutView, files: list[discord.File]) -> None:
         """Show the card anew; raise what Discord raises."""
-        await self.interaction.edit_original_response(
-            view=view, attachments=files, allowed_mentions=discord.AllowedMentions.none()
+        nobody = discord.AllowedMentions.none()
+        await self._there(
+            self.interaction.edit_original_response(view=view, attachments=files, allowed_mentions=nobody)
         )
 
     async def post(self, job: Job, *, png: bytes, name: str, origin: Origin | None) -> int | None:
@@ -45,15 +51,20 @@ class Whisper:
         if upload is None:
             return None
         say = say_to_owner(job)
-        message = await self.interaction.followup.send(
-            picture_words(say, job, origin=origin),
-            file=discord.File(io.BytesIO(upload.data), filename=upload.name, description=alt_text(say, job)),
-            view=picture_view(say, job),
-            allowed_mentions=discord.AllowedMentions.none(),
-            ephemeral=True,
-            wait=True,
+        message = await self._there(
+            self.interaction.followup.send(
+                picture_words(say, job, origin=origin),
+                file=discord.File(io.BytesIO(upload.data), filename=upload.name, description=alt_text(say, job)),
+                view=picture_view(say, job),
+                allowed_mentions=discord.AllowedMentions.none(),
+                ephemeral=True,
+                wait=True,
+            )
         )
         return message.id
+
+    async def _there(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return await asyncio.create_task(work, context=self.context.copy())
 
 
 class Whispers:
@@ -68,7 +79,9 @@ class Whispers:
         """Remember an interaction as long as it can be answered."""
         now = self._clock()
         self._kept = {key: one for key, one in self._kept.items() if one.until > now}
-        self._kept[interaction.id] = Whisper(interaction=interaction, until=now + TOKEN_SECONDS)
+        self._kept[interaction.id] = Whisper(
+            interaction=interaction, until=now + TOKEN_SECONDS, context=contextvars.copy_context()
+        )
 
     def of(self, job: Job) -> Whisper | None:
         """What reaches this private job's author alone; None: nothing does any more."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import discord
 import pytest
 
 from bot.job import Job, JobStatus
 from bot.language import say_in
 from bot.styles import SHIPPED
-from gen.errors import InvalidRequest
 from gen.request import LoraUse
-from tests.bot.conftest import CHOSEN_SEED, Stage, eventually, open_stage, said, save_lora, text_of
-from tests.fakes import FAKE_PROFILE, image_request
+from tests.bot.conftest import Stage, eventually, open_stage, said, save_lora, text_of
+from tests.fakes import FAKE_PROFILE, image_request, new_job
 
 
 async def job(stage: Stage, number: int = 1) -> Job:
@@ -71,7 +72,7 @@ def test_every_shipped_style_fits_the_model_and_has_a_chinese_name() -> None:
 
 
 async def test_a_prompt_that_is_too_long_with_its_style_says_so(stage: Stage) -> None:
-    assert "1,000 characters at most; it has 1,047" in said(await stage.imagine("x" * 999, style="Cinematic"))
+    assert "1,000 characters at most; it has 1,042" in said(await stage.imagine("x" * 999, style="Cinematic"))
 
 
 # LoRAs
@@ -197,6 +198,13 @@ async def test_one_of_several_is_cancelled_on_their_card(stage: Stage) -> None:
 # Private
 
 
+async def submit_private(stage: Stage) -> None:
+    """A private job whose command nobody can answer any more."""
+    new = new_job(5, user_id=stage.alice.id)
+    new = replace(new, guild_id=stage.guild.id, channel_id=stage.channel.id, private=True)
+    await stage.kiln.queue.submit(new)
+
+
 def everyone_sees(stage: Stage) -> list[Any]:
     return stage.messages()
 
@@ -237,16 +245,22 @@ async def test_when_the_token_has_died_a_private_picture_comes_directly(stage: S
     assert (await job(stage)).result_channel_id == stage.alice.user.dm_channel.id
 
 
-async def test_after_a_restart_a_private_picture_comes_directly(tmp_path: Path) -> None:
-    async with open_stage(tmp_path) as stage:
-        stage.detach()
-        await stage.imagine("endless rain", private=True)
-        await eventually(lambda: stage.generator.begun)
-    async with open_stage(tmp_path) as stage:
-        stage.generator._misbehave = lambda request: None  # type: ignore[method-assign]
-        await stage.kiln.queue.cancel(1, user_id=stage.alice.id)
-        await stage.imagine("after all", private=True)
-        assert everyone_sees(stage) == []
+async def test_a_private_job_of_an_earlier_process_comes_directly(stage: Stage) -> None:
+    await submit_private(stage)
+    stage.kiln.dispatcher.wake()
+    await eventually(lambda: stage.pictures(stage.alice.user.dm_channel))
+    assert everyone_sees(stage) == []
+
+
+async def test_a_private_picture_whose_author_takes_no_direct_message_is_kept(stage: Stage) -> None:
+    stage.env.inject_error("POST", "/users/@me/channels", status=403, code=50007, times=None)
+    await submit_private(stage)
+    stage.kiln.dispatcher.wake()
+    await eventually(lambda: stage.kiln.dispatcher._drain is None or stage.kiln.dispatcher._drain.done())
+    await stage.env.settle()
+    made = await job(stage)
+    assert (made.status, made.reason) == (JobStatus.KEPT, "I may not send it to you directly.")
+    assert everyone_sees(stage) == []
 
 
 async def test_a_private_failure_is_told_on_its_card(stage: Stage) -> None:
@@ -258,12 +272,6 @@ async def test_a_private_failure_is_told_on_its_card(stage: Stage) -> None:
 
 async def test_a_private_picture_needs_no_right_to_post_here(stage: Stage) -> None:
     for role in stage.env.backend.get_guild(stage.guild.id).roles.values():
-        role.permissions = 1 << 10  # to see the channel
+        role.permissions = discord.Permissions(view_channel=True, use_application_commands=True).value
     result = await stage.imagine(private=True)
     assert result.followups[0].attachments
-
-
-def test_a_seed_is_the_chosen_one_when_none_is_given() -> None:
-    assert CHOSEN_SEED == 7
-    with pytest.raises(InvalidRequest):
-        image_request(negative="a tree")
