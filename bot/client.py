@@ -24,10 +24,12 @@ from bot.buttons import JobButton
 from bot.cogs.buttons import Buttons
 from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
+from bot.cogs.recipe import Recipe
 from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.edit_dialog import NAME as EDITED
+from bot.job import Verb
 from bot.job_queue import JobQueue
 from bot.lora_list import LoraList
 from bot.mishaps import explain
@@ -97,9 +99,12 @@ class KilnBot(commands.Bot):
         self._synced = synced
         self._buttons = Buttons(self)
         self._words = CommandWords()
-        for cog in (Imagine(self), Queue(self)):
+        recipe = Recipe(self)
+        for cog in (Imagine(self), Queue(self), recipe):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
+        for menu in recipe.menus:
+            self.tree.add_command(menu)
 
     @property
     def kiln(self) -> Kiln:
@@ -130,9 +135,11 @@ class KilnBot(commands.Bot):
         if found is None:
             return
         try:
-            await self._buttons.submit(interaction, int(found["job"]))
+            job_id = None if found["job"] is None else int(found["job"])
+            verb = Verb.EDIT if found["how"] == "edited" else Verb.REMIX
+            await self._buttons.submit(interaction, job_id, verb)
         except Exception as error:  # noqa: BLE001 - worded, and logged if it is a bug
-            await explain(interaction, error, what=f"the dialog of job {found['job']}")
+            await explain(interaction, error, what=f"the dialog {found[0]}")
 
     async def _sync(self) -> None:
         """Send the commands when they differ from what this application was sent last (200 a day are allowed)."""
