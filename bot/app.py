@@ -31,6 +31,7 @@ from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
+from bot.lora_list import LoraList
 from bot.past import Past
 from bot.people import open_people
 from bot.reposts import Reposts
@@ -68,12 +69,8 @@ async def open_kiln(
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         await _recover(queue, delivery)
-        async with (
-            contextlib.aclosing(delivery),
-            Dispatcher(
-                queue=queue, executor=executor, outcomes=delivery, pictures=settings.data, charge=charge
-            ) as dispatcher,
-        ):
+        work = partial(Dispatcher, queue=queue, executor=executor, pictures=settings.data, charge=charge)
+        async with contextlib.aclosing(delivery), work(outcomes=delivery) as dispatcher:
             delivery.on_requeue(dispatcher.wake)
             rest = await _beside_the_queue(settings, database, now=now)
             rest |= {"profile": executor.profile, "choose_seed": choose_seed}
@@ -89,6 +86,7 @@ async def _beside_the_queue(settings: Settings, database: Database, *, now: Call
         "reposts": Reposts(database),
         "card": CardReader(settings.device),
         "data": settings.data,
+        "loras": LoraList(settings.lora_folder),
         "started_at": now(),
         "now": now,
     }

@@ -26,6 +26,7 @@ from bot.cogs.buttons import Buttons
 from bot.cogs.history import History, PageButton
 from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
+from bot.cogs.recipe import Recipe
 from bot.cogs.reposting import RepostButton
 from bot.cogs.settings import Settings
 from bot.cogs.stats import Stats
@@ -33,7 +34,9 @@ from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.edit_dialog import NAME as EDITED
+from bot.job import Verb
 from bot.job_queue import JobQueue
+from bot.lora_list import LoraList
 from bot.mishaps import explain
 from bot.past import Past
 from bot.people import People
@@ -51,6 +54,7 @@ class Kiln:
     queue: JobQueue
     dispatcher: Dispatcher
     delivery: Delivery
+    loras: LoraList
     people: People
     past: Past
     reposts: Reposts
@@ -108,9 +112,12 @@ class KilnBot(commands.Bot):
         self._synced = synced
         self._buttons = Buttons(self)
         self._words = CommandWords()
-        for cog in (Imagine(self), Queue(self), Settings(self), History(self), Stats(self)):
+        recipe = Recipe(self)
+        for cog in (Imagine(self), Queue(self), Settings(self), History(self), Stats(self), recipe):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
+        for menu in recipe.menus:
+            self.tree.add_command(menu)
 
     @property
     def kiln(self) -> Kiln:
@@ -141,9 +148,11 @@ class KilnBot(commands.Bot):
         if found is None:
             return
         try:
-            await self._buttons.submit(interaction, int(found["job"]))
+            job_id = None if found["job"] is None else int(found["job"])
+            verb = Verb.EDIT if found["how"] == "edited" else Verb.REMIX
+            await self._buttons.submit(interaction, job_id, verb)
         except Exception as error:  # noqa: BLE001 - worded, and logged if it is a bug
-            await explain(interaction, error, what=f"the dialog of job {found['job']}")
+            await explain(interaction, error, what=f"the dialog {found[0]}")
 
     async def _sync(self) -> None:
         """Send the commands when they differ from what this application was sent last (200 a day are allowed)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -67,40 +67,45 @@ class JobQueue(JobReader):
         The same interaction again returns its first job and charges nothing. What the person may have is said by
         their roles, see roles.py; `weight` overrules that of the roles. It holds from now on.
         """
+        return (await self.submit_all([new], weight=weight))[0]
 
-        def accept(session: Session) -> Job:
-            same = (JobRow.interaction_id == new.interaction_id, JobRow.number == new.number)
-            first = session.scalar(select(JobRow).where(*same))
-            if first is not None:
-                return to_job(first)
-            now = self.now()
-            limits, share = terms_of(session, new, usual=self._limits)
-            admission = admit(session, new, limits=limits, now=now, prior=self._prior)
-            server_id, share = new.guild_id if self._server_share else None, share if weight is None else weight
-            row = to_row(new, created_at=now)
-            row.account_id = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)
-            row.not_before, row.reserved = admission.not_before, admission.reserved
-            row.rate_seconds = admission.rate_seconds
-            session.add(row)
-            session.flush()
-            if row.not_before is None:
-                fairness.enter(session, row)
-                entered.append(newcomer(session, row, prior=self._prior))
-            return to_job(row)
-
+    async def submit_all(self, asked: Sequence[NewJob], *, weight: float | None = None) -> tuple[Job, ...]:
+        """Accept all jobs of one interaction, or raise and store none of them; else as `submit`."""
         entered: list[Newcomer | None] = []
         try:
-            job = await self._database.write(accept)
+            jobs = await self._database.write(
+                lambda session: tuple(self._accept(session, new, weight, entered) for new in asked)
+            )
         except QueueFull as full:
-            retry_at = (await self._lookout.look()).first_ready(new.user_id)
+            retry_at = (await self._lookout.look()).first_ready(asked[0].user_id)
             raise QueueFull(waiting=full.waiting, allowed=full.allowed, retry_at=retry_at) from None
         for one in filter(None, entered):
             self._lookout.entered(one)
-        return job
+        return jobs
 
-    async def record_card(self, job_id: int, *, message_id: int) -> None:
-        """Remember which message shows the job."""
-        change = update(JobRow).where(JobRow.id == job_id).values(card_message_id=message_id)
+    def _accept(self, session: Session, new: NewJob, weight: float | None, entered: list[Newcomer | None]) -> Job:
+        same = (JobRow.interaction_id == new.interaction_id, JobRow.number == new.number)
+        first = session.scalar(select(JobRow).where(*same))
+        if first is not None:
+            return to_job(first)
+        now = self.now()
+        limits, share = terms_of(session, new, usual=self._limits)
+        admission = admit(session, new, limits=limits, now=now, prior=self._prior)
+        server_id, share = new.guild_id if self._server_share else None, share if weight is None else weight
+        row = to_row(new, created_at=now)
+        row.account_id = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)
+        row.not_before, row.reserved = admission.not_before, admission.reserved
+        row.rate_seconds = admission.rate_seconds
+        session.add(row)
+        session.flush()
+        if row.not_before is None:
+            fairness.enter(session, row)
+            entered.append(newcomer(session, row, prior=self._prior))
+        return to_job(row)
+
+    async def record_card(self, *job_ids: int, message_id: int) -> None:
+        """Remember which message shows the job, or the jobs."""
+        change = update(JobRow).where(JobRow.id.in_(job_ids)).values(card_message_id=message_id)
         await self._database.write(lambda session: session.execute(change))
 
     async def claim(self) -> Job | None:
