@@ -163,7 +163,7 @@ class KilnBot(commands.Bot):
         await self.tree.set_translator(self._words)
         await self.tree.sync()
         _log.info("told Discord about %d commands", len(payloads))
-        _remember(self._synced, digest)
+        _remember(self._synced, f"{digest} {self.application_id}")
 
     async def payloads(self) -> list[dict[str, Any]]:
         """The commands as Discord receives them, in every language, in the order of their names."""
@@ -182,16 +182,16 @@ def _recall(synced: Path | None) -> str | None:
     if synced is None or not synced.exists():
         return None
     try:
-        return synced.read_text(encoding="utf-8").strip()
+        return synced.read_text(encoding="utf-8").partition(" ")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         _log.warning("%s cannot be read, so Discord is told the commands again: %s", synced, error)
         return None
 
 
-def _remember(synced: Path | None, digest: str) -> None:
+def _remember(synced: Path | None, sent: str) -> None:
     if synced is None:
         return
     try:
-        synced.write_text(digest + "\n", encoding="utf-8")
+        synced.write_text(sent + "\n", encoding="utf-8")
     except OSError as error:
         _log.warning("%s cannot be written, so the next start tells Discord the commands again: %s", synced, error)

@@ -39,6 +39,7 @@ class Rest:
         original = "/webhooks/{application_id}/{token}/messages/@original"
         table: list[tuple[str, str, Handler]] = [
             ("GET", "/users/@me", self._me),
+            ("GET", "/users/@me/guilds", self._servers),
             ("GET", "/oauth2/applications/@me", self._application),
             ("GET", "/applications/@me", self._application),
             ("GET", "/gateway/bot", self._gateway_address),
@@ -108,6 +109,9 @@ class Rest:
 
     async def _application(self, request: Request) -> Answer:
         return payloads.application(self._world)
+
+    async def _servers(self, request: Request) -> Answer:
+        return [payloads.server(server) for server in self._world.servers]
 
     async def _gateway_address(self, request: Request) -> Answer:
         limit = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1}

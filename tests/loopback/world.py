@@ -41,6 +41,15 @@ class Person:
     locale: str = "en-US"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A guild as the list of the bot's own shows it."""
+
+    id: int
+    name: str
+    permissions: int = ALL_PERMISSIONS  # of the bot's role
+
+
 @dataclass(slots=True, kw_only=True)
 class Channel:
     id: int
@@ -100,6 +109,9 @@ class World:
         self._numbers = itertools.count(1)
         self.bot = Person(id=self.snowflake(), name="Kiln", bot=True)
         self.guild_id = self.snowflake()
+        self.servers = [Server(id=self.guild_id, name="The loopback guild")]
+        self.application_flags = 0
+        self.requires_code_grant = False
         self.channels: dict[int, Channel] = {}
         self.interactions: dict[int, Interaction] = {}
         self.messages: dict[int, Message] = {}
