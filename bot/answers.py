@@ -82,6 +82,16 @@ async def answer_with(
         await interaction.response.send_message(view=view, files=files, ephemeral=True)
 
 
+async def show(interaction: discord.Interaction[Any], view: discord.ui.LayoutView) -> None:
+    """Answer the person alone with a card; raise what Discord raises. It notifies nobody."""
+    if is_deferred(interaction):
+        await interaction.edit_original_response(view=view, allowed_mentions=discord.AllowedMentions.none())
+    else:
+        await interaction.response.send_message(
+            view=view, ephemeral=True, allowed_mentions=discord.AllowedMentions.none()
+        )
+
+
 async def tell(interaction: discord.Interaction[Any], text: str) -> None:
     """Answer the person alone, if Discord still listens; what it does not take is logged, not repeated."""
     try:

@@ -7,6 +7,7 @@ of its own, see `bot.captions`, because an edit notifies nobody. Knows no queue,
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import discord
@@ -92,6 +93,20 @@ def _ready(say: Say, place: Place) -> str:
     if seconds < 57.5:
         return say("ready {when}, give or take {seconds} s", when=when, seconds=5 * round(seconds / 5))
     return say("ready {when}, give or take {minutes} min", when=when, minutes=max(1, round(seconds / 60)))
+
+
+def state_words(
+    say: Say,
+    job: Job,
+    *,
+    place: Place | None = None,
+    report: StepReport | None = None,
+    link: str | None = None,
+    characters: int = PICTURE_PROMPT_CHARACTERS,
+) -> str:
+    """The sentence of a job's status; of its reason so many characters, before escaping."""
+    folded = job if job.reason is None else replace(job, reason=fold(job.reason, characters=characters))
+    return _state(say, folded, place=place, report=report, link=link)[1]
 
 
 def _state(

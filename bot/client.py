@@ -28,6 +28,7 @@ from bot.cogs.host import HostCog
 from bot.cogs.imagine import Imagine
 from bot.cogs.mod import Mod
 from bot.cogs.queue import Queue
+from bot.cogs.recipe import Recipe
 from bot.cogs.report import report_menu
 from bot.cogs.reposting import RepostButton
 from bot.cogs.server import Server
@@ -37,9 +38,10 @@ from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.edit_dialog import NAME as EDITED
-from bot.job import Job, JobStatus
+from bot.job import Job, JobStatus, Verb
 from bot.job_queue import JobQueue
 from bot.keepers import Keepers
+from bot.lora_list import LoraList
 from bot.mistakes import tell_mistake
 from bot.past import Past
 from bot.people import People
@@ -63,6 +65,7 @@ class Kiln:
     queue: JobQueue
     dispatcher: Dispatcher
     delivery: Delivery
+    loras: LoraList
     people: People
     past: Past
     reposts: Reposts
@@ -128,11 +131,13 @@ class KilnBot(commands.Bot):
         self._synced = synced
         self._buttons = Buttons(self)
         self._words = CommandWords()
-        members = (Imagine(self), Queue(self), Settings(self), History(self), Stats(self))
+        recipe = Recipe(self)
+        members = (Imagine(self), Queue(self), Settings(self), History(self), Stats(self), recipe)
         for cog in (*members, Server(self), Mod(self), HostCog(self)):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
-        self.tree.add_command(report_menu())
+        for menu in (*recipe.menus, report_menu()):
+            self.tree.add_command(menu)
 
     @property
     def kiln(self) -> Kiln:
@@ -164,9 +169,11 @@ class KilnBot(commands.Bot):
         if found is None:
             return
         try:
-            await self._buttons.submit(interaction, int(found["job"]))
+            job_id = None if found["job"] is None else int(found["job"])
+            verb = Verb.EDIT if found["how"] == "edited" else Verb.REMIX
+            await self._buttons.submit(interaction, job_id, verb)
         except Exception as error:  # noqa: BLE001 - worded, and logged if it is a bug
-            await tell_mistake(interaction, error, where=f"the dialog of job {found['job']}")
+            await tell_mistake(interaction, error, where=f"the dialog {found[0]}")
 
     async def _sync(self) -> None:
         """Send the commands when they differ from what this application was sent last (200 a day are allowed)."""

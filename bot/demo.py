@@ -1,8 +1,8 @@
 """`kiln demo`: the real bot on a local page that looks like Discord. No token, no GPU.
 
 Kiln runs here as it does on Discord, with its queue, SQLite file, dispatcher, GPU thread and the small model; only
-Discord is played, by simcord. All the glue to simcord is in this file, `demo_page.py` and `demo_stage.py`. What they
-use of simcord's private side is marked `private:` with the reason, and holds because the version is checked at start.
+Discord is played, by simcord. All the glue to simcord is here, in `demo_page.py` and in `demo_stage.py`. What they use
+of simcord's private side is marked `private:` with the reason, and holds because the version is checked at start.
 Knows no torch: the caller brings `load`.
 """
 
