@@ -23,6 +23,8 @@ import discord
 
 from bot import estimates
 from bot.client import Kiln, KilnBot, create_bot
+from bot.console import ByOrigin, Console
+from bot.console_address import open_console
 from bot.database import open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
@@ -62,14 +64,19 @@ async def open_kiln(
         prior = estimates.prior_rate(executor.profile)
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
-        await _recover(queue, delivery)
+        console = Console(queue=queue, profile=executor.profile, data=settings.data, choose_seed=choose_seed)
+        outcomes = ByOrigin(console=console, discord=delivery)
+        await _recover(queue, outcomes)
+        await console.settle()
         async with (
             contextlib.aclosing(delivery),
+            contextlib.aclosing(console),
             Dispatcher(
-                queue=queue, executor=executor, outcomes=delivery, pictures=settings.data, charge=charge
+                queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data, charge=charge
             ) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
+            console.connect(dispatcher)
             kiln = Kiln(
                 profile=executor.profile,
                 queue=queue,
@@ -77,17 +84,18 @@ async def open_kiln(
                 delivery=delivery,
                 now=now,
                 choose_seed=choose_seed,
+                console=console,
             )
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
 
-async def _recover(queue: JobQueue, delivery: Delivery) -> None:
+async def _recover(queue: JobQueue, outcomes: ByOrigin) -> None:
     """Sort out what the last process left running; people hear of it once Discord is there."""
     recovery = await queue.recover()
     for job in recovery.requeued:
-        delivery.requeued(job)
+        outcomes.requeued(job)
     for job in recovery.quarantined:
-        delivery.failed(job)
+        outcomes.failed(job)
 
 
 async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator], token: str) -> None:
@@ -97,9 +105,35 @@ async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator]
     """
     stop = asyncio.Event()
     with _signals(stop):
-        async with _unless(stop), open_kiln(settings, load=load) as bot:
+        async with _unless(stop), open_kiln(settings, load=load) as bot, _console_if_wanted(bot, settings):
             _log.info("the model is %s; connecting to Discord", bot.kiln.profile.name)
             await _serve(bot, token=token)
+
+
+async def run_console_until_stopped(
+    settings: Settings, *, load: Callable[[], Generator], tell: Callable[[str], None]
+) -> None:
+    """Serve the web console without Discord, until SIGTERM or SIGINT; `tell` its address. Raise as above.
+
+    Jobs from Discord that wait in the same database are drawn too, and posted by the next `kiln run`.
+    """
+    stop = asyncio.Event()
+    with _signals(stop):
+        async with _unless(stop), open_kiln(settings, load=load) as bot:
+            bot.kiln.dispatcher.wake()
+            async with open_console(bot.kiln.console, settings) as address:
+                tell(address)
+                await stop.wait()
+
+
+@asynccontextmanager
+async def _console_if_wanted(bot: KilnBot, settings: Settings) -> AsyncIterator[None]:
+    if not settings.console:
+        yield
+        return
+    async with open_console(bot.kiln.console, settings) as address:
+        _log.info("the console is at %s", address)
+        yield
 
 
 async def _serve(bot: KilnBot, *, token: str) -> None:

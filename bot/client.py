@@ -24,6 +24,7 @@ from bot.answers import say_to, tell
 from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
 from bot.command_words import CommandWords
+from bot.console import Console
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.errors import Refusal
@@ -44,6 +45,7 @@ class Kiln:
     delivery: Delivery
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
+    console: Console
 
 
 class KilnTree(app_commands.CommandTree["KilnBot"]):
