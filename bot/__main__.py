@@ -97,6 +97,7 @@ def _draw(parsed: argparse.Namespace) -> int:
     """Draw with the model and on the device that `kiln run` would use here, unless the call names others."""
     settings = load_settings()
     parsed.weights = parsed.weights or settings.weights
+    parsed.loras = parsed.loras or settings.loras
     if parsed.device is None and settings.device != "auto":
         parsed.device = settings.device
     return draw(parsed, tuning=settings.tuning)
@@ -184,7 +185,7 @@ def _loader(settings: Settings) -> Callable[[], Generator]:
         from gen.flux import load_generator
 
         device = None if settings.device == "auto" else settings.device
-        return load_generator(settings.weights, device=device, tuning=settings.tuning)
+        return load_generator(settings.weights, device=device, tuning=settings.tuning, loras=settings.loras)
 
     return load
 

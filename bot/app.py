@@ -57,24 +57,15 @@ async def open_kiln(
     sent to Discord at every start.
     """
     settings.make_data_folder()
-    async with (
-        open_database(settings.database, now=now) as database,
-        GpuExecutor(load) as executor,
-    ):
-        prior = estimates.prior_rate(executor.profile)
+    async with open_database(settings.database, now=now) as database, GpuExecutor(load) as executor:
+        prior, charge = estimates.prior_rate(executor.profile), partial(charge_used, database)
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
-        delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
-        console = Console(queue=queue, profile=executor.profile, data=settings.data, choose_seed=choose_seed)
+        delivery = make_delivery(queue=queue, data=settings.data)
+        console = Console(queue=queue, profile=executor.profile, settings=settings, choose_seed=choose_seed)
         outcomes = ByOrigin(console=console, discord=delivery)
-        await _recover(queue, outcomes)
-        await console.settle()
-        async with (
-            contextlib.aclosing(delivery),
-            contextlib.aclosing(console),
-            Dispatcher(
-                queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data, charge=charge
-            ) as dispatcher,
-        ):
+        await _recover(queue, outcomes, console=console)
+        drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data, charge=charge)
+        async with contextlib.aclosing(delivery), contextlib.aclosing(console), drawing as dispatcher:
             delivery.on_requeue(dispatcher.wake)
             console.connect(dispatcher)
             kiln = Kiln(
@@ -82,20 +73,21 @@ async def open_kiln(
                 queue=queue,
                 dispatcher=dispatcher,
                 delivery=delivery,
+                console=console,
                 now=now,
                 choose_seed=choose_seed,
-                console=console,
             )
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
 
-async def _recover(queue: JobQueue, outcomes: ByOrigin) -> None:
+async def _recover(queue: JobQueue, outcomes: ByOrigin, *, console: Console) -> None:
     """Sort out what the last process left running; people hear of it once Discord is there."""
     recovery = await queue.recover()
     for job in recovery.requeued:
         outcomes.requeued(job)
     for job in recovery.quarantined:
         outcomes.failed(job)
+    await console.settle()
 
 
 async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator], token: str) -> None:

@@ -11,10 +11,9 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bot.background import Tasks, patiently
@@ -23,12 +22,15 @@ from bot.errors import NotAllowed
 from bot.job import Job, JobStatus, NewJob, Place
 from bot.job_queue import JobQueue
 from bot.language import Message, msg
+from bot.settings import Settings
 from gen.errors import InvalidRequest
-from gen.request import SEED_MAX, ImageRequest, ModelProfile, StepReport
+from gen.lora_index import list_loras
+from gen.request import SEED_MAX, ImageRequest, LoraUse, ModelProfile, StepReport
 
 CONSOLE = 0  # stands for server and channel of a console's job: no snowflake is 0
 NUMBER_MAX = 2**40  # of a console; Discord's ids of people are all larger
 RANDOM_SEED = -1
+FIELDS = ("prompt", "seed", "size", "steps", "guidance")  # of a page's form; and "lora" with its "strength"
 LOOK_SECONDS = 1.0  # at the latest; others' jobs move a place without a word
 ACTIVE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 
@@ -75,10 +77,12 @@ class ByOrigin:
 class Console:
     """All consoles of one Kiln. Lives on the event loop."""
 
-    def __init__(self, *, queue: JobQueue, profile: ModelProfile, data: Path, choose_seed: Callable[[], int]) -> None:
-        """`data` is the data folder; `choose_seed` gives 0 to SEED_MAX."""
+    def __init__(
+        self, *, queue: JobQueue, profile: ModelProfile, settings: Settings, choose_seed: Callable[[], int]
+    ) -> None:
+        """`choose_seed` gives 0 to SEED_MAX."""
         self.profile = profile
-        self._queue, self._data, self._choose_seed = queue, data, choose_seed
+        self._queue, self._settings, self._choose_seed = queue, settings, choose_seed
         self._dispatcher: Dispatcher | None = None
         self._tasks = Tasks()
         self._reports: dict[int, StepReport] = {}
@@ -100,7 +104,7 @@ class Console:
 
     # What a page asks
 
-    async def ask(self, number: int, request: ImageRequest) -> Job:
+    async def ask(self, number: int, request: ImageRequest, *, locale: str | None = None) -> Job:
         """Accept a job of console `number`; raise what JobQueue.submit raises."""
         new = NewJob(
             interaction_id=-1 - secrets.randbits(62),  # below every interaction of Discord's
@@ -108,6 +112,7 @@ class Console:
             guild_id=CONSOLE,
             channel_id=CONSOLE,
             request=request,
+            locale=locale,
         )
         job = await self._queue.submit(new)
         if self._dispatcher is not None:
@@ -159,7 +164,7 @@ class Console:
         if job.picture is None:
             return None
         try:
-            return await asyncio.to_thread((self._data / job.picture).read_bytes)
+            return await asyncio.to_thread((self._settings.data / job.picture).read_bytes)
         except OSError as error:
             _log.warning("job %d: its picture cannot be read: %s", job.id, error)
             return None
@@ -207,8 +212,13 @@ class Console:
         for watcher in self._watchers.get(job_id, ()):
             watcher.set()
 
-    def read_form(self, *, prompt: Any, seed: Any, size: Any, steps: Any, guidance: Any) -> ImageRequest:
-        """What a page sent, as a request; raise InvalidRequest naming the limit and the value."""
+    def loras(self) -> list[str]:
+        """Names of the LoRAs that lie in their folder now; blocking."""
+        return list_loras(self._settings.lora_folder)
+
+    def read_form(self, form: Mapping[str, Any]) -> ImageRequest:
+        """What a page sent, as a request; raise InvalidRequest naming the limit and the value. Blocking."""
+        prompt, seed, size, steps, guidance = (form.get(name) for name in FIELDS)
         chosen = _whole(msg("seed"), seed)
         if chosen != RANDOM_SEED and not 0 <= chosen <= SEED_MAX:
             raise InvalidRequest(
@@ -216,13 +226,21 @@ class Console:
                 most=SEED_MAX,
                 value=chosen,
             )
-        return self.profile.request(
+        request = self.profile.request(
             prompt if isinstance(prompt, str) else "",
             seed=self._choose_seed() if chosen == RANDOM_SEED else chosen,
             size=size if isinstance(size, str) else "",
             steps=_whole(msg("steps"), steps),
             guidance=_number(msg("guidance"), guidance),
         )
+        return replace(request, loras=self._loras(form.get("lora"), form.get("strength")))
+
+    def _loras(self, name: Any, strength: Any) -> tuple[LoraUse, ...]:
+        if not name:
+            return ()
+        if name not in self.loras():
+            raise InvalidRequest(msg("There is no LoRA named {name!r}."), name=str(name)[:80])
+        return (LoraUse(name=name, strength=_number(Message(msg("strength of {lora}"), lora=name), strength)),)
 
 
 def _whole(name: str, value: Any) -> int:
@@ -232,11 +250,12 @@ def _whole(name: str, value: Any) -> int:
     return int(number)
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str | Message, value: Any) -> float:
     """A finite number; a page may send anything."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         shown = "empty" if value is None else str(value)[:40]
-        raise InvalidRequest(msg("The {name} must be a number; it is {value}."), name=Message(name), value=shown)
+        told = Message(name) if isinstance(name, str) else name
+        raise InvalidRequest(msg("The {name} must be a number; it is {value}."), name=told, value=shown)
     return float(value) if isinstance(value, float) else value
 
 

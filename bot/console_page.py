@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 import gradio as gr
 from PIL import Image
 
-from bot.console import RANDOM_SEED, Console, Look, is_number, new_number
+from bot.console import FIELDS, RANDOM_SEED, Console, Look, is_number, new_number
 from bot.console_words import LABELS, language_of, picture_html, status_html, trouble_html
 from bot.errors import Refusal, StartError
 from bot.job import Job
 from bot.language import say_in
 from bot.settings import Settings
 from gen.errors import InvalidRequest
-from gen.png import read_recipe
+from gen.recipe_reader import read_recipe
 
 HISTORY, THUMBNAIL = 24, 256  # pictures; pixels a side
 USER = "kiln"
@@ -101,6 +101,7 @@ class Page:
                 asked.then(self.follow, number, views, **free),
                 blocks.load(self.follow, number, views, **free),
             ]
+            blocks.load(self.offer, None, form[-2], **free)
             draw.click(None, cancels=following, queue=False, api_visibility="private")
             cancel.click(self.cancel, [number, job_id], refusal, **free)
             history.select(self.pick, [number, shown], [picture, seed, recipe], **free)
@@ -116,15 +117,22 @@ class Page:
             gr.Dropdown(label=label("size"), elem_id="size", **sizes),
             gr.Number(label=label("steps"), value=profile.steps, elem_id="steps"),
             gr.Number(label=label("guidance"), value=profile.guidance, elem_id="guidance"),
+            gr.Dropdown(label=label("lora"), choices=[], value=None, elem_id="lora"),
+            gr.Number(label=label("strength"), value=1, elem_id="strength"),
         ]
+
+    async def offer(self) -> Any:
+        """The LoRAs that are there now; the first choice is none."""
+        names = await asyncio.to_thread(self._console.loras)
+        return gr.update(choices=[("–", ""), *((name, name) for name in names)], value="")
 
     async def ask(self, request: gr.Request, number: Any, *form: Any) -> tuple[int, str]:
         """Put one picture into the queue, or say why not."""
         number = number if is_number(number) else new_number()
-        prompt, seed, size, steps, guidance = form
+        filled = dict(zip((*FIELDS, "lora", "strength"), form, strict=True))
         try:
-            wanted = self._console.read_form(prompt=prompt, seed=seed, size=size, steps=steps, guidance=guidance)
-            await self._on_kiln(self._console.ask(number, wanted))
+            wanted = await asyncio.to_thread(self._console.read_form, filled)
+            await self._on_kiln(self._console.ask(number, wanted, locale=_say(request).locale))
         except (InvalidRequest, Refusal) as error:
             return number, trouble_html(error.told(_say(request)))
         return number, ""
@@ -164,8 +172,9 @@ class Page:
         png = await self._on_kiln(self._console.picture(job))
         if png is None:
             return "", "", ""
-        recipe = json.dumps(read_recipe(png), indent=2, ensure_ascii=False)
-        return picture_html(job, png), str(job.request.seed), recipe
+        recipe = read_recipe(png)  # Kiln's own file: it has one
+        told = json.dumps(json.loads(recipe.as_json()), indent=2, ensure_ascii=False) if recipe else ""
+        return picture_html(job, png), str(job.request.seed), told
 
     async def _past(self, number: int) -> tuple[Any, ...]:
         jobs = await self._on_kiln(self._console.pictures(number, limit=HISTORY))

@@ -21,6 +21,8 @@ LABELS = {
     "size": msg("Size"),
     "steps": msg("Steps (1 to 50)"),
     "guidance": msg("Guidance (1 to 10)"),
+    "lora": msg("LoRA"),
+    "strength": msg("Strength of the LoRA (-4 to 4)"),
     "draw": msg("Draw"),
     "cancel": msg("Cancel"),
     "seed_used": msg("Seed used"),

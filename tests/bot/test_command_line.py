@@ -36,7 +36,7 @@ WITHOUT_MODEL = """
 import sys, types, discord.http
 from tests.fakes import FakeGenerator
 fake = types.ModuleType("gen.flux")
-fake.load_generator = lambda folder, device=None, tuning=None: FakeGenerator()
+fake.load_generator = lambda folder, device=None, tuning=None, loras=None: FakeGenerator()
 sys.modules["gen.flux"] = fake
 discord.http.Route.BASE = {url!r}
 from bot.__main__ import main

@@ -20,9 +20,9 @@ from bot.errors import NotAllowed, QueueFull, Refusal, StartError
 from bot.job import Job, JobStatus
 from bot.settings import Settings, load_settings
 from gen.errors import InvalidRequest
-from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, STEPS_MAX, STEPS_MIN, ImageResult
+from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, LORA_STRENGTH_MAX, STEPS_MAX, STEPS_MIN, ImageResult, LoraUse
 from tests.bot.conftest import eventually
-from tests.fakes import FAKE_PROFILE, FakeGenerator, image_request, new_job, picture
+from tests.fakes import FakeGenerator, image_request, new_job, picture
 
 ANA, BEN = 11, 22  # consoles
 CHOSEN = 7
@@ -202,9 +202,9 @@ async def test_a_picture_whose_file_is_gone_is_no_error(kiln: Kiln, tmp_path: Pa
 
 
 async def test_minus_one_is_a_seed_by_chance_and_a_seed_is_itself(kiln: Kiln) -> None:
-    assert kiln.console.read_form(**{**FORM, "seed": -1}).seed == CHOSEN
-    assert kiln.console.read_form(**FORM).seed == 42
-    assert kiln.console.read_form(**{**FORM, "seed": 42.0, "steps": 4.0}) == kiln.console.read_form(**FORM)
+    assert kiln.console.read_form({**FORM, "seed": -1}).seed == CHOSEN
+    assert kiln.console.read_form(FORM).seed == 42
+    assert kiln.console.read_form({**FORM, "seed": 42.0, "steps": 4.0}) == kiln.console.read_form(FORM)
 
 
 @pytest.mark.parametrize(
@@ -227,12 +227,27 @@ async def test_minus_one_is_a_seed_by_chance_and_a_seed_is_itself(kiln: Kiln) ->
         ({"size": "large"}, "A size is width x height"),
         ({"prompt": ""}, "The prompt is empty"),
         ({"prompt": {"a": 1}}, "The prompt is empty"),
+        ({"lora": "../weights"}, r"There is no LoRA named '\.\./weights'"),
+        ({"lora": ["a"], "strength": 1}, "There is no LoRA named"),
         ({"prompt": "x" * 1001}, "1,000 characters at most; it has 1,001"),
     ],
 )
 async def test_what_a_page_may_not_ask_is_one_line(kiln: Kiln, changed: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
-        kiln.console.read_form(**{**FORM, **changed})
+        kiln.console.read_form({**FORM, **changed})
+
+
+async def test_a_lora_of_the_folder_comes_with_its_strength(tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "loras" / "ink wash.safetensors").write_bytes(b"")
+    async with kiln_on(tmp_path, loras=tmp_path / "loras") as kiln:
+        assert kiln.console.loras() == ["ink wash"]
+        wanted = kiln.console.read_form({**FORM, "lora": "ink wash", "strength": 0.5})
+        assert wanted.loras == (LoraUse(name="ink wash", strength=0.5),)
+        assert kiln.console.read_form({**FORM, "lora": "", "strength": 9}).loras == ()
+        for strength, words in ((9, "strength of ink wash must be from -4"), (None, "strength of ink wash must be a")):
+            with pytest.raises(InvalidRequest, match=words):
+                kiln.console.read_form({**FORM, "lora": "ink wash", "strength": strength})
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, NUMBER_MAX, 10**17, 1.0, "7", True, [7]])
@@ -282,7 +297,7 @@ def test_the_pages_language_is_the_browsers(accepted: str, locale: str) -> None:
 def test_the_labels_name_the_real_limits() -> None:
     assert f"({STEPS_MIN} to {STEPS_MAX})" in LABELS["steps"]
     assert f"({GUIDANCE_MIN:g} to {GUIDANCE_MAX:g})" in LABELS["guidance"]
-    assert FAKE_PROFILE.sizes()
+    assert f"({-LORA_STRENGTH_MAX:g} to {LORA_STRENGTH_MAX:g})" in LABELS["strength"]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "my-machine"])
