@@ -231,7 +231,7 @@ class Console:
             seed=self._choose_seed() if chosen == RANDOM_SEED else chosen,
             size=size if isinstance(size, str) else "",
             steps=_whole(msg("steps"), steps),
-            guidance=_number(msg("guidance"), guidance),
+            guidance=float(_number(msg("guidance"), guidance)),
         )
         return replace(request, loras=self._loras(form.get("lora"), form.get("strength")))
 

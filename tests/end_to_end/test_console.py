@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from safetensors.numpy import save_file
 
 from tests.demo_page import FLAGS, find_chromium
 
@@ -76,6 +78,17 @@ class Served:
         assert "Traceback" not in self.log.read_text(), self.log.read_text()
 
 
+def save_lora(folder: Path, name: str) -> None:
+    """One that changes the demo model's pictures."""
+    chance, dim, key = np.random.default_rng(1), 192, "double_blocks.0.img_attn.qkv"
+    folder.mkdir()
+    tensors = {
+        f"{key}.lora_A.weight": chance.normal(size=(4, dim)).astype(np.float32) * 0.2,
+        f"{key}.lora_B.weight": chance.normal(size=(3 * dim, 4)).astype(np.float32) * 0.2,
+    }
+    save_file(tensors, folder / f"{name}.safetensors")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("console")
@@ -84,7 +97,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[Served]:
     """One console for most tests: starting the model takes longer than they do."""
-    running = Served(folder)
+    save_lora(folder / "loras", "ink")
+    running = Served(folder, KILN_LORAS=str(folder / "loras"))
     yield running
     running.stop()
 
@@ -149,6 +163,22 @@ def test_the_picture_of_a_seed_is_kiln_draws_byte_for_byte(
     expect(page.locator("#recipe")).to_contain_text('"prompt": "a red house at night"')
     expect(page.locator("#history img")).to_have_count(1)
     assert {urlsplit(url).hostname for url in asked if url.startswith("http")} == {"127.0.0.1"}
+
+
+def test_a_lora_with_its_strength_is_drawn_as_kiln_draw_does(
+    served: Served, folder: Path, context: BrowserContext, tmp_path: Path
+) -> None:
+    page = open_page(context, served.url)
+    page.click("#lora input")
+    page.get_by_role("option", name="ink").click()
+    draw(page, "a red house", seed="42", steps="3", strength="0.5")
+    png = picture_of(page)
+    expect(page.locator("#recipe")).to_contain_text('"strength": 0.5')
+    out = tmp_path / "house.png"
+    command = [sys.executable, "-m", "bot", "draw", "a red house", "--seed", "42", "--steps", "3", "--lora", "ink:0.5"]
+    settings = {**plain_environment(), "KILN_LORAS": str(folder / "loras")}
+    subprocess.run([*command, "--out", str(out)], cwd=tmp_path, env=settings, check=True, timeout=100)
+    assert png == out.read_bytes()
 
 
 def test_minus_one_draws_a_seed_by_chance_and_tells_it(served: Served, context: BrowserContext) -> None:
