@@ -85,8 +85,11 @@ async def _settled(kiln: Kiln) -> None:
 
 
 async def test_two_consoles_and_two_people_on_discord_share_fairly(tmp_path: Path) -> None:
-    """Ana's console asks for all of hers first, and still nobody waits for more than one of anyone's."""
-    generator = FakeGenerator(seconds_per_step=0.005)
+    """Ana's console asks for all of hers first: first come, first served would give her five turns at once.
+
+    Shares are counted in seconds, and a busy machine makes one drawing longer than another: so two, not one.
+    """
+    generator = FakeGenerator(seconds_per_step=0.02)
     async with kiln_on(tmp_path, generator, max_waiting_per_user=100) as kiln:
         held = await kiln.queue.submit(new_job(1, user_id=99, request=image_request("an endless one")))
         kiln.dispatcher.wake()
@@ -103,7 +106,7 @@ async def test_two_consoles_and_two_people_on_discord_share_fairly(tmp_path: Pat
     order = [request.seed for request in generator.drawn]
     for turns in range(4, 21):
         counts = [order[:turns].count(seed) for seed in (ANA, BEN, 100, 1000)]
-        assert max(counts) - min(counts) <= 1, order
+        assert max(counts) - min(counts) <= 2, order
 
 
 async def test_a_console_has_the_limits_that_everybody_has(tmp_path: Path) -> None:
