@@ -35,6 +35,7 @@ from bot.cogs.server import Server
 from bot.cogs.settings import Settings
 from bot.cogs.stats import Stats
 from bot.command_words import CommandWords
+from bot.console import Console
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.edit_dialog import NAME as EDITED
@@ -75,6 +76,7 @@ class Kiln:
     keepers: Keepers
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
+    console: Console
 
     def show_changed(self, jobs: Iterable[Job]) -> None:
         """Moderators held, released or cancelled these: let their cards say so, and the queue go on."""
