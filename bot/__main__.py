@@ -1,4 +1,4 @@
-"""The command line: `kiln run | demo | draw | commands | doctor | bench | db`. Only it may reach torch in `bot`.
+"""The command line: `kiln run | demo | draw | weights | doctor | db | ...`. Only it may reach torch in `bot`.
 
 Exit codes: 0 it worked, 1 it failed, 2 it was called wrongly. Errors are readable lines on stderr.
 """
@@ -21,18 +21,21 @@ import discord
 from bot import database, doctor, doctor_plan
 from bot.app import run_until_stopped
 from bot.client import create_bot
+from bot.doctor_finding import Status
 from bot.errors import StartError
 from bot.invite import how_to_connect
 from bot.settings import Settings, load_settings
 from gen.__main__ import add_draw_arguments, draw
 from gen.errors import GenerationError
 from gen.executor import Generator
+from gen.pull.command import add_weights_commands
 from gen.weights import DEMO_WEIGHTS, read_profile
 
 if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 OK, FAILED, MISUSED = 0, 1, 2
+MENU_ENTRY = 3  # Discord's type of a command in a message's menu
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,12 +92,22 @@ def _draw(parsed: argparse.Namespace) -> int:
     return draw(parsed, tuning=settings.tuning)
 
 
+def _weights(parsed: argparse.Namespace) -> int:
+    """As `python -m gen weights`; the model in use is the settings'."""
+    parsed.in_use = load_settings().weights
+    run: Callable[[argparse.Namespace], int] = parsed.weights_command
+    return run(parsed)
+
+
 def _commands(parsed: argparse.Namespace) -> int:
     payloads = asyncio.run(create_bot().payloads())
     if parsed.json:
         print(json.dumps(payloads, indent=2, ensure_ascii=False))
         return OK
     for payload in payloads:
+        if payload["type"] == MENU_ENTRY:
+            print(f"{payload['name']}: in the menu of a message")
+            continue
         options = [option["name"] for option in payload.get("options", ()) if option.get("required")]
         options += [f"[{option['name']}]" for option in payload.get("options", ()) if not option.get("required")]
         print(f"/{' '.join([payload['name'], *options])}: {payload['description']}")
@@ -110,7 +123,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
     findings = doctor.examine()
     for line in doctor.report(findings, as_json=parsed.json):
         print(line)
-    return FAILED if any(finding.status is doctor.Status.FAIL for finding in findings) else OK
+    return FAILED if any(finding.status is Status.FAIL for finding in findings) else OK
 
 
 def _bench_queue(parsed: argparse.Namespace) -> int:
@@ -205,6 +218,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")
     demo.add_argument("--no-browser", action="store_true", help="do not open a browser")
     add_draw_arguments(add("draw", _draw, "Draw pictures to files, without Discord and without the queue."))
+    text = "Fetch and check the weights of models."
+    add_weights_commands(add("weights", _weights, text), key="weights_command")
     listed = add("commands", _commands, "List the slash commands.")
     listed.add_argument("--json", action="store_true", help="the payloads that Discord receives")
     check = add("doctor", _doctor, "Check settings, database, weights and device, and say what will happen here.")

@@ -17,19 +17,24 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import aiohttp
 import discord
 
 from bot import estimates
+from bot.card_reader import CardReader
 from bot.client import Kiln, KilnBot, create_bot
-from bot.database import open_database
+from bot.database import Database, open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.lora_list import LoraList
+from bot.past import Past
+from bot.people import open_people
+from bot.reposts import Reposts
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX
@@ -67,17 +72,24 @@ async def open_kiln(
         work = partial(Dispatcher, queue=queue, executor=executor, pictures=settings.data, charge=charge)
         async with contextlib.aclosing(delivery), work(outcomes=delivery) as dispatcher:
             delivery.on_requeue(dispatcher.wake)
-            kiln = Kiln(
-                profile=executor.profile,
-                queue=queue,
-                dispatcher=dispatcher,
-                delivery=delivery,
-                data=settings.data,
-                loras=LoraList(settings.lora_folder),
-                now=now,
-                choose_seed=choose_seed,
-            )
+            rest = await _beside_the_queue(settings, database, now=now)
+            rest |= {"profile": executor.profile, "choose_seed": choose_seed}
+            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
+
+
+async def _beside_the_queue(settings: Settings, database: Database, *, now: Callable[[], datetime]) -> dict[str, Any]:
+    """What commands work with beside the queue, by its name in Kiln."""
+    return {
+        "people": await open_people(database),
+        "past": Past(database, now=now),
+        "reposts": Reposts(database),
+        "card": CardReader(settings.device),
+        "loras": LoraList(settings.lora_folder),
+        "data": settings.data,
+        "started_at": now(),
+        "now": now,
+    }
 
 
 async def _recover(queue: JobQueue, delivery: Delivery) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import discord
 
-from bot.answers import ALREADY_ANSWERED, in_time, is_deferred
+from bot.answers import ALREADY_ANSWERED, in_time, is_deferred, say_to
 from bot.batch_card import Shown, batch_card
 from bot.cards import card
 from bot.errors import QueueUnavailable, Refusal
@@ -185,6 +185,6 @@ def _new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest, b
         parent_id=beginning.parent.id if beginning.parent else None,
         verb=beginning.verb,
         style=beginning.style,
-        locale=str(interaction.locale),
+        locale=say_to(interaction).locale,
         private=beginning.private,
     )

@@ -21,10 +21,15 @@ from discord.ext import commands
 
 from bot.answers import say_to, tell
 from bot.buttons import JobButton
+from bot.card_reader import CardReader
 from bot.cogs.buttons import Buttons
+from bot.cogs.history import History, PageButton
 from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
 from bot.cogs.recipe import Recipe
+from bot.cogs.reposting import RepostButton
+from bot.cogs.settings import Settings
+from bot.cogs.stats import Stats
 from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
@@ -33,6 +38,9 @@ from bot.job import Verb
 from bot.job_queue import JobQueue
 from bot.lora_list import LoraList
 from bot.mishaps import explain
+from bot.past import Past
+from bot.people import People
+from bot.reposts import Reposts
 from gen.request import ModelProfile
 
 _log = logging.getLogger(__name__)
@@ -47,7 +55,12 @@ class Kiln:
     dispatcher: Dispatcher
     delivery: Delivery
     loras: LoraList
-    data: Path  # the folder of the pictures
+    people: People
+    past: Past
+    reposts: Reposts
+    card: CardReader
+    data: Path  # folder of the pictures
+    started_at: datetime  # aware UTC
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
 
@@ -66,10 +79,10 @@ class KilnTree(app_commands.CommandTree["KilnBot"]):
 
     async def on_error(self, interaction: discord.Interaction[KilnBot], error: app_commands.AppCommandError, /) -> None:
         """Show our own refusals as they are; anything else is a bug: traceback to the log, one sentence to them."""
-        say = say_to(interaction)
         cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
         if isinstance(cause, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
             _log.warning("a command of an older Kiln was used: %s", cause)
+            say = say_to(interaction)
             await tell(interaction, say("This command has changed. Please reload Discord (Ctrl+R) and try again."))
             return
         name = interaction.command.qualified_name if interaction.command else "?"
@@ -100,7 +113,7 @@ class KilnBot(commands.Bot):
         self._buttons = Buttons(self)
         self._words = CommandWords()
         recipe = Recipe(self)
-        for cog in (Imagine(self), Queue(self), recipe):
+        for cog in (Imagine(self), Queue(self), Settings(self), History(self), Stats(self), recipe):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
         for menu in recipe.menus:
@@ -115,7 +128,7 @@ class KilnBot(commands.Bot):
     async def setup_hook(self) -> None:
         """Logged in: tell Discord the commands if they changed, then let deliveries and the queue begin."""
         await self._sync()
-        self.add_dynamic_items(JobButton)
+        self.add_dynamic_items(JobButton, PageButton, RepostButton)
         self.kiln.delivery.connect(self)
         self.kiln.dispatcher.wake()
 
@@ -150,7 +163,7 @@ class KilnBot(commands.Bot):
         await self.tree.set_translator(self._words)
         await self.tree.sync()
         _log.info("told Discord about %d commands", len(payloads))
-        _remember(self._synced, digest)
+        _remember(self._synced, f"{digest} {self.application_id}")
 
     async def payloads(self) -> list[dict[str, Any]]:
         """The commands as Discord receives them, in every language, in the order of their names."""
@@ -169,16 +182,16 @@ def _recall(synced: Path | None) -> str | None:
     if synced is None or not synced.exists():
         return None
     try:
-        return synced.read_text(encoding="utf-8").strip()
+        return synced.read_text(encoding="utf-8").partition(" ")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         _log.warning("%s cannot be read, so Discord is told the commands again: %s", synced, error)
         return None
 
 
-def _remember(synced: Path | None, digest: str) -> None:
+def _remember(synced: Path | None, sent: str) -> None:
     if synced is None:
         return
     try:
-        synced.write_text(digest + "\n", encoding="utf-8")
+        synced.write_text(sent + "\n", encoding="utf-8")
     except OSError as error:
         _log.warning("%s cannot be written, so the next start tells Discord the commands again: %s", synced, error)

@@ -153,10 +153,10 @@ class JobQueue(JobReader):
         return await self._finish(job, JobStatus.DRAWN, then=_put_into_outbox, **values)
 
     async def record_delivered(self, job_id: int, *, message_id: int, channel_id: int | None = None) -> bool:
-        """Note the message that brought the picture. False: the job was not waiting for delivery."""
+        """Note the message that brought the picture, and its channel. False: the job was not waiting for delivery."""
         drawn = update(JobRow).where(JobRow.id == job_id, has_status(JobStatus.DRAWN))
-        values = {"result_message_id": message_id, "result_channel_id": channel_id}
-        change = drawn.values(status=JobStatus.DELIVERED, **values)
+        posted = {"result_message_id": message_id, "result_channel_id": channel_id}
+        change = drawn.values(status=JobStatus.DELIVERED, **posted)
         return await self._change(change, then=take_out) is not None
 
     async def record_failed(self, job: Job, *, reason: str) -> bool:

@@ -1,4 +1,7 @@
-"""`python -m gen draw | bench`: the generator without Discord and a database. `kiln draw` is the same as `draw`."""
+"""`python -m gen draw | weights | bench`: the generator without Discord and a database.
+
+`kiln draw` and `kiln weights` are the same.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from tqdm import tqdm
 
 from gen.bench.command import add_bench_commands
 from gen.errors import GenerationError, InvalidRequest
+from gen.pull.command import add_weights_commands
 from gen.request import (
     CFG_SCALE_MAX,
     CFG_SCALE_MIN,
@@ -51,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     drawing = commands.add_parser("draw", help="draw one picture into a file")
     add_draw_arguments(drawing)
     drawing.set_defaults(run=draw)
+    add_weights_commands(commands.add_parser("weights", help="fetch and check models"))
     add_bench_commands(commands.add_parser("bench", help="measure the generator", description="Measure the generator."))
     parsed = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = parsed.run

@@ -86,6 +86,7 @@ class LoopbackDiscord:
     async def press(self, person: Person, message: Message, custom_id: str) -> Interaction:
         """Press a button under a message and wait for the first answer."""
         interaction = self._new_interaction(person, message.channel)
+        interaction.pressed = message
         body = payloads.component_interaction(interaction, message, custom_id, self.world, self.address)
         return await self._answered(interaction, body)
 

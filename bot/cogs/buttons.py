@@ -128,7 +128,10 @@ class Buttons:
         deleted = await in_time(interaction, kiln.queue.removal.remove(job.id), alone=True)
         await unlink(kiln.data, deleted)
         kiln.delivery.deleted(await kiln.queue.job(job.id) or deleted)
-        if await self._take_away(deleted):
+        messages = await kiln.reposts.take(job.id)
+        if deleted.result_message_id is not None:
+            messages += ((deleted.result_channel_id or deleted.channel_id, deleted.result_message_id),)
+        if all([await self._take_away(job.id, *message) for message in messages]):
             words = say("The picture of job {number} is deleted.", number=job.id)
         else:
             words = say(
@@ -137,16 +140,13 @@ class Buttons:
             )
         await answer(interaction, words)
 
-    async def _take_away(self, job: Job) -> bool:
-        """Delete the picture's message; False: Discord does not let me, or does not answer."""
-        if job.result_message_id is None:
-            return True
-        channel = self._bot.get_partial_messageable(job.result_channel_id or job.channel_id, guild_id=job.guild_id)
+    async def _take_away(self, job_id: int, channel_id: int, message_id: int) -> bool:
+        """Delete a message with the picture; False: Discord does not let me, or does not answer."""
         try:
-            await channel.get_partial_message(job.result_message_id).delete()
+            await self._bot.get_partial_messageable(channel_id).get_partial_message(message_id).delete()
         except discord.NotFound:
             return True
         except UNREACHABLE as error:
-            _log.warning("job %d: its message is not deleted: %s", job.id, error)
+            _log.warning("job %d: its message is not deleted: %s", job_id, error)
             return False
         return True

@@ -74,9 +74,10 @@ class Imagine(commands.Cog):
         lora_strength: app_commands.Range[float, -LORA_STRENGTH_MAX, LORA_STRENGTH_MAX] | None = None,
         negative: app_commands.Range[str, 1, PROMPT_MAX_CHARACTERS] | None = None,
         count: app_commands.Range[int, 1, COUNT_MAX] = 1,
-        private: bool = False,
+        private: bool | None = None,
     ) -> None:
         """Accept pictures."""
+        kiln, mine = self._bot.kiln, self._bot.kiln.people.of(interaction.user.id)
         words, first_seed = seed_of(prompt, seed)
         wishes = Wishes(
             prompt=words,
@@ -84,24 +85,19 @@ class Imagine(commands.Cog):
             size=size,
             steps=steps,
             guidance=guidance,
-            style=chosen_style(style),
+            style=chosen_style(style or mine.style),
             loras=chosen_loras(lora, lora_strength),
             negative=negative or "",
         )
-        kiln = self._bot.kiln
-        requests = requests_of(wishes, kiln.profile, count=count, choose_seed=kiln.choose_seed)
-        beginning = Beginning(style=wishes.style.name if wishes.style else None, private=private)
+        requests = requests_of(wishes, kiln.profile, mine=mine, count=count, choose_seed=kiln.choose_seed)
+        alone = bool(mine.private) if private is None else private
+        beginning = Beginning(style=wishes.style.name if wishes.style else None, private=alone)
         await self._asking.ask(interaction, *requests, beginning=beginning)
 
     @imagine.autocomplete("style")
     async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
-        """Offer the styles as what they are: name, and the words and settings that they bring."""
-        say = say_to(interaction)
-        shown = ((style, f"{say(style.name)}: {style.told(say)}") for style in styles_found(say, current))
-        return [
-            app_commands.Choice(name=fold(text, characters=CHOICE_CHARACTERS), value=style.name)
-            for style, text in list(shown)[:CHOICES_MAX]
-        ]
+        """Offer the styles."""
+        return style_choices(say_to(interaction), current)
 
     @imagine.autocomplete("lora")
     async def loras(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
@@ -123,18 +119,30 @@ class Imagine(commands.Cog):
     @imagine.autocomplete("size")
     async def sizes(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
         """Offer this model's sizes, and what was typed when it is a size."""
-        profile, say = self._bot.kiln.profile, say_to(interaction)
-        sizes = profile.sizes()
-        typed = current.strip().lower()
-        found = [size for size in sizes if typed in size_label(say, size)] or list(sizes)
-        own = _own_size(profile, typed)
-        if own is not None:
-            found = [own, *(size for size in found if size != own)]
-        return [app_commands.Choice(name=size_label(say, size), value=size) for size in found[:CHOICES_MAX]]
+        return size_choices(say_to(interaction), self._bot.kiln.profile, current)
 
 
 def _lora_label(value: str, one: LoraInfo) -> str:
     return f"{value} · {', '.join(one.triggers)}" if one.triggers else value
+
+
+def style_choices(say: Say, current: str) -> list[app_commands.Choice[str]]:
+    """The styles as what they are: name, and the words and settings that they bring."""
+    shown = ((style, f"{say(style.name)}: {style.told(say)}") for style in styles_found(say, current))
+    return [
+        app_commands.Choice(name=fold(text, characters=CHOICE_CHARACTERS), value=style.name)
+        for style, text in list(shown)[:CHOICES_MAX]
+    ]
+
+
+def size_choices(say: Say, profile: ModelProfile, current: str) -> list[app_commands.Choice[str]]:
+    """The model's sizes that match what was typed, and that itself when it is a size."""
+    sizes, typed = profile.sizes(), current.strip().lower()
+    found = [size for size in sizes if typed in size_label(say, size)] or list(sizes)
+    own = _own_size(profile, typed)
+    if own is not None:
+        found = [own, *(size for size in found if size != own)]
+    return [app_commands.Choice(name=size_label(say, size), value=size) for size in found[:CHOICES_MAX]]
 
 
 def _own_size(profile: ModelProfile, typed: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from tests.loopback.world import ALL_PERMISSIONS, Channel, Interaction, Json, Message, Person, Upload, World
+from tests.loopback.world import ALL_PERMISSIONS, Channel, Interaction, Json, Message, Person, Server, Upload, World
 
 OPTION_TYPES: tuple[tuple[type, int], ...] = ((bool, 5), (int, 4), (float, 10), (str, 3))
 
@@ -88,12 +88,16 @@ def application(world: World) -> Json:
         "description": "",
         "icon": None,
         "bot_public": True,
-        "bot_require_code_grant": False,
+        "bot_require_code_grant": world.requires_code_grant,
         "verify_key": "0" * 64,
         "owner": user(Person(id=1, name="owner")),
         "team": None,
-        "flags": 0,
+        "flags": world.application_flags,
     }
+
+
+def server(server: Server) -> Json:
+    return {"id": str(server.id), "name": server.name, "owner": False, "permissions": str(server.permissions)}
 
 
 def attachment(upload: Upload, message: Message, cdn: str) -> Json:
@@ -185,7 +189,7 @@ def _interaction(interaction: Interaction, kind: int, data: Json, *, world: Worl
         "channel": channel(interaction.channel, world),
         "channel_id": str(interaction.channel.id),
         "app_permissions": str(interaction.channel.app_permissions),
-        "locale": "en-US",
+        "locale": interaction.person.locale,
         "guild_locale": "en-US",
         "entitlements": [],
         "authorizing_integration_owners": {"0": str(world.guild_id)},
