@@ -30,6 +30,7 @@ from bot.cogs.recipe import Recipe
 from bot.cogs.reposting import RepostButton
 from bot.cogs.settings import Settings
 from bot.cogs.stats import Stats
+from bot.cogs.style import StyleCommands
 from bot.command_words import CommandWords
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
@@ -41,6 +42,7 @@ from bot.mishaps import explain
 from bot.past import Past
 from bot.people import People
 from bot.reposts import Reposts
+from bot.server_styles import ServerStyles
 from gen.request import ModelProfile
 
 _log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class Kiln:
     delivery: Delivery
     loras: LoraList
     people: People
+    styles: ServerStyles
     past: Past
     reposts: Reposts
     card: CardReader
@@ -116,8 +119,11 @@ class KilnBot(commands.Bot):
         for cog in (Imagine(self), Queue(self), Settings(self), History(self), Stats(self), recipe):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
-        for menu in recipe.menus:
-            self.tree.add_command(menu)
+        style = StyleCommands(self).app_command
+        assert style is not None
+        style.default_permissions = discord.Permissions(manage_guild=True)
+        for more in (*recipe.menus, style):
+            self.tree.add_command(more)
 
     @property
     def kiln(self) -> Kiln:

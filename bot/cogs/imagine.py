@@ -7,6 +7,7 @@ The edge: here a seed is chosen and a trailing `seed:N` is understood; `bot.aski
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import discord
@@ -18,7 +19,7 @@ from bot.asking import Asking, Beginning
 from bot.edit_dialog import LORAS_CHARACTERS
 from bot.language import Say, msg
 from bot.quoting import fold
-from bot.styles import styles_found
+from bot.styles import Style, styles_found
 from bot.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
 from gen.errors import InvalidRequest
 from gen.lora_index import LoraInfo
@@ -85,7 +86,7 @@ class Imagine(commands.Cog):
             size=size,
             steps=steps,
             guidance=guidance,
-            style=chosen_style(style or mine.style),
+            style=chosen_style(style or mine.style, kiln.styles.of(interaction.guild_id)),
             loras=chosen_loras(lora, lora_strength),
             negative=negative or "",
         )
@@ -97,7 +98,7 @@ class Imagine(commands.Cog):
     @imagine.autocomplete("style")
     async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
         """Offer the styles."""
-        return style_choices(say_to(interaction), current)
+        return style_choices(say_to(interaction), current, self._bot.kiln.styles.of(interaction.guild_id))
 
     @imagine.autocomplete("lora")
     async def loras(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
@@ -126,9 +127,9 @@ def _lora_label(value: str, one: LoraInfo) -> str:
     return f"{value} · {', '.join(one.triggers)}" if one.triggers else value
 
 
-def style_choices(say: Say, current: str) -> list[app_commands.Choice[str]]:
+def style_choices(say: Say, current: str, own: Iterable[Style]) -> list[app_commands.Choice[str]]:
     """The styles as what they are: name, and the words and settings that they bring."""
-    shown = ((style, f"{say(style.name)}: {style.told(say)}") for style in styles_found(say, current))
+    shown = ((style, f"{say(style.name)}: {style.told(say)}") for style in styles_found(say, current, own))
     return [
         app_commands.Choice(name=fold(text, characters=CHOICE_CHARACTERS), value=style.name)
         for style, text in list(shown)[:CHOICES_MAX]

@@ -67,7 +67,7 @@ class Settings(commands.Cog):
         kiln, me = self._bot.kiln, interaction.user.id
         if size is not None:
             size = kiln.profile.request("a size", seed=0, size=size).size  # as it is written, or why it cannot be
-        preset = chosen_style(style)
+        preset = chosen_style(style, kiln.styles.of(interaction.guild_id))
         given = {"size": size, "steps": steps, "guidance": guidance, "locale": language, "private": private}
         given["style"] = None if preset is None else preset.name
         changes = dict.fromkeys(_taken_back(reset)) | {
@@ -81,7 +81,7 @@ class Settings(commands.Cog):
     @settings.autocomplete("style")
     async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
         """Offer the styles."""
-        return style_choices(say_to(interaction), current)
+        return style_choices(say_to(interaction), current, self._bot.kiln.styles.of(interaction.guild_id))
 
     @settings.autocomplete("size")
     async def sizes(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
