@@ -21,6 +21,7 @@ import discord
 from bot import database, doctor, doctor_plan
 from bot.app import run_until_stopped
 from bot.client import create_bot
+from bot.command_words import usage
 from bot.doctor_finding import Status
 from bot.errors import StartError
 from bot.invite import how_to_connect
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 OK, FAILED, MISUSED = 0, 1, 2
-MENU_ENTRY = 3  # Discord's type of a command in a message's menu
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,12 +105,7 @@ def _commands(parsed: argparse.Namespace) -> int:
         print(json.dumps(payloads, indent=2, ensure_ascii=False))
         return OK
     for payload in payloads:
-        if payload["type"] == MENU_ENTRY:
-            print(f"{payload['name']}: in the menu of a message")
-            continue
-        options = [option["name"] for option in payload.get("options", ()) if option.get("required")]
-        options += [f"[{option['name']}]" for option in payload.get("options", ()) if not option.get("required")]
-        print(f"/{' '.join([payload['name'], *options])}: {payload['description']}")
+        print(*usage(payload), sep="\n")
     return OK
 
 

@@ -31,6 +31,7 @@ from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
+from bot.keepers import open_keepers
 from bot.lora_list import LoraList
 from bot.past import Past
 from bot.people import open_people
@@ -38,7 +39,7 @@ from bot.reposts import Reposts
 from bot.server_styles import open_styles
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
-from gen.request import SEED_MAX
+from gen.request import SEED_MAX, ModelProfile
 
 STOP_SECONDS = 4.5  # from the first signal to the end of the process, whatever still hangs
 CLOSE_SECONDS = 1.0  # for Discord's connection to close
@@ -58,23 +59,26 @@ async def open_kiln(
 ) -> AsyncIterator[KilnBot]:
     """Open Kiln and yield its client, not yet connected. Raise StartError, or what `load` raises.
 
-    `now` is aware UTC; `make_delivery` is called with `queue` and `data`. Without `remember_sync` the commands are
-    sent to Discord at every start.
+    `now` is aware UTC; without `remember_sync` the commands are sent to Discord at every start.
     """
     settings.make_data_folder()
     async with (
         open_database(settings.database, now=now) as database,
         GpuExecutor(load) as executor,
     ):
-        prior = estimates.prior_rate(executor.profile)
-        queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
+        queue = _open_queue(database, settings, profile=executor.profile, now=now)
+        keepers = open_keepers(database, queue, settings=settings)
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         await _recover(queue, delivery)
         work = partial(Dispatcher, queue=queue, executor=executor, pictures=settings.data, charge=charge)
-        async with contextlib.aclosing(delivery), work(outcomes=delivery) as dispatcher:
+        async with (
+            contextlib.aclosing(keepers.log_channel),
+            contextlib.aclosing(delivery),
+            work(outcomes=delivery) as dispatcher,
+        ):
             delivery.on_requeue(dispatcher.wake)
             rest = await _beside_the_queue(settings, database, now=now)
-            rest |= {"profile": executor.profile, "choose_seed": choose_seed}
+            rest |= {"profile": executor.profile, "choose_seed": choose_seed, "keepers": keepers}
             kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
@@ -87,11 +91,18 @@ async def _beside_the_queue(settings: Settings, database: Database, *, now: Call
         "past": Past(database, now=now),
         "reposts": Reposts(database),
         "card": CardReader(settings.device),
-        "loras": LoraList(settings.lora_folder),
         "data": settings.data,
+        "loras": LoraList(settings.lora_folder),
         "started_at": now(),
         "now": now,
     }
+
+
+def _open_queue(
+    database: Database, settings: Settings, *, profile: ModelProfile, now: Callable[[], datetime]
+) -> JobQueue:
+    prior = estimates.prior_rate(profile)
+    return JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
 
 
 async def _recover(queue: JobQueue, delivery: Delivery) -> None:

@@ -180,6 +180,7 @@ def _new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest, b
         guild_id=interaction.guild_id,
         channel_id=interaction.channel_id,
         parent_channel_id=channel.parent_id if isinstance(channel, discord.Thread) else None,
+        age_restricted=is_age_restricted(channel),
         role_ids=tuple(role.id for role in person.roles) if isinstance(person, discord.Member) else (),
         request=request,
         parent_id=beginning.parent.id if beginning.parent else None,
@@ -188,3 +189,11 @@ def _new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest, b
         locale=say_to(interaction).locale,
         private=beginning.private,
     )
+
+
+def is_age_restricted(channel: object) -> bool:
+    """Whether Discord shows a channel to adults only; a thread is what its parent is. Not known: no."""
+    return isinstance(channel, _WITH_AGES) and channel.is_nsfw()
+
+
+_WITH_AGES = (discord.TextChannel, discord.VoiceChannel, discord.StageChannel, discord.ForumChannel, discord.Thread)

@@ -122,15 +122,23 @@ def _state(
             return WAITING, say("Waiting for its turn")
         case JobStatus.RUNNING:
             return WORKING, _drawing(say, report)
-        case JobStatus.DELIVERED if link:
-            return DONE, say("{done}: [the picture]({link})", done=_done(say, job), link=link)
         case JobStatus.DELIVERED:
-            return DONE, say("{done}. The picture is posted.", done=_done(say, job))
+            return DONE, _posted(say, job, link)
+        case JobStatus.HELD:
+            return WAITING, say("Held: {why}", why=_why(job, say("It waits for a moderator.")))
+        case JobStatus.CANCELLED if job.reason:
+            return STOPPED, say("Cancelled: {why}", why=_why(job, ""))
         case JobStatus.CANCELLED:
             return STOPPED, say("Cancelled")
         case JobStatus.QUARANTINED:
             return BROKEN, say("Set aside: Kiln stopped twice while drawing this, so it is not tried again by itself.")
     return (DONE if job.status is JobStatus.DRAWN else BROKEN), _explained(say, job)
+
+
+def _posted(say: Say, job: Job, link: str | None) -> str:
+    if link is None:
+        return say("{done}. The picture is posted.", done=_done(say, job))
+    return say("{done}: [the picture]({link})", done=_done(say, job), link=link)
 
 
 def _explained(say: Say, job: Job) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import discord
 
 from bot.background import Tasks, patiently
-from bot.captions import Origin, picture_link
+from bot.captions import Origin
 from bot.comparing import compare
 from bot.job import Job, JobStatus, Verb
 from bot.job_queue import JobQueue
@@ -26,6 +26,7 @@ from bot.ladder import Ladder
 from bot.language import Message, Worded, msg, say_to_owner
 from bot.outbox import Letter
 from bot.posting import LockedOut, Posted, Poster, Undeliverable, Unsure
+from bot.quoting import message_link
 from bot.showing import Showing
 from bot.whispers import Whispers
 from gen.request import StepReport
@@ -199,10 +200,8 @@ class Delivery:
             self._showing.show(closed)
 
     def _close_card(self, job: Job, posted: Posted) -> None:
-        delivered = replace(
-            job,
-            status=JobStatus.DELIVERED,
-            result_message_id=posted.message_id,
-            result_channel_id=posted.channel_id,
-        )
-        self._showing.show(delivered, link=picture_link(delivered))
+        delivered = replace(job, status=JobStatus.DELIVERED, result_message_id=posted.message_id)
+        in_server = posted.channel_id in (job.channel_id, job.parent_channel_id)
+        link = message_link(job.guild_id if in_server else None, posted.channel_id, posted.message_id)
+        whispered = job.private and in_server  # nothing links to that
+        self._showing.show(delivered, link=None if whispered else link)

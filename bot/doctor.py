@@ -158,5 +158,5 @@ def _host(settings: Settings, weights: Weights | None) -> Iterator[Finding]:
 
 def _commands() -> Finding:
     payloads = asyncio.run(create_bot().payloads())
-    slash = 1  # Discord's type; the others stand in menus
-    return ok("commands", ", ".join(("/" if one["type"] == slash else "") + one["name"] for one in payloads))
+    names = (f"/{payload['name']}" if payload.get("type", 1) == 1 else payload["name"] for payload in payloads)
+    return ok("commands", ", ".join(names))

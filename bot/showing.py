@@ -29,10 +29,11 @@ from bot.waiting import WaitingCards
 from bot.whispers import Whispers
 from gen.request import StepReport
 
+CARD_COMES_WITHIN = timedelta(minutes=15)  # then the command's token is dead, and no card can come of it
 LAST_EDIT_TRIES = 8  # about four minutes; then the next start tries again
 REFUSED = frozenset({401, 403, 404})  # asking again brings the address a ban, not the card
 
-OVER = frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
+OVER = frozenset(JobStatus) - {JobStatus.HELD, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
 
 log = logging.getLogger(__name__)
 
@@ -148,8 +149,14 @@ class Showing:
             await patiently(lambda: self._queue.record_shown(job.id))
         else:
             log.warning("job %d: its end (%s) is not shown; the next start tries again", job.id, job.status)
-        self._cards.pop(job.id, None)
-        self._messages.pop(job.id, None)
+        if shown.message_id is not None:
+            self._forget(job.id)
+        else:  # the answer may still be on its way
+            asyncio.get_running_loop().call_later(CARD_COMES_WITHIN.total_seconds(), self._forget, job.id)
+
+    def _forget(self, job_id: int) -> None:
+        self._cards.pop(job_id, None)
+        self._messages.pop(job_id, None)
 
     async def _pause(self, shown: _Card) -> None:
         """Wait out the time between two edits of a running job, or until it runs no more."""
@@ -234,7 +241,8 @@ class Showing:
         return batch_card(say_to_owner(job), batch), preview_files(reports[0] if reports else None)
 
     async def _tell_failure(self, job: Job) -> None:
-        if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED):
+        by_others = job.status is JobStatus.CANCELLED and job.reason
+        if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED) and not by_others:
             return
         client = self._connected()
         channel: discord.abc.Messageable = client.get_partial_messageable(job.channel_id, guild_id=job.guild_id)

@@ -9,10 +9,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from bot.defaults import with_defaults
 from bot.edit_dialog import read_loras
 from bot.language import msg
-from bot.people import Preferences
 from bot.styles import Style, style_named
 from gen.errors import InvalidRequest
 from gen.request import SEED_MAX, ImageRequest, LoraUse, ModelProfile, check_prompt
@@ -38,30 +36,26 @@ class Wishes:
 
 
 def requests_of(
-    wishes: Wishes, profile: ModelProfile, *, mine: Preferences, count: int, choose_seed: Callable[[], int]
+    wishes: Wishes, profile: ModelProfile, *, count: int, choose_seed: Callable[[], int]
 ) -> list[ImageRequest]:
     """The requests of `count` pictures; raise InvalidRequest naming the first value that is outside its limit.
 
-    What was typed goes before what the style says, that before the person's own defaults (`mine`), and those before
-    the model's. A seed that was given is the first one's, the others have those that follow; else each has its own.
+    A seed that was given is the first one's, the others have those that follow; else each has one of its own.
     """
     style = wishes.style or Style(name="")
-    shape = None if style.shape is None else profile.size_of(*style.shape)
-    chosen = with_defaults(
-        mine,
-        profile=profile,
-        size=wishes.size or shape,
-        steps=style.steps if wishes.steps is None else wishes.steps,
-        guidance=style.guidance if wishes.guidance is None else wishes.guidance,
+    plain = profile.request(
+        style.prompt(wishes.prompt),
+        seed=0 if wishes.seed is None else wishes.seed,
+        size=wishes.size or (None if style.shape is None else profile.size_of(*style.shape)),
+        steps=wishes.steps if wishes.steps is not None else style.steps,
+        guidance=wishes.guidance if wishes.guidance is not None else style.guidance,
     )
-    seeds = [choose_seed() for _ in range(count)]
-    if wishes.seed is not None:
-        seeds = [(wishes.seed + number) % (SEED_MAX + 1) for number in range(count)]
-    plain = profile.request(style.prompt(wishes.prompt), seed=seeds[0], **chosen)
     own = {use.name for use in wishes.loras}
     loras = (*wishes.loras, *(use for use in style.loras if use.name not in own))
     first = profile.avoiding(replace(plain, loras=loras), negative=wishes.negative or style.negative)
-    return [replace(first, seed=seed) for seed in seeds]
+    if wishes.seed is None:
+        return [replace(first, seed=choose_seed()) for _ in range(count)]
+    return [replace(first, seed=(wishes.seed + number) % (SEED_MAX + 1)) for number in range(count)]
 
 
 def chosen_style(typed: str | None, own: Iterable[Style] = ()) -> Style | None:

@@ -14,7 +14,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answers import ANSWER_SECONDS, answer_with, in_time, say_to
+from bot.answers import ANSWER_SECONDS, in_time, say_to, show
 from bot.edit_dialog import edit_dialog
 from bot.errors import NotAllowed, QueueUnavailable, Refusal
 from bot.job import Job
@@ -79,7 +79,7 @@ class Recipe(commands.Cog):
         await interaction.response.send_modal(dialog)
 
     async def _show(self, interaction: discord.Interaction[KilnBot], found: Found) -> None:
-        await answer_with(interaction, recipe_view(say_to(interaction), found, here=self._bot.kiln.profile.name))
+        await show(interaction, recipe_view(say_to(interaction), found, here=self._bot.kiln.profile.name))
 
     async def _of_message(self, interaction: discord.Interaction[KilnBot], message: discord.Message) -> Found:
         """The recipe of a message that the person pointed at; raise Refusal if it has none."""

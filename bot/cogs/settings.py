@@ -14,6 +14,7 @@ from bot.defaults import check_default
 from bot.errors import Refusal
 from bot.language import LOCALE_NAMES, Say, msg
 from bot.people import CHOICES, Preferences
+from bot.quoting import quoted
 from bot.wishes import chosen_style
 from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, STEPS_MAX, STEPS_MIN, ModelProfile
 
@@ -67,9 +68,9 @@ class Settings(commands.Cog):
         kiln, me = self._bot.kiln, interaction.user.id
         if size is not None:
             size = kiln.profile.request("a size", seed=0, size=size).size  # as it is written, or why it cannot be
-        preset = chosen_style(style, kiln.styles.of(interaction.guild_id))
-        given = {"size": size, "steps": steps, "guidance": guidance, "locale": language, "private": private}
-        given["style"] = None if preset is None else preset.name
+        chosen = chosen_style(style)
+        given = {"size": size, "steps": steps, "guidance": guidance, "private": private, "locale": language}
+        given |= {"style": chosen.name if chosen else None}
         changes = dict.fromkeys(_taken_back(reset)) | {
             name: value for name, value in given.items() if value is not None
         }
@@ -78,15 +79,15 @@ class Settings(commands.Cog):
             mine = await in_time(interaction, kiln.people.choose(me, **changes), alone=True)
         await answer(interaction, settings_words(say_to(interaction), mine, profile=kiln.profile))
 
-    @settings.autocomplete("style")
-    async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
-        """Offer the styles."""
-        return style_choices(say_to(interaction), current, self._bot.kiln.styles.of(interaction.guild_id))
-
     @settings.autocomplete("size")
     async def sizes(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
         """Offer this model's sizes, and what was typed when it is one."""
         return size_choices(say_to(interaction), self._bot.kiln.profile, current)
+
+    @settings.autocomplete("style")
+    async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
+        """Offer the styles as what they are."""
+        return style_choices(say_to(interaction), current)
 
 
 def settings_words(say: Say, mine: Preferences, *, profile: ModelProfile) -> str:
@@ -102,15 +103,25 @@ def settings_words(say: Say, mine: Preferences, *, profile: ModelProfile) -> str
         shown = say("{value} (the model's)", value=usual) if own is None else f"**{own}**"
         lines.append(say("{name}: {value}", name=say(name), value=shown))
         lines += _warning(say, profile, name, own)
-    style = say("none") if mine.style is None else f"**{say(mine.style)}**"
-    lines.append(say("{name}: {value}", name=say("style"), value=style))
-    lines.append(say("{name}: {value}", name=say("private"), value=say("yes") if mine.private else say("no")))
+    lines.append(say("{name}: {value}", name=say("style"), value=_style(say, mine.style)))
+    lines += _warning(say, profile, "style", mine.style)
+    lines.append(say("{name}: {value}", name=say("private"), value=_private(say, mine.private)))
     spoken = say("{language} (as in Discord)", language=LOCALE_NAMES[say.locale])
     if mine.locale is not None:
         spoken = f"**{LOCALE_NAMES[mine.locale]}**"
     lines.append(say("{name}: {value}", name=say("language"), value=spoken))
     lines.append("-# " + say("/imagine takes them for what you leave out. /settings with reset takes one back."))
     return "\n".join(lines)
+
+
+def _style(say: Say, name: str | None) -> str:
+    return say("none") if name is None else f"**{quoted(say(name), characters=CHOICE_CHARACTERS)}**"
+
+
+def _private(say: Say, private: bool | None) -> str:
+    if private is None:
+        return say("no")
+    return f"**{say('yes') if private else say('no')}**"
 
 
 def _warning(say: Say, profile: ModelProfile, name: str, own: object) -> list[str]:

@@ -98,6 +98,14 @@ class StyleCommands(commands.GroupCog, group_name="style", group_description=msg
         ]
 
 
+def style_group(bot: KilnBot) -> app_commands.Group:
+    """The commands, shown to those who may manage the server."""
+    group = StyleCommands(bot).app_command
+    assert isinstance(group, app_commands.Group)
+    group.default_permissions = discord.Permissions(manage_guild=True)
+    return group
+
+
 def _keeper(interaction: discord.Interaction[KilnBot]) -> int:
     """The server, if this person may manage it; else raise NotAllowed, whatever Discord lets through."""
     if interaction.guild_id is None or not interaction.permissions.manage_guild:

@@ -1,4 +1,4 @@
-"""What a request may hold by now, how a job came about, several jobs of one interaction, and servers' own styles.
+"""What a request may hold by now, how a job came about, and several jobs of one interaction.
 
 Revision 0005. One interaction is still one request: its jobs are told apart by a number. SQLite cannot change a
 constraint, so the table of jobs is written anew. Imports no live code: it must do the same in ten years.
@@ -34,25 +34,11 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("passes", sa.Integer(), sa.Computed(PASSES, persisted=False)))
     shape = ["width", "height", "passes", "cold", "finished_at"]
     op.create_index("jobs_timed_by_shape", "jobs", shape, sqlite_where=sa.text("seconds IS NOT NULL"))
-    _create_styles()
 
 
 def downgrade() -> None:
     """There is no way down: restore the copy that the upgrade made."""
     raise NotImplementedError("restore the copy of the database that the upgrade made")
-
-
-def _create_styles() -> None:
-    op.create_table(
-        "styles",
-        sa.Column("guild_id", sa.BigInteger(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        *(sa.Column(name, sa.Text(), nullable=False) for name in ("name", "prefix", "suffix", "negative")),
-        *(sa.Column(name, sa.Integer(), nullable=True) for name in ("across", "down", "steps")),
-        sa.Column("guidance", sa.Double(), nullable=True),
-        sa.Column("loras", sa.Text(), server_default=sa.text("'[]'"), nullable=False),
-        sa.PrimaryKeyConstraint("guild_id", "key", name="styles_pk"),
-    )
 
 
 def _columns() -> list[sa.Column[object]]:

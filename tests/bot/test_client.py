@@ -69,6 +69,18 @@ async def test_commands_are_sent_again_only_when_they_changed(tmp_path: Path) ->
     assert await synced(tmp_path)
 
 
+async def test_commands_that_discord_takes_no_more_of_today_are_sent_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def limited(*_: object, **__: object) -> None:
+        raise discord.RateLimited(3600.0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("discord.app_commands.CommandTree.sync", limited)
+        assert not await synced(tmp_path)
+    assert await synced(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["not UTF-8", "a folder"])
 async def test_a_damaged_memory_of_sent_commands_stops_nothing(tmp_path: Path, damage: str) -> None:
     memory = tmp_path / "commands.sha256"

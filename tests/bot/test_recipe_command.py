@@ -126,8 +126,8 @@ async def test_a_link_that_leads_nowhere_says_why(stage: Stage, link: str, words
 
 
 async def test_a_message_in_a_channel_that_one_cannot_read_stays_unread(stage: Stage) -> None:
-    unseen: Any = {stage.alice: discord.PermissionOverwrite(view_channel=False)}
-    hidden = stage.guild.create_text_channel("hidden", overwrites=unseen)
+    unseen = discord.PermissionOverwrite(view_channel=False)
+    hidden = stage.guild.create_text_channel("hidden", overwrites={stage.alice: unseen})
     boss = stage.guild.add_member(stage.env.create_user("boss"))
     await boss.slash(hidden, "imagine", prompt="a secret")
     link = stage.pictures(hidden)[0].jump_url

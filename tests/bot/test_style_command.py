@@ -95,16 +95,22 @@ async def test_styles_are_of_their_server_alone_and_not_too_many(stage: Stage) -
     assert len(styles.of(1)) == STYLES_MAX
 
 
-async def test_the_shipped_styles_can_be_a_default_and_a_servers_too(stage: Stage) -> None:
+async def set_default(stage: Stage, name: str | None) -> None:
+    await stage.kiln.keepers.servers.change(stage.guild.id, actor_id=1, default_style=name)
+
+
+async def test_the_servers_default_style_is_for_whoever_names_none(stage: Stage) -> None:
     await add(stage, keeper(stage), name="Ours", after="in blue")
-    await stage.alice.slash(stage.channel, "settings", style="Ours", private=True)
-    result = await stage.imagine("a fox")
-    job = await stage.kiln.queue.job(1)
-    assert job is not None
-    assert (job.request.prompt, job.private) == ("a fox, in blue", True)
-    assert result.response is not None
-    assert result.response.ephemeral
-    await stage.imagine("a fox", style="Night", private=False)
-    second = await stage.kiln.queue.job(2)
-    assert second is not None
-    assert (second.request.prompt, second.private) == ("a fox at night", False)
+    await set_default(stage, "ours")
+    await stage.imagine("a fox")
+    await stage.imagine("a fox", style="Night")
+    await stage.imagine("a fox", style="-")
+    await stage.alice.slash(stage.channel, "settings", style="Watercolour")
+    await stage.imagine("a fox")
+    await stage.alice.slash(stage.channel, "settings", reset="style")
+    await stage.kiln.styles.remove(stage.guild.id, "Ours")
+    await stage.imagine("a fox")
+    jobs = [await stage.kiln.queue.job(number) for number in range(1, 6)]
+    assert [job and job.style for job in jobs] == ["Ours", "Night", None, "Watercolour", None]
+    assert jobs[0] is not None
+    assert jobs[0].request.prompt == "a fox, in blue"
