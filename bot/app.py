@@ -38,6 +38,7 @@ from bot.lora_list import LoraList
 from bot.past import Past
 from bot.people import open_people
 from bot.reposts import Reposts
+from bot.server_styles import open_styles
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX, ModelProfile
@@ -89,6 +90,7 @@ async def _beside_the_queue(settings: Settings, database: Database, *, now: Call
     """What commands work with beside the queue, by its name in Kiln."""
     return {
         "people": await open_people(database),
+        "styles": await open_styles(database),
         "past": Past(database, now=now),
         "reposts": Reposts(database),
         "card": CardReader(settings.device),
