@@ -103,14 +103,14 @@ def ask(page: DemoPage) -> None:
 
 
 def watch(page: DemoPage) -> None:
-    card = page.cards("a red house at night")
+    card = page.cards("a red house at night").first
     expect(card).to_contain_text(re.compile(r"step ([89]|1\d) of"), timeout=PATIENCE)
-    expect(card.locator("img")).to_be_visible()
+    expect(card.locator(".component-container img").first).to_be_visible()
 
 
 def receive(page: DemoPage) -> None:
     expect(picture_message(page, "a red house at night")).to_contain_text("Re-roll")
-    expect(page.cards("a red house at night")).to_contain_text("Done")
+    expect(page.cards("a red house at night").first).to_contain_text("Done")
 
 
 def ask_in_chinese(page: DemoPage) -> None:
