@@ -47,6 +47,19 @@ async def test_the_panel_is_for_the_keeper_alone_and_a_stranger_changes_nothing_
     assert shown.response.ephemeral
 
 
+async def test_who_may_not_manage_the_server_any_more_changes_nothing_by_an_open_panel_or_dialog(
+    keepers: Keepers,
+) -> None:
+    shown = await keepers.panel()
+    dialog = await keepers.use(shown, "limits")
+    member = keepers.stage.env.backend.get_guild(keepers.stage.guild.id).members[keepers.keeper.id]
+    member.role_ids.clear()
+    assert "You need the permission Manage Server" in said(await keepers.use(shown, "private"))
+    typed = fields(dialog, **{"waiting jobs a person": "2"})
+    assert "You need the permission" in said(await keepers.keeper.submit_modal(dialog, typed))
+    assert await settings(keepers) == ServerSettings(guild_id=keepers.stage.guild.id)
+
+
 # What it does
 
 
