@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import discord
 
-from bot.cards import ago, message_link, settings_line
+from bot.captions import settings_line
 from bot.errors import Refusal
 from bot.job import STATUS_WORDS, Job
 from bot.language import Say, msg
 from bot.log_channel import channel_problem
-from bot.quoting import fold, quoted
+from bot.quoting import ago, fold, message_link, quoted
 from bot.server import EVERYWHERE, REASON_MAX_CHARACTERS, Ban, Standing
 from bot.server_words import entry_words
 

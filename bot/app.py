@@ -17,11 +17,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import aiohttp
 import discord
 
 from bot import estimates
+from bot.card_reader import CardReader
 from bot.client import Kiln, KilnBot, create_bot
 from bot.database import Database, open_database
 from bot.delivery import Delivery
@@ -30,6 +32,9 @@ from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.keepers import open_keepers
+from bot.past import Past
+from bot.people import open_people
+from bot.reposts import Reposts
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX, ModelProfile
@@ -71,16 +76,23 @@ async def open_kiln(
             ) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
-            kiln = Kiln(
-                profile=executor.profile,
-                queue=queue,
-                dispatcher=dispatcher,
-                delivery=delivery,
-                keepers=keepers,
-                now=now,
-                choose_seed=choose_seed,
-            )
+            rest = await _beside_the_queue(settings, database, now=now)
+            rest |= {"profile": executor.profile, "choose_seed": choose_seed}
+            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, keepers=keepers, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
+
+
+async def _beside_the_queue(settings: Settings, database: Database, *, now: Callable[[], datetime]) -> dict[str, Any]:
+    """What commands work with beside the queue, by its name in Kiln."""
+    return {
+        "people": await open_people(database),
+        "past": Past(database, now=now),
+        "reposts": Reposts(database),
+        "card": CardReader(settings.device),
+        "data": settings.data,
+        "started_at": now(),
+        "now": now,
+    }
 
 
 def _open_queue(

@@ -1,4 +1,4 @@
-"""Text of people's, made inert: whatever they wrote, it shows as those characters and does nothing.
+"""Text of people's, made inert: it shows as the characters that they wrote, and does nothing. And Discord's own markup.
 
 For prompts, reasons, rules, names of servers, roles, styles and LoRAs, wherever they go into a message. Knows no
 Discord but its markup: mentions, markdown, links and their previews, invites, timestamps, custom emoji. Characters
@@ -7,7 +7,9 @@ that show nothing or turn the direction of a line become a space or go; what bui
 
 from __future__ import annotations
 
+import math
 import re
+from datetime import datetime
 
 MARKS_MAX = 4  # combining marks on one letter: more climb over the lines around
 
@@ -48,3 +50,13 @@ def visible(text: str) -> str:
 def fold(text: str, *, characters: int) -> str:
     """Shorten `text` to `characters` at most, with an ellipsis where something was left out."""
     return text if len(text) <= characters else text[: characters - 1].rstrip() + "…"
+
+
+def ago(moment: datetime) -> str:
+    """A time that Discord shows relative to now, and that ticks on the client by itself; rounded up, not to be past."""
+    return f"<t:{math.ceil(moment.timestamp())}:R>"
+
+
+def message_link(guild_id: int | None, channel_id: int, message_id: int) -> str:
+    """The address that jumps to a message; without a guild, of a direct message."""
+    return f"https://discord.com/channels/{guild_id or '@me'}/{channel_id}/{message_id}"

@@ -11,7 +11,7 @@ from discord.ext import commands
 
 from bot import acts
 from bot.answers import answer, in_time, is_deferred, say_to
-from bot.cogs.queue import JOB_ID_MAX
+from bot.job import JOB_ID_MAX
 from bot.language import msg
 from bot.review import buttons
 from bot.rights import check_moderator, check_target

@@ -141,7 +141,7 @@ async def test_an_age_restricted_channel_and_its_threads_have_their_own_rules(ke
     channel.nsfw = True
     thread = await channel.create_thread(name="deep", type=discord.ChannelType.public_thread)
     assert thread.is_nsfw()
-    from bot.cogs.imagine import is_age_restricted
+    from bot.asking import is_age_restricted
 
     assert is_age_restricted(thread)
     assert is_age_restricted(channel)
