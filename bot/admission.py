@@ -88,7 +88,8 @@ def correct(session: Session, job: JobRow, *, used: float) -> None:
 def refund_rate(session: Session, job: JobRow) -> None:
     """A job failed by our doing, or was taken back before its turn: it does not count into the rate.
 
-    Exact: every later request has moved the theoretical arrival on from where this one had left it.
+    Exact if the person asked again before the place that this job took had come back by itself; else they may ask
+    for one picture more.
     """
     user = session.get(UserRow, job.user_id)
     if user is not None and job.rate_seconds is not None:

@@ -32,6 +32,7 @@ from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.keepers import open_keepers
+from bot.lora_list import LoraList
 from bot.past import Past
 from bot.people import open_people
 from bot.reposts import Reposts
@@ -68,17 +69,16 @@ async def open_kiln(
         keepers = open_keepers(database, queue, settings=settings)
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         await _recover(queue, delivery)
+        work = partial(Dispatcher, queue=queue, executor=executor, pictures=settings.data, charge=charge)
         async with (
             contextlib.aclosing(keepers.log_channel),
             contextlib.aclosing(delivery),
-            Dispatcher(
-                queue=queue, executor=executor, outcomes=delivery, pictures=settings.data, charge=charge
-            ) as dispatcher,
+            work(outcomes=delivery) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
             rest = await _beside_the_queue(settings, database, now=now)
-            rest |= {"profile": executor.profile, "choose_seed": choose_seed}
-            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, keepers=keepers, **rest)
+            rest |= {"profile": executor.profile, "choose_seed": choose_seed, "keepers": keepers}
+            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
 
@@ -90,6 +90,7 @@ async def _beside_the_queue(settings: Settings, database: Database, *, now: Call
         "reposts": Reposts(database),
         "card": CardReader(settings.device),
         "data": settings.data,
+        "loras": LoraList(settings.lora_folder),
         "started_at": now(),
         "now": now,
     }

@@ -91,7 +91,8 @@ class NewJob:
     parent_channel_id: int | None = None  # where a thread hangs
     role_ids: tuple[int, ...] = ()  # the person's roles in this server, everyone's among them
     age_restricted: bool = False  # the channel, or the one above a thread
-    number: int = 0  # of the interaction's jobs
+    number: int = 0  # of the interaction's jobs, from 0
+    count: int = 1  # how many these are
     parent_id: int | None = None  # the job that it is made from
     verb: Verb | None = None  # how
     style: str | None = None  # the name of a style that went into the request
@@ -122,7 +123,8 @@ class Job:
     seconds: float | None  # on the GPU
     notice: str | None  # from the generator, one line for the owner
     parent_channel_id: int | None = None  # where a thread hangs
-    number: int = 0  # of its interaction's jobs
+    number: int = 0  # of its interaction's jobs, from 0
+    count: int = 1  # how many these are; they share a card
     parent_id: int | None = None  # the job that it was made from
     verb: Verb | None = None  # how
     style: str | None = None  # the name of a style that went into the request

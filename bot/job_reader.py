@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, select, union_all
+from sqlalchemy import ColumnElement, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from bot.database import Database
@@ -41,6 +41,14 @@ class JobReader:
         """Read one job."""
         found = await self._jobs(JobRow.id == job_id)
         return found[0] if found else None
+
+    async def batch(self, job: Job) -> tuple[Job, ...]:
+        """All jobs of this one's interaction, in their order."""
+        return await self._jobs(JobRow.interaction_id == job.interaction_id)
+
+    async def of_message(self, message_id: int) -> tuple[Job, ...]:
+        """The jobs whose card or picture this message is."""
+        return await self._jobs(or_(JobRow.card_message_id == message_id, JobRow.result_message_id == message_id))
 
     async def active_jobs(self, user_id: int) -> tuple[Job, ...]:
         """This person's running, queued and held jobs, oldest first."""

@@ -30,7 +30,7 @@ def open_keepers(database: Database, queue: JobQueue, *, settings: Settings) -> 
     """Open them over the queue; the log channel hears of what a submit writes into the audit log."""
     servers, audit = Servers(database, now=queue.now), Audit(database)
     log_channel = LogChannel(audit=audit, servers=servers, job=queue.job, now=queue.now)
-    queue.noted = log_channel.wake
+    queue.on_note(log_channel.wake)
     return Keepers(
         servers=servers,
         moderation=Moderation(database, now=queue.now, moved=queue.moved),

@@ -1,4 +1,4 @@
-"""Text of people's, made inert: it shows as the characters that they wrote, and does nothing. And Discord's own markup.
+"""Text of people's, made inert: whatever they wrote, it shows as those characters and does nothing.
 
 For prompts, reasons, rules, names of servers, roles, styles and LoRAs, wherever they go into a message. Knows no
 Discord but its markup: mentions, markdown, links and their previews, invites, timestamps, custom emoji. Characters

@@ -16,7 +16,7 @@ from bot.answers import in_time, is_deferred, say_to
 from bot.errors import NotAllowed, Refusal
 from bot.job import Job, JobStatus
 from bot.language import Say
-from bot.mishaps import told
+from bot.mistakes import told
 from bot.rights import check_moderator
 
 if TYPE_CHECKING:

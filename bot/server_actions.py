@@ -17,7 +17,7 @@ from discord import ui
 from bot.answers import in_time, is_deferred, say_to
 from bot.errors import NotAllowed
 from bot.language import msg
-from bot.mishaps import told
+from bot.mistakes import told
 from bot.rights import check_keeper
 from bot.roles import RoleTerms
 from bot.server import LoraAccess

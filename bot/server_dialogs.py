@@ -16,7 +16,7 @@ from discord import ui
 from bot.errors import Refusal
 from bot.job import Limits
 from bot.language import Message, Say, msg
-from bot.mishaps import KilnModal
+from bot.mistakes import KilnModal
 from bot.policy import WORDS_MAX_CHARACTERS, Action, Rule, Where
 from bot.quoting import quoted
 from bot.roles import WEIGHT_MAX, WEIGHT_MIN

@@ -126,6 +126,8 @@ class JobRow(Base):
         Index("jobs_held_by_user", "user_id", "id", sqlite_where=text("status = 'held'")),
         Index("jobs_running", "id", sqlite_where=text("status = 'running'")),
         Index("jobs_drawn", "id", sqlite_where=text("status = 'drawn'")),
+        Index("jobs_cards", "card_message_id", sqlite_where=text("card_message_id IS NOT NULL")),
+        Index("jobs_results", "result_message_id", sqlite_where=text("result_message_id IS NOT NULL")),
         Index("jobs_children", "parent_id", sqlite_where=text("parent_id IS NOT NULL")),
         Index("jobs_unshown", "id", sqlite_where=text(_UNSHOWN)),
         Index("jobs_pictures", "user_id", "id", sqlite_where=text("picture IS NOT NULL")),
@@ -143,6 +145,7 @@ class JobRow(Base):
     status: Mapped[JobStatus] = mapped_column(_stored_by_value(JobStatus))
     interaction_id: Mapped[int] = mapped_column(BigInteger)
     number: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # of the interaction's jobs, from 0
+    count: Mapped[int] = mapped_column(Integer, server_default=text("1"))  # how many these are
     user_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id"))
     guild_id: Mapped[int] = mapped_column(BigInteger)
     channel_id: Mapped[int] = mapped_column(BigInteger)

@@ -1,6 +1,6 @@
-"""What went wrong in a command, a button or a dialog, in words for whoever used it.
+"""What goes wrong in a command, a button or a dialog, told to the person: our own refusals as they are, else a number.
 
-Our own refusals are shown as they are; anything else is a bug: traceback to the log, one sentence to the person.
+The one place that words it. Dialogs and permanent buttons are made of what is here, so none fails in silence.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from bot.answers import say_to, tell
 from bot.errors import Refusal, WrongChannel
 from gen.errors import InvalidRequest
 
-_Item = TypeVar("_Item", bound=Any)
 _log = logging.getLogger(__name__)
+_Item = TypeVar("_Item", bound=Any)
 
 
-async def explain(interaction: discord.Interaction[Any], error: BaseException, *, what: str) -> None:
-    """Tell the person alone; `what` names what they used, for the log."""
+async def tell_mistake(interaction: discord.Interaction[Any], error: Exception, *, where: str) -> None:
+    """Show a refusal as it is; anything else is a bug: traceback to the log, one sentence to them."""
     say, guild = say_to(interaction), interaction.guild
     if isinstance(error, WrongChannel) and guild is not None and not any(map(guild.get_channel, error.channel_ids)):
-        words = say("All channels that were chosen for Kiln are gone. Its moderators have to choose others.")
-        await tell(interaction, words)
+        await tell(
+            interaction, say("All channels that were chosen for Kiln are gone. Its moderators have to choose others.")
+        )
         return
     if isinstance(error, Refusal | InvalidRequest):
         await tell(interaction, error.told(say))
         return
     incident = secrets.token_hex(4)
-    _log.error("incident %s in %s: %s", incident, what, error, exc_info=error)
+    _log.error("incident %s in %s: %s", incident, where, error, exc_info=error)
     words = say(
         "That did not work, and it is not your fault. The operator finds it as `{incident}`.", incident=incident
     )
@@ -47,7 +48,7 @@ class KilnModal(ui.Modal):
         self, interaction: discord.Interaction[Any], error: Exception, /
     ) -> None:
         """Tell the person."""
-        await explain(interaction, error, what=type(self).__name__)
+        await tell_mistake(interaction, error, where=type(self).__name__)
 
 
 def told(
@@ -60,6 +61,6 @@ def told(
         try:
             await callback(self, interaction)
         except Exception as error:  # noqa: BLE001 - told and logged
-            await explain(interaction, error, what=type(self).__name__)
+            await tell_mistake(interaction, error, where=type(self).__name__)
 
     return tells
