@@ -14,12 +14,14 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answers import ANSWER_SECONDS, CHOICES_MAX, say_to
+from bot.answers import ANSWER_SECONDS, CHOICES_MAX, in_time, say_to
 from bot.asking import Asking, Beginning
 from bot.defaults import NO_STYLE, with_defaults
 from bot.edit_dialog import LORAS_CHARACTERS
+from bot.errors import Refusal
 from bot.language import Say, msg
-from bot.quoting import fold
+from bot.quoting import fold, quoted
+from bot.server import STYLE_MAX_CHARACTERS
 from bot.styles import styles_found
 from bot.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
 from gen.errors import InvalidRequest
@@ -91,11 +93,30 @@ class Imagine(commands.Cog):
             negative=negative or "",
         )
         kiln, mine = self._bot.kiln, self._bot.kiln.people.of(interaction.user.id)
+        if style is None and mine.style is None:
+            mine = replace(mine, style=await self._style_of_server(interaction))
         wishes = with_defaults(wishes, replace(mine, style=None) if style == NO_STYLE else mine, profile=kiln.profile)
         requests = requests_of(wishes, kiln.profile, count=count, choose_seed=kiln.choose_seed)
         private = bool(mine.private) if private is None else private
         beginning = Beginning(style=wishes.style.name if wishes.style else None, private=private)
         await self._asking.ask(interaction, *requests, beginning=beginning)
+
+    async def _style_of_server(self, interaction: discord.Interaction[KilnBot]) -> str | None:
+        """What the server's keepers chose for whoever names no style; raise Refusal if it is there no more."""
+        assert interaction.guild_id is not None
+        look = self._bot.kiln.keepers.servers.settings(interaction.guild_id)
+        name = (await in_time(interaction, look, alone=False)).default_style
+        try:
+            chosen_style(name)
+        except InvalidRequest as error:
+            raise Refusal(
+                msg(
+                    "The default style of this server, {style}, is there no more. Its moderators can choose another "
+                    "with /server; until then please name a style, or - for none."
+                ),
+                style=quoted(name or "", characters=STYLE_MAX_CHARACTERS),
+            ) from error
+        return name
 
     @imagine.autocomplete("style")
     async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
