@@ -73,6 +73,15 @@ document.addEventListener("click", ({ target }) => {
   setTimeout(() => document.activeElement === document.body && document.querySelector(".command-chip")?.focus(), 50);
 }, true);
 
+// As on Discord, Enter sends a command that needs no more words, while the list of its options is offered.
+let walked = false;  // through that list, by the arrows
+form.addEventListener("keydown", ({ key, target }) => {
+  if (key === "Enter" && !walked && target.matches(".command-chip")) {
+    target.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true, cancelable: true }));
+  }
+  walked = key.startsWith("Arrow");
+}, true);
+
 // The page drops an Enter that comes while it still talks to the bot: send once, when it is free again.
 const sending = () => {
   const action = window.simcordPreview.pendingAction;

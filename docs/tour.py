@@ -67,6 +67,7 @@ def walk(chromium: str, url: str, stops: Sequence[Stop], folder: Path) -> None:
         for stop in stops:
             stop.go(page)
             browser.mouse.move(5, 5)
+            browser.wait_for_function("() => [...document.images].every((it) => it.complete && it.naturalWidth)")
             shot = few_colours(browser.screenshot(), bytes_max=BYTES_MAX)
             (folder / f"{stop.name}.png").write_bytes(shot)
         assert page.complaints == [], page.complaints
@@ -87,7 +88,8 @@ def page_of(stops: Sequence[Stop]) -> str:
 
 def picture_message(page: DemoPage, words: str) -> Locator:
     """The newest message with a picture of `words`."""
-    message = page.page.locator("article.channel-message", has=page.pictures(words)).last
+    picture = page.page.locator(f'img.attachment-image[alt*="{words}"]')
+    message = page.page.locator("article.channel-message", has=picture).last
     expect(message).to_be_visible(timeout=PATIENCE)
     return message
 
@@ -121,7 +123,7 @@ def ask_in_chinese(page: DemoPage) -> None:
 
 def share(page: DemoPage) -> None:
     """A newcomer's only picture goes before the member's third."""
-    for words in ("a blue boat at noon", "a green tree in the rain", "a brown barn", "a yellow balloon"):
+    for words in ("a blue boat at noon", "a green tree in the rain", "a white lighthouse by day", "a yellow balloon"):
         page.imagine(f"{words} seed:5")
     page.view_as(NEWCOMER)
     page.imagine("a purple house in the snow seed:3")
@@ -140,24 +142,24 @@ def cancel(page: DemoPage) -> None:
 
 def reroll(page: DemoPage) -> None:
     until_free(page)
-    page.press(picture_message(page, "a brown barn"), "Re-roll")
-    expect(page.pictures("a brown barn")).to_have_count(2, timeout=PATIENCE)
+    page.press(picture_message(page, "a white lighthouse by day"), "Re-roll")
+    expect(page.pictures("a white lighthouse by day")).to_have_count(2, timeout=PATIENCE)
     until_free(page)
 
 
 def edit(page: DemoPage) -> None:
-    page.press(picture_message(page, "a brown barn"), "Edit")
+    page.press(picture_message(page, "a white lighthouse by day"), "Edit")
     dialog = page.page.get_by_role("dialog")
     expect(dialog).to_be_visible()
-    dialog.locator("textarea, input").first.fill("a white barn at night")
+    dialog.locator("textarea, input").first.fill("a white castle at night")
 
 
 def reproduce(page: DemoPage) -> None:
     page.page.get_by_role("dialog").get_by_role("button", name="Submit").click()
-    message = picture_message(page, "a white barn at night")
+    message = picture_message(page, "a white castle at night")
     until_free(page)
     page.press(message, "Reproduce")
-    expect(page.pictures("a white barn at night")).to_have_count(2, timeout=PATIENCE)
+    expect(page.pictures("a white castle at night")).to_have_count(2, timeout=PATIENCE)
     until_free(page)
 
 
@@ -193,7 +195,7 @@ def keep(page: DemoPage) -> None:
 
 
 STOPS = (
-    Stop(name="01-ask", go=ask, words="`/imagine` answers at once, with place, seed and time"),
+    Stop(name="01-ask", go=ask, words="`/imagine` answers at once, with the seed and the job's number"),
     Stop(name="02-watch", go=watch, words="The card shows the picture while it is being drawn"),
     Stop(
         name="03-receive",
@@ -201,7 +203,11 @@ STOPS = (
         words="The picture comes as a message of its own, with buttons that work for ever",
     ),
     Stop(name="04-chinese-words", go=ask_in_chinese, words="Chinese words are understood as well"),
-    Stop(name="05-share", go=share, words="Two people share fairly: Ben came last, and is not last; `/queue` says why"),
+    Stop(
+        name="05-share",
+        go=share,
+        words="Two people share fairly: Ben asked last, and is next, because You had the GPU before",
+    ),
     Stop(name="06-cancel", go=cancel, words="What is not wanted any more is cancelled, and costs nothing"),
     Stop(
         name="07-reroll",
