@@ -76,6 +76,7 @@ class LivePage:
                 continue
             try:
                 async with self._lock:
+                    self._remember_previews()
                     await self._preview.refresh()
                     self._remember_previews()
                 seen = calls
@@ -101,6 +102,7 @@ class LivePage:
             before = page.channel_id
             if body.get("kind") == "viewer":
                 body = self._turn_to_channel(page, body)
+            self._remember_previews()
             with self._acting_in(page):
                 receipt = await self._act(context_id, body)
             self._remember_previews()

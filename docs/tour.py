@@ -122,8 +122,8 @@ def ask_in_chinese(page: DemoPage) -> None:
 
 
 def share(page: DemoPage) -> None:
-    """A newcomer's only picture goes before the member's third."""
-    for words in ("a blue boat at noon", "a green tree in the rain", "a white lighthouse by day", "a yellow balloon"):
+    """A newcomer's only picture goes before those that the member has waiting."""
+    for words in ("a blue boat at noon", "a white lighthouse by day", "a yellow balloon"):
         page.imagine(f"{words} seed:5")
     page.view_as(NEWCOMER)
     page.imagine("a purple house in the snow seed:3")
@@ -145,6 +145,7 @@ def reroll(page: DemoPage) -> None:
     page.press(picture_message(page, "a white lighthouse by day"), "Re-roll")
     expect(page.pictures("a white lighthouse by day")).to_have_count(2, timeout=PATIENCE)
     until_free(page)
+    page.pictures("a white lighthouse by day").last.scroll_into_view_if_needed()
 
 
 def edit(page: DemoPage) -> None:

@@ -89,7 +89,7 @@ class DemoPage:
 
     def _hear(self, said: ConsoleMessage) -> None:
         """simcord's Discord forgets a preview as soon as the next one is there; Discord keeps it for a while."""
-        if said.type == "error" and "preview.jpg" not in said.location.get("url", ""):
+        if said.type == "error" and "/api/assets/" not in said.location.get("url", ""):
             self.complaints.append(said.text)
 
     def open(self, url: str) -> None:
