@@ -16,7 +16,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 
 import aiohttp
 import discord
@@ -26,7 +25,6 @@ from bot.client import Kiln, KilnBot, create_bot
 from bot.database import open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
-from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.settings import Settings
@@ -61,13 +59,11 @@ async def open_kiln(
     ):
         prior = estimates.prior_rate(executor.profile)
         queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
-        delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
+        delivery = make_delivery(queue=queue, data=settings.data)
         await _recover(queue, delivery)
         async with (
             contextlib.aclosing(delivery),
-            Dispatcher(
-                queue=queue, executor=executor, outcomes=delivery, pictures=settings.data, charge=charge
-            ) as dispatcher,
+            Dispatcher(queue=queue, executor=executor, outcomes=delivery, pictures=settings.data) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
             kiln = Kiln(
