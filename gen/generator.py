@@ -125,7 +125,7 @@ class FluxGenerator:
     def _steps(self, request: ImageRequest, started: float, on_step: Callable[[StepReport], None]) -> Steps:
         def told(step: int, preview: bytes) -> None:
             seconds = time.perf_counter() - started
-            on_step(StepReport(step=step, steps=request.steps, seconds=seconds, preview=preview))
+            on_step(StepReport(step=step, steps=request.steps, seconds=seconds, preview=preview or None))
 
         return Steps(told, look=self._look, device=torch.device(self._pipe.device))
 
