@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,9 +22,11 @@ import discord
 
 from bot import database, doctor, doctor_plan
 from bot.app import run_until_stopped
+from bot.caretaker import Pause
 from bot.client import create_bot
 from bot.errors import StartError
 from bot.invite import how_to_connect
+from bot.logs import log_to_stderr
 from bot.settings import Settings, load_settings
 from gen.__main__ import add_draw_arguments, draw
 from gen.errors import GenerationError
@@ -57,24 +61,46 @@ def _complain(text: str) -> None:
     print("\n".join([f"kiln: {first}", *rest]), file=sys.stderr)
 
 
-def _run(_: argparse.Namespace) -> int:
+def _run(parsed: argparse.Namespace) -> int:
     settings = load_settings()
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, as_json=settings.log_format == "json")
     token = settings.token
     if not token:
         raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
-    load = _loader(settings)
+    faulthandler.enable()  # systemd's watchdog ends a hung process by SIGABRT
+    load, on_hung = _loader(settings), partial(_hung, end=parsed.end_when_hung)
     try:
-        asyncio.run(run_until_stopped(settings, load=load, token=token))
+        asyncio.run(run_until_stopped(settings, load=load, token=token, on_hung=on_hung))
     except discord.LoginFailure:
         raise StartError(how_to_connect("Discord does not accept DISCORD_TOKEN.", token=token)) from None
     _leave(OK)
 
 
+def _hung(*, end: bool) -> None:
+    """Show where every thread is; end the process if a supervisor starts it anew."""
+    faulthandler.dump_traceback()
+    if end:
+        _leave(FAILED)
+
+
+def _pause(_: argparse.Namespace) -> int:
+    settings = load_settings()
+    settings.make_data_folder()
+    Pause(settings.data).begin()
+    print("Kiln finishes the picture that it draws and begins no other until `kiln resume`, also after a restart.")
+    return OK
+
+
+def _resume(_: argparse.Namespace) -> int:
+    Pause(load_settings().data).end()
+    print("Kiln draws again.")
+    return OK
+
+
 def _demo(parsed: argparse.Namespace) -> int:
     from bot.demo import run_demo  # needs simcord, which only the demo installs
 
-    _log_to_stderr("WARNING")
+    log_to_stderr("WARNING")
     load = _loader(load_settings(weights=DEMO_WEIGHTS))
     _leave(run_demo(load=load, port=parsed.port, data=parsed.data, open_browser=not parsed.no_browser))
 
@@ -180,15 +206,6 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    if level == "DEBUG":
-        for library in ("sqlalchemy", "discord"):
-            logging.getLogger(library).setLevel("INFO")  # below that they log what people write
-    logging.getLogger("alembic").setLevel("WARNING")  # what an upgrade does, bot.schema says in one line
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # Kiln has no voice
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kiln", description="A Discord bot that lets a community share one GPU.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -198,7 +215,10 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
+    run = add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
+    run.add_argument("--end-when-hung", action="store_true", help="end when the GPU thread hangs, to be started anew")
+    add("pause", _pause, "Draw nothing more, and let the card go, until `kiln resume`.")
+    add("resume", _resume, "Draw again after `kiln pause`.")
     demo = add("demo", _demo, "Show Kiln on a local page that looks like Discord; needs no token.")
     demo.add_argument("--port", type=_port, help="of the page; 0 takes any (default: 8765, or any while that is taken)")
     demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")

@@ -15,21 +15,26 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 
 import aiohttp
 import discord
 
 from bot import estimates
+from bot.caretaker import Pause
 from bot.client import Kiln, KilnBot, create_bot
+from bot.counted_queue import CountedQueue
+from bot.courteous import CourteousExecutor
 from bot.database import open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
+from bot.notify import notify
+from bot.service import open_service
 from bot.settings import Settings
+from bot.web import Watched, open_web
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX
 
@@ -44,23 +49,32 @@ async def open_kiln(
     settings: Settings,
     *,
     load: Callable[[], Generator],
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
     choose_seed: Callable[[], int] = lambda: secrets.randbelow(SEED_MAX + 1),
     make_delivery: Callable[..., Delivery] = Delivery,
     remember_sync: bool = True,
+    watched: Watched | None = None,
 ) -> AsyncIterator[KilnBot]:
     """Open Kiln and yield its client, not yet connected. Raise StartError, or what `load` raises.
 
-    `now` is aware UTC; `make_delivery` is called with `queue` and `data`. Without `remember_sync` the commands are
-    sent to Discord at every start.
+    `make_delivery` is called with `queue` and `data`. Without `remember_sync` the commands are
+    sent to Discord at every start. `watched` is what the pages about health and metrics look at, and has Kiln's clock.
     """
     settings.make_data_folder()
+    watched = watched or Watched()
+    now = watched.now
     async with (
         open_database(settings.database, now=now) as database,
-        GpuExecutor(load) as executor,
+        GpuExecutor(load, pulse=watched.pulse) as gpu,
     ):
-        prior = estimates.prior_rate(executor.profile)
-        queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
+        executor = CourteousExecutor(gpu)
+        queue = CountedQueue(
+            database,
+            metrics=watched.metrics,
+            limits=settings.limits,
+            now=now,
+            prior=estimates.prior_rate(gpu.profile),
+            server_share=settings.server_share,
+        )
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         await _recover(queue, delivery)
         async with (
@@ -71,12 +85,16 @@ async def open_kiln(
         ):
             delivery.on_requeue(dispatcher.wake)
             kiln = Kiln(
-                profile=executor.profile,
+                profile=gpu.profile,
                 queue=queue,
                 dispatcher=dispatcher,
                 delivery=delivery,
                 now=now,
                 choose_seed=choose_seed,
+                database=database,
+                executor=executor,
+                metrics=watched.metrics,
+                pause=Pause(settings.data),
             )
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
@@ -90,14 +108,22 @@ async def _recover(queue: JobQueue, delivery: Delivery) -> None:
         delivery.failed(job)
 
 
-async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator], token: str) -> None:
+async def run_until_stopped(
+    settings: Settings, *, load: Callable[[], Generator], token: str, on_hung: Callable[[], None] = lambda: None
+) -> None:
     """Serve Discord until SIGTERM or SIGINT. Raise StartError, LoginFailure, or what `load` raises.
 
     On a signal nothing new is claimed, the running job goes back uncounted, and the process ends in five seconds.
+    `on_hung` is called when the GPU thread hangs.
     """
-    stop = asyncio.Event()
+    stop, watched = asyncio.Event(), Watched()
     with _signals(stop):
-        async with _unless(stop), open_kiln(settings, load=load) as bot:
+        async with (
+            _unless(stop),
+            open_web(settings.web, watched),
+            open_kiln(settings, load=load, watched=watched) as bot,
+            open_service(settings, bot, watched, on_hung=on_hung),
+        ):
             _log.info("the model is %s; connecting to Discord", bot.kiln.profile.name)
             await _serve(bot, token=token)
 
@@ -156,6 +182,7 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
     def begin_to_stop() -> None:
         if not stop.is_set():
             _log.info("stopping: the running job goes back to the queue")
+            notify("STOPPING=1")
             _end_process_soon(0)
         stop.set()
 

@@ -21,13 +21,17 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import say_to, tell
+from bot.caretaker import Pause
 from bot.cogs.imagine import Imagine
 from bot.cogs.queue import Queue
 from bot.command_words import CommandWords
+from bot.courteous import CourteousExecutor
+from bot.database import Database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.errors import Refusal
 from bot.job_queue import JobQueue
+from bot.metrics import Metrics
 from gen.errors import InvalidRequest
 from gen.request import ModelProfile
 
@@ -44,6 +48,10 @@ class Kiln:
     delivery: Delivery
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
+    database: Database
+    executor: CourteousExecutor
+    metrics: Metrics
+    pause: Pause
 
 
 class KilnTree(app_commands.CommandTree["KilnBot"]):
@@ -63,6 +71,7 @@ class KilnTree(app_commands.CommandTree["KilnBot"]):
         say = say_to(interaction)
         cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
         if isinstance(cause, Refusal | InvalidRequest):
+            interaction.client.kiln.metrics.refused(cause)
             await tell(interaction, cause.told(say))
             return
         if isinstance(cause, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
@@ -109,6 +118,11 @@ class KilnBot(commands.Bot):
         """The open parts; only a bot that was made to list its commands has none."""
         assert self._kiln is not None, "this bot only lists its commands"
         return self._kiln
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether Discord's gateway is there now."""
+        return self.is_ready() and bool(self.ws) and self.ws.open
 
     async def setup_hook(self) -> None:
         """Logged in: tell Discord the commands if they changed, then let deliveries and the queue begin."""

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from bot import estimates, fairness
 from bot.admission import admit, correct, refund_rate
 from bot.database import Database
-from bot.endings import end_line, lose_picture, settle
+from bot.endings import log_end, lose_picture, settle
 from bot.errors import NotAllowed, QueueFull, Refusal
 from bot.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.job_reader import JobReader
@@ -189,7 +189,7 @@ class JobQueue(JobReader):
         job = await self._database.write(decide)
         self._lookout.moved()
         if job.status is JobStatus.CANCELLED:
-            log.info(end_line(job))
+            self.ended(job)
         return job
 
     async def recover(self) -> Recovery:
@@ -217,7 +217,7 @@ class JobQueue(JobReader):
         recovery = await self._database.write(sort_out)
         self._lookout.moved()
         for job in recovery.quarantined:
-            log.info(end_line(job))
+            self.ended(job)
         return recovery
 
     async def record_shown(self, job_id: int) -> None:
@@ -241,6 +241,8 @@ class JobQueue(JobReader):
 
         job = await self._database.write(again)
         self._lookout.moved()
+        if job is not None and job.status is JobStatus.FAILED:
+            self.ended(job)
         return job
 
     def _quarantine(self, session: Session, row: JobRow) -> None:
@@ -259,8 +261,12 @@ class JobQueue(JobReader):
             self.late_results += 1
             log.warning("job %d: a late result (%s) was dropped", job.id, status)
             return False
-        log.info(end_line(done))
+        self.ended(done)
         return True
+
+    def ended(self, job: Job) -> None:
+        """A job is drawn, or over without a picture, and that is committed: one line in the log."""
+        log_end(log, job)
 
     async def _change(self, change: Update, *, then: Callable[[Session, JobRow], None] | None = None) -> Job | None:
         """Apply one UPDATE to at most one row, and what follows from it; return the job as it is then, if any."""

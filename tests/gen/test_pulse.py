@@ -1,4 +1,4 @@
-"""The GPU thread's heartbeat: a hung thread is known within 30 s, a slow card's steps and a first compile are not hung."""
+"""The GPU thread's heartbeat: a hung one is known within 30 s, a slow card's step or a first compile is not hung."""
 
 from __future__ import annotations
 

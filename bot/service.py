@@ -1,0 +1,94 @@
+"""What a Kiln that serves people for a year has beside the bot: watchdog, the owner's wishes, copies, old pictures.
+
+`kiln run` opens it around the connection to Discord; the demo and most tests do without. Knows the client as far as
+its presence. The pages about health are `bot.web`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import discord
+
+from bot.background import Tasks
+from bot.card_reader import CardReader, Reading
+from bot.caretaker import Caretaker, Pause, Senses
+from bot.client import KilnBot
+from bot.keeper import Keeper
+from bot.language import Message
+from bot.notify import notify, watch
+from bot.settings import Settings
+from bot.web import Watched
+
+
+@asynccontextmanager
+async def open_service(
+    settings: Settings,
+    bot: KilnBot,
+    watched: Watched,
+    *,
+    on_hung: Callable[[], None],
+    read: Callable[[], Reading | None] | None = None,
+) -> AsyncIterator[Caretaker]:
+    """Begin to look after the open parts of `bot`; `read` asks the card, by default NVML."""
+    kiln, tasks = bot.kiln, Tasks()
+    caretaker = Caretaker(
+        manners=settings.manners,
+        senses=Senses(read=read or CardReader(settings.device).read, is_asked=kiln.pause.is_asked),
+        executor=kiln.executor,
+        queue=kiln.queue,
+        tell=partial(_tell, bot, tasks),
+    )
+    keeper = Keeper(database=kiln.database, path=settings.database, keeping=settings.keeping, now=kiln.now)
+    _show(watched, bot, caretaker)
+    tasks.spawn(caretaker.run(), name="caretaker")
+    tasks.spawn(keeper.run(), name="keeper")
+    tasks.spawn(watch(watched.pulse, on_hung=on_hung), name="watchdog")
+    try:
+        with _signals(kiln.pause):
+            notify("READY=1", f"STATUS=drawing with {kiln.profile.name}")
+            yield caretaker
+    finally:
+        await tasks.aclose()
+
+
+def _show(watched: Watched, bot: KilnBot, caretaker: Caretaker) -> None:
+    """Give the pages about health what they look at."""
+    kiln = bot.kiln
+    watched.metrics.built(model=kiln.profile.name)
+    watched.database, watched.now = kiln.database, kiln.now
+    watched.is_loaded = lambda: kiln.executor.is_loaded
+    watched.is_connected = lambda: bot.is_connected
+    watched.is_resting = lambda: caretaker.is_resting
+    watched.card = lambda: caretaker.reading
+    watched.why_paused = lambda: caretaker.why
+
+
+def _tell(bot: KilnBot, tasks: Tasks, words: Message | None) -> None:
+    """Nothing is drawn for now, or drawing goes on: on cards, in the bot's presence, and to systemd."""
+    bot.activity = None if words is None else discord.CustomActivity(str(words))  # for the next connection
+    if bot.is_connected:
+        tasks.spawn(bot.change_presence(activity=bot.activity), name="presence")
+    notify(f"STATUS={words or 'drawing'}")
+    bot.kiln.delivery.holding_changed()
+    if words is None:
+        bot.kiln.dispatcher.wake()
+
+
+@contextlib.contextmanager
+def _signals(pause: Pause) -> Iterator[None]:
+    """SIGUSR1 pauses, SIGUSR2 goes on."""
+    loop = asyncio.get_running_loop()
+    wishes = {signal.SIGUSR1: pause.begin, signal.SIGUSR2: pause.end}
+    for number, wish in wishes.items():
+        loop.add_signal_handler(number, wish)
+    try:
+        yield
+    finally:
+        for number in wishes:
+            loop.remove_signal_handler(number)
