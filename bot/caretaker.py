@@ -80,7 +80,7 @@ class Caretaker:
         self._judge = Judge(manners)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nvml")
         self._reading: asyncio.Future[Reading | None] | None = None
-        self._busy_at = senses.clock()
+        self._busy_at, self._begun = senses.clock(), executor.begun
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -123,8 +123,8 @@ class Caretaker:
             overview = await self._queue.overview()
         except QueueUnavailable:
             return False
-        if overview.waiting or overview.running_job_id is not None:
-            self._busy_at = now
+        if overview.waiting or self._executor.is_drawing or self._executor.begun != self._begun:
+            self._busy_at, self._begun = now, self._executor.begun
         return now - self._busy_at >= self._manners.unload_after.total_seconds()
 
     async def _let_go(self) -> None:

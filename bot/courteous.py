@@ -26,6 +26,7 @@ class CourteousExecutor:
     def __init__(self, executor: GpuExecutor) -> None:
         self.is_held = False
         self.needs_room = False  # the model could not be loaded; nothing begins until this is taken back
+        self.begun = 0  # attempts so far
         self._executor = executor
         self._tokens: set[str] = set()
         self._moving = asyncio.Lock()  # the model comes or goes
@@ -65,6 +66,7 @@ class CourteousExecutor:
             if not self.slots():
                 raise GenerationCancelled(msg("The drawing was stopped."))
             self._tokens.add(token)
+            self.begun += 1
 
     def stop(self) -> None:
         """Stop what is being drawn within one step."""

@@ -96,7 +96,7 @@ def _numbers(job: Job) -> dict[str, float | int | str]:
     assert ended is not None
     seconds = (ended - began).total_seconds() if job.seconds is None else job.seconds
     return {
-        "seconds": round(seconds, 1),
+        "seconds": round(float(seconds), 1),
         "wait": round((began - job.created_at).total_seconds(), 1),
         "size": job.request.size,
         "steps": job.request.steps,

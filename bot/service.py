@@ -71,9 +71,10 @@ def _show(watched: Watched, bot: KilnBot, caretaker: Caretaker) -> None:
 
 def _tell(bot: KilnBot, tasks: Tasks, words: Message | None) -> None:
     """Nothing is drawn for now, or drawing goes on: on cards, in the bot's presence, and to systemd."""
-    bot.activity = None if words is None else discord.CustomActivity(str(words))  # for the next connection
+    activity = None if words is None else discord.CustomActivity(str(words))
+    bot.activity = activity  # for the next connection; reading it back would damage it (discord.py 2.7.1)
     if bot.is_connected:
-        tasks.spawn(bot.change_presence(activity=bot.activity), name="presence")
+        tasks.spawn(bot.change_presence(activity=activity), name="presence")
     notify(f"STATUS={words or 'drawing'}")
     bot.kiln.delivery.holding_changed()
     if words is None:
