@@ -70,7 +70,8 @@ class CardReader:
                     nvml.nvmlInit()
                     self._is_open = True
                 card = self._handle(nvml)
-                return replace(_read(nvml, card), **self._others(nvml, card))
+                memory, load = self._others(nvml, card)
+                return replace(_read(nvml, card), others_memory=memory, others_load=load)
             except nvml.NVMLError as error:  # no driver, no such card, or a driver that was changed under us
                 _log.debug("the card cannot be read: %s", error)
                 self._close()
@@ -88,20 +89,20 @@ class CardReader:
             with contextlib.suppress(nvml.NVMLError):
                 nvml.nvmlShutdown()
 
-    def _others(self, nvml: Any, card: Any) -> dict[str, int | None]:
-        """What other processes take, where Kiln's own is listed: elsewhere, as in most containers, none can be told."""
+    def _others(self, nvml: Any, card: Any) -> tuple[int | None, int | None]:
+        """Bytes and % that other processes take, where Kiln's own is listed: elsewhere, as in most containers, none can be told."""
         programs: dict[int, int | None] = {}
         for question in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
             try:
                 programs |= {program.pid: program.usedGpuMemory for program in question(card)}
             except nvml.NVMLError:
-                return {}
+                return None, None
         others = [memory for pid, memory in programs.items() if not self._is_own(pid)]
         if len(others) == len(programs):
-            return {}
+            return None, None
         known = [memory for memory in others if memory is not None]
         memory = sum(known) if len(known) == len(others) else None
-        return {"others_memory": memory, "others_load": self._others_load(nvml, card)}
+        return memory, self._others_load(nvml, card)
 
     def _others_load(self, nvml: Any, card: Any) -> int | None:
         try:

@@ -11,7 +11,6 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 import discord
 
@@ -42,7 +41,7 @@ async def open_service(
         senses=Senses(read=read or CardReader(settings.device).read, is_asked=kiln.pause.is_asked),
         executor=kiln.executor,
         queue=kiln.queue,
-        tell=partial(_tell, bot, tasks),
+        tell=_Presence(bot, tasks).tell,
     )
     keeper = Keeper(database=kiln.database, path=settings.database, keeping=settings.keeping, now=kiln.now)
     _show(watched, bot, caretaker)
@@ -69,16 +68,38 @@ def _show(watched: Watched, bot: KilnBot, caretaker: Caretaker) -> None:
     watched.why_paused = lambda: caretaker.why
 
 
-def _tell(bot: KilnBot, tasks: Tasks, words: Message | None) -> None:
-    """Nothing is drawn for now, or drawing goes on: on cards, in the bot's presence, and to systemd."""
-    activity = None if words is None else discord.CustomActivity(str(words))
-    bot.activity = activity  # for the next connection; reading it back would damage it (discord.py 2.7.1)
-    if bot.is_connected:
-        tasks.spawn(bot.change_presence(activity=activity), name="presence")
-    notify(f"STATUS={words or 'drawing'}")
-    bot.kiln.delivery.holding_changed()
-    if words is None:
-        bot.kiln.dispatcher.wake()
+class _Presence:
+    """What the bot is seen to do. Told to Discord when it changes, and made good when the connection comes back."""
+
+    def __init__(self, bot: KilnBot, tasks: Tasks) -> None:
+        self._bot, self._tasks = bot, tasks
+        self._text = ""
+        self._shown: str | None = ""  # None: a new connection may show anything
+        for event in ("on_ready", "on_resumed"):
+            bot.add_listener(self._show_again, event)
+
+    def tell(self, words: Message | None) -> None:
+        """Nothing is drawn for now, or drawing goes on: on cards, in the presence, and to systemd."""
+        self._text = "" if words is None else str(words)
+        self._bot.activity = self._activity()  # for the next connection
+        self._tasks.spawn(self._show(), name="presence")
+        notify(f"STATUS={words or 'drawing'}")
+        self._bot.kiln.delivery.holding_changed()
+        if words is None:
+            self._bot.kiln.dispatcher.wake()
+
+    async def _show_again(self) -> None:
+        self._shown = None
+        await self._show()
+
+    async def _show(self) -> None:
+        if self._text != self._shown and self._bot.is_connected:
+            text = self._text
+            await self._bot.change_presence(activity=self._activity())
+            self._shown = text
+
+    def _activity(self) -> discord.CustomActivity | None:
+        return discord.CustomActivity(self._text) if self._text else None
 
 
 @contextlib.contextmanager

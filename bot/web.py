@@ -147,7 +147,7 @@ async def _unwritable(database: Database | None) -> str | None:
 
 
 def _touch(session: Session) -> None:
-    """Write the number of the file's header that SQLite leaves to programs. A row set to what it is would be skipped."""
+    """Count up the number that SQLite leaves to programs in the file's head: a row set to what it is is not written."""
     version = session.scalar(text("PRAGMA user_version")) or 0
     session.execute(text(f"PRAGMA user_version = {(version + 1) % 2**31}"))
 

@@ -1,9 +1,10 @@
-"""When Kiln must not draw: rules with two bounds, on a clock that is moved by hand and a card that says what it is told."""
+"""When Kiln must not draw: rules with two bounds, a clock that is moved by hand, a card that says what it is told."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -157,11 +158,11 @@ def test_no_room_for_the_model_holds_for_a_minute() -> None:
         {"others_load": 4_000_000_000},
     ],
 )
-def test_what_no_card_can_mean_is_not_believed_and_holds_nothing(lie: dict[str, float]) -> None:
+def test_what_no_card_can_mean_is_not_believed_and_holds_nothing(lie: dict[str, Any]) -> None:
     bench = Bench(celsius_max=80, watts_max=200)
     bench.look()
     assert [bench.look(after=10, **lie) for _ in range(5)] == [None] * 5
-    said = believable(replace(CALM, **lie))  # type: ignore[arg-type]
+    said = believable(replace(CALM, **lie))
     assert said is not None
     assert getattr(said, next(iter(lie))) is None
 

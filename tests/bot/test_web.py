@@ -8,8 +8,10 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -27,11 +29,28 @@ from tests.bot.conftest import Stage, eventually, open_stage, said
 from tests.bot.test_delivery import left_running
 from tests.fakes import Clock, new_job
 
-NAMES = (
-    "jobs_total jobs_waiting jobs_running queue_oldest_age_seconds job_wait_seconds job_gpu_seconds job_e2e_seconds "
-    "gpu_busy_seconds_total job_crashes_total jobs_quarantined_total late_results_discarded_total rejections_total "
-    "fairness_max_lag_seconds replies_total event_loop_lag_seconds gateway_connected model_loaded build_info"
-).split()
+NAMES = frozenset(
+    {
+        "build_info",
+        "event_loop_lag_seconds",
+        "fairness_max_lag_seconds",
+        "gateway_connected",
+        "gpu_busy_seconds_total",
+        "job_crashes_total",
+        "job_e2e_seconds",
+        "job_gpu_seconds",
+        "job_wait_seconds",
+        "jobs_quarantined_total",
+        "jobs_running",
+        "jobs_total",
+        "jobs_waiting",
+        "late_results_discarded_total",
+        "model_loaded",
+        "queue_oldest_age_seconds",
+        "rejections_total",
+        "replies_total",
+    }
+)
 HOT = Reading(name="card", temperature=61, memory_used=2**30, memory_total=2**34, load=97, power=212.5)
 Values = dict[str, float]
 
@@ -61,7 +80,7 @@ def moved(before: Values, after: Values) -> set[str]:
 
 
 @asynccontextmanager
-async def serving(folder: Path, watched: Watched, **settings: object) -> AsyncIterator[tuple[Stage, int | None]]:
+async def serving(folder: Path, watched: Watched, **settings: Any) -> AsyncIterator[tuple[Stage, int | None]]:
     async with (
         open_web("127.0.0.1:0", watched) as port,
         open_stage(folder, watched=watched, **settings) as stage,
@@ -88,23 +107,17 @@ async def test_every_name_moves_in_a_run(tmp_path: Path, monkeypatch: pytest.Mon
         await stage.imagine("a boat")
         assert "a lot of pictures" in said(await stage.imagine("one too many"))
         (running,) = [job for job in await stage.kiln.queue.active_jobs(stage.alice.id) if job.attempts]
-        assert not await stage.kiln.queue.record_failed(_with_another_token(running), reason="late")
+        assert not await stage.kiln.queue.record_failed(replace(running, attempt_token="old"), reason="late")
         clock.move(7)
         found = before.copy()
         async with asyncio.timeout(10):
-            while set(NAMES) - moved(before, found):
+            while NAMES - moved(before, found):
                 found = await scrape(port)
         assert found["kiln_queue_oldest_age_seconds[]"] >= 7
         assert found["kiln_rejections_total[('reason', 'rate_limited')]"] == 1
         assert found["kiln_jobs_total[('state', 'delivered')]"] == 1
         assert found["kiln_card[('reading', 'celsius')]"] == 61
         stage.generator.release.set()
-
-
-def _with_another_token(job: object) -> object:
-    from dataclasses import replace
-
-    return replace(job, attempt_token="old")  # type: ignore[type-var]
 
 
 async def test_ends_are_counted_once_each_and_begin_at_zero(tmp_path: Path) -> None:
@@ -143,7 +156,7 @@ async def test_alive_means_the_gpu_thread_gives_signs_and_a_hung_one_is_told(tmp
 
 async def eventually_status(port: int | None, path: str, wanted: int) -> tuple[int, str]:
     async with asyncio.timeout(10):
-        while (answer := await get(port, path))[0] != wanted:
+        while (answer := await get(port, path))[0] != wanted:  # noqa: ASYNC110 - a page: nothing to await
             await asyncio.sleep(0.01)
     return answer
 
@@ -234,7 +247,7 @@ def test_busy_seconds_never_fall() -> None:
     metrics = Metrics()
     for seconds in (3.0, 2.0, 5.0):
         metrics.worked(seconds)
-    assert metrics.busy.collect()[0].samples[0].value == 5.0
+    assert next(iter(metrics.busy.collect())).samples[0].value == 5.0
 
 
 async def test_the_owners_wish_is_on_cards_in_the_queue_command_and_on_the_page(
