@@ -90,7 +90,7 @@ class CardReader:
                 nvml.nvmlShutdown()
 
     def _others(self, nvml: Any, card: Any) -> tuple[int | None, int | None]:
-        """Bytes and % that other processes take, where Kiln's own is listed: elsewhere, as in most containers, none can be told."""
+        """Bytes and % of others, where Kiln's own process is listed: elsewhere, as in containers, none can be told."""
         programs: dict[int, int | None] = {}
         for question in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
             try:

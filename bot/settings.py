@@ -21,7 +21,6 @@ from bot.courtesy import Manners, parse_hours
 from bot.errors import StartError
 from bot.job import Limits, OverLimit
 from bot.keeping import Keeping
-from bot.language import msg
 from gen.errors import InvalidRequest
 from gen.streaming.cards import GIB
 from gen.streaming.planner import parse_budget
@@ -51,20 +50,21 @@ def _budget(text: str) -> str:
     return text
 
 
-def _size(text: str) -> str:
-    """A size that means a number of bytes."""
-    try:
-        bytes_of(text)
-    except InvalidRequest as error:
-        raise ValueError("should be a size such as 50GiB or 900MiB") from error
-    return text
-
-
 def bytes_of(text: str) -> int:
-    """Read `50GiB` and the like; InvalidRequest otherwise, also for `all`."""
-    if text.strip().lower() == "all":
-        raise InvalidRequest(msg("A size is a number such as 50GiB."))
-    return parse_budget(text, free_bytes=0)
+    """Read `50GiB` and the like; ValueError otherwise, also for `all`."""
+    try:
+        found = parse_budget(text, free_bytes=0)
+    except InvalidRequest:
+        found = 0
+    if not found:
+        raise ValueError("should be a size such as 50GiB or 900MiB")
+    return found
+
+
+def _size(text: str) -> str:
+    """A number of bytes."""
+    bytes_of(text)
+    return text
 
 
 def _hours(text: str) -> str:
