@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from gen.adapting import Branches, fill, lay_out_branches
 from gen.flux_blocks import Block, joint_block, single_block
 from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
 from gen.modulation import Modulation
-from gen.shells import BoundShell, FluxShell, Guest, HostEmbedding, hollow
+from gen.shells import FluxShell, Guest, HostEmbedding
 from gen.streaming.arena import Arena
 from gen.streaming.cards import Card, known_card
 from gen.streaming.packing import Packing, open_arena
@@ -28,9 +29,11 @@ from gen.streaming.planner import Planner, Rung, gib
 from gen.streaming.sizes import Precision, Wanted
 from gen.streaming.slots import Slots
 from gen.sums import ExactSums, has_float8_cores, pick_exact, pick_sums
+from gen.t5 import StreamedT5, t5_layer
 from gen.weights import Weights
 
 log = logging.getLogger(__name__)
+Function = TypeVar("Function", bound=Callable[..., Any])
 PINNED_SHARE = 0.6  # of the host's memory; locking more starves the rest of the system
 
 
@@ -201,8 +204,7 @@ class Engine:
 
     def _furnish(self, parts: Parts) -> None:
         """Put shells where the modules have blocks, and the arena's tensors where they keep weights."""
-        device, dtype = self._options.device, self._options.dtype
-        joint, single = self._blocks(pick_sums(device))
+        joint, single = self._blocks(pick_sums(self._options.device))
         count = self._shape.joint_blocks
         self._shells = [
             FluxShell(index, name, run=joint if index < count else single, slots=self.slots, modulation=self.modulation)
@@ -213,7 +215,6 @@ class Engine:
         )
         with self.slots.visit("dit") as tensors:
             parts.dit.load_state_dict(dict(tensors), strict=True, assign=True)
-        self._furnish_t5(parts.t5, device=device, dtype=dtype)
 
     def _blocks(self, sums: ExactSums) -> tuple[Block, Block]:
         joint, single = joint_block(self._shape.heads, sums), single_block(self._shape.heads, sums)
@@ -221,21 +222,15 @@ class Engine:
             return joint, single
         return _compiled(joint), _compiled(single)
 
-    def _furnish_t5(self, t5: nn.Module, *, device: torch.device, dtype: torch.dtype) -> None:
-        stack = t5.get_submodule("encoder")
-        layers = list(stack.get_submodule("block").children())
-        # Activations stay wide: T5's have outliers that eight bits lose, and its copies take longer than its sums.
-        first, others = (hollow(layer, pick_exact(device)) for layer in (layers[0], layers[-1]))
-        shells = [
-            BoundShell(name, others if index else first, slots=self.slots, dtype=dtype)
-            for index, name in enumerate(self.t5)
-        ]
-        stack.block = nn.ModuleList(shells)
+    def streamed_t5(self) -> StreamedT5:
+        """T5 as the pipeline calls it."""
+        device, dtype = self._options.device, self._options.dtype
         tokens = self._layouts["t5.tokens"].views(self.arena["t5.tokens"].host)
         embedding = HostEmbedding(next(iter(tokens.values())), device=device, dtype=dtype)
-        stack.embed_tokens = t5.shared = embedding
-        with self.slots.visit("t5") as tensors:
-            t5.load_state_dict(dict(tensors), strict=True, assign=True)
+        # Activations stay wide: T5's have outliers that eight bits lose, and its copies take longer than its sums.
+        layer = t5_layer(self._shape.t5_heads, pick_exact(device))
+        layer = _compiled(layer) if self._options.compiled else layer
+        return StreamedT5(self.t5, embedding=embedding, layer=layer, slots=self.slots)
 
     def guests(self, parts: Parts) -> dict[str, Guest]:
         """CLIP and both halves of the VAE, which are on the card while they are called."""
@@ -244,11 +239,10 @@ class Engine:
         }
 
 
-def _compiled(block: Block) -> Block:
+def _compiled(block: Function) -> Function:
     # One graph a kind and picture size; sizes beyond the limit would silently run uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    made: Block = torch.compile(block, fullgraph=True, dynamic=False)
-    return made
+    return cast(Function, torch.compile(block, fullgraph=True, dynamic=False))
 
 
 def _card(device: torch.device) -> Card:

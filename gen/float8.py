@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 LARGEST = 448.0  # of float8_e4m3fn
@@ -83,18 +83,3 @@ def with_lora(weights: Views, name: str, x: Tensor, y: Tensor) -> Tensor:
     if down is None:
         return y
     return y + F.linear(F.linear(x, down.to(x.dtype)), weights[f"{name}.up"].to(x.dtype))
-
-
-class StoredLinear(nn.Module):
-    """Stands where a module has an nn.Linear, and multiplies with whatever weights its block is visited by."""
-
-    weight: None = None  # T5 looks at this attribute, and would convert its activations to a tensor's dtype
-
-    def __init__(self, name: str, linear: Linear) -> None:
-        super().__init__()
-        self._name, self._linear = name, linear
-        self.views: Views = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) → (..., out)."""
-        return self._linear(self.views, self._name, x)

@@ -197,7 +197,7 @@ def build_engine(weights: Weights, options: Options) -> tuple[FluxImagePipeline,
     parts = Parts(checkpoints=checkpoints, **modules)
     engine = Engine(weights, parts, options)
     guests = engine.guests(parts)
-    modules |= guests | {"vae_decoder": Decoder(engine, guests["vae_decoder"])}
+    modules |= guests | {"vae_decoder": Decoder(engine, guests["vae_decoder"]), "t5": engine.streamed_t5()}
     for name, _, _, place in _PARTS:
         setattr(pipe, place, modules[name])
     pipe.model_fn = HoistedModel(model_fn_flux_image, engine, scheduler=pipe.scheduler)

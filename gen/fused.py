@@ -106,6 +106,16 @@ def gelu_rows(left: Tensor | None, wide: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _rotated(x, rotation, block: tl.constexpr, size: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Turn pairs of x (block, size) by one token's 2x2 matrices, each cos, -sin, sin, cos."""
+    even, odd = tl.split(tl.reshape(x, (block, size // 2, 2)))
+    place = rotation + tl.arange(0, size // 2)[None] * 4
+    cosine, sine = tl.load(place), tl.load(place + 2)
+    turned = tl.join(even * cosine - odd * sine, even * sine + odd * cosine)
+    return tl.reshape(turned, (block, size))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _turn(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     text,
     image,
@@ -141,11 +151,7 @@ def _turn(  # type: ignore[no-untyped-def]  # noqa: PLR0913
         wide = x.to(tl.float32)
         wide *= tl.rsqrt(tl.sum(wide * wide, axis=1) / size + 1e-6)[:, None]
         wide *= tl.load(norm + column).to(tl.float32)
-        even, odd = tl.split(tl.reshape(wide, (block, size // 2, 2)))
-        pair = rotation + place * size * 2 + tl.arange(0, size // 2)[None] * 4  # 2x2 each: cos, -sin, sin, cos
-        cosine, sine = tl.load(pair), tl.load(pair + 2)
-        turned = tl.join(even * cosine - odd * sine, even * sine + odd * cosine)
-        x = tl.reshape(turned, (block, size)).to(x.dtype)
+        x = _rotated(wide, rotation + place * size * 2, block, size).to(x.dtype)
     tl.store(to + at, x, mask=inside)
 
 

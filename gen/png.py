@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from gen.request import ImageRequest
 
-LEVEL = 2  # of zlib: half the time of the usual 6, and a tenth more bytes (1024x1024, 2026-11)
+RLE = 3  # zlib's strategy for pictures: four times as fast as the usual one, in as many bytes (1024x1024, 2026-11)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def encode_png(picture: Image.Image, recipe: Recipe) -> bytes:
     text.add_text("parameters", recipe.as_parameters())
     text.add_itxt("kiln", recipe.as_json())
     file = io.BytesIO()
-    picture.save(file, format="PNG", pnginfo=text, compress_level=LEVEL)
+    picture.save(file, format="PNG", pnginfo=text, compress_type=RLE)
     return file.getvalue()
 
 

@@ -1,20 +1,18 @@
 """What stands in a model's lists of blocks: modules without weights, which run a block when its weights visit.
 
-`FluxShell` has the signature of DiffSynth's FLUX blocks and runs a function; `BoundShell` runs a module of any kind
-whose linears have been replaced. `Guest` is a small model that is on the card only while it is needed. None knows
-what DiffSynth or a plan is.
+`FluxShell` has the signature of DiffSynth's FLUX blocks and runs a function. `Guest` is a small model that is on the
+card only while it is needed. None knows what DiffSynth or a plan is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gen.float8 import Linear, StoredLinear
 from gen.flux_blocks import Adapter, Block
 from gen.modulation import Modulation
 from gen.streaming.slots import Slots
@@ -42,43 +40,6 @@ class FluxShell(nn.Module):
         with self._slots.visit(self._name) as weights:
             streams = hidden_states, prompt_emb
             return self.run(weights, streams, row, image_rotary_emb, attn_mask, ipadapter_kwargs_list)
-
-
-class BoundShell(nn.Module):
-    """Entry `name` bound to a module's parameters for each call. Shells of one kind share the module."""
-
-    def __init__(self, name: str, module: nn.Module, *, slots: Slots, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._name, self._slots, self._dtype = name, slots, dtype
-        self._module = (module,)  # in a tuple: its empty parameters are not this module's
-
-    def forward(self, *arguments: Any, **named: Any) -> Any:
-        """Whatever the module's own forward does."""
-        with self._slots.visit(self._name) as weights:
-            bind(self._module[0], weights, dtype=self._dtype)
-            return self._module[0](*arguments, **named)
-
-
-def hollow(module: nn.Module, linear: Linear) -> nn.Module:
-    """Take a module's own parameters away: linears become `StoredLinear`, the rest waits for `bind`."""
-    for name, child in list(module.named_modules()):
-        if isinstance(child, nn.Linear):
-            owner, _, attribute = name.rpartition(".")
-            setattr(module.get_submodule(owner), attribute, StoredLinear(name, linear))
-    for child in module.modules():
-        child._parameters.clear()
-    return module.eval()
-
-
-def bind(module: nn.Module, weights: Mapping[str, Tensor], *, dtype: torch.dtype) -> None:
-    """Give a hollow module the tensors of this visit; what is no linear's weight is converted to `dtype`."""
-    for name, tensor in weights.items():
-        owner, _, attribute = name.rpartition(".")
-        child = module.get_submodule(owner)
-        if isinstance(child, StoredLinear):
-            child.views = weights
-        else:
-            object.__setattr__(child, attribute, tensor.to(dtype))
 
 
 class Guest(nn.Module):

@@ -71,14 +71,23 @@ def _resident(job: Job) -> Draw:
 def _offloaded(job: Job) -> Draw:
     """Whole components move to the card in turn; with "float8" the DiT's layers hold float8 and cast at each call.
 
-    The two ways to save memory in DiffSynth 1.x, `enable_cpu_offload` and `dit.quantize`, rebuilt with 2.x's layers.
+    The two ways to save memory in DiffSynth 1.x, `enable_cpu_offload` and `dit.quantize`, rebuilt with what 2.x has.
     """
     weights = find_weights(job.weights)
     pipe = build_pipeline(weights, device=torch.device("cpu"), dtype=BFLOAT16)
-    for part in _PARTS:
-        stored = FLOAT8 if part == "dit" and "float8" in job.system else BFLOAT16
-        _manage(pipe, part, stored=stored, works_on=job.device, moves_whole=True)
-    return _draw_with(_on(pipe, job.device), job, weights)
+    managed = ["dit"] if "float8" in job.system else []
+    for part in managed:
+        _manage(pipe, part, stored=FLOAT8, works_on=job.device, moves_whole=True)
+    pipe = _on(pipe, job.device)
+    load_managed = pipe.load_models_to_device
+
+    def load(names: Iterable[str]) -> None:
+        load_managed([name for name in names if name in managed])
+        for part in set(_PARTS) - set(managed):
+            getattr(pipe, part).to(job.device if part in names else "cpu")
+
+    pipe.load_models_to_device = load
+    return _draw_with(pipe, job, weights)
 
 
 def _low_vram(job: Job) -> Draw:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gen.errors import InvalidRequest, OutOfMemory
@@ -19,17 +19,18 @@ from gen.streaming.cards import GIB, Card
 from gen.streaming.sizes import Precision, Wanted
 from gen.weights import FluxShape
 
-SMALL_TILE, LARGE_TILE = 256, 576  # pixels a side; four of the large cover 1024x1024, of 512 it would be nine
+SMALL_TILE, LARGE_TILE = 256, 592  # pixels a side; four of the large cover 1024x1024, of 576 it would be nine
 _MIB = 2**20
 # What no formula gives, measured on an H100 in 2026-11 unless it says estimate
-_EFFICIENCY = 0.705  # of the roofline: a compiled float8 step took 0.0868 s where GEMM and attention alone take 0.0612
+_EFFICIENCY = 0.735  # of the roofline: a compiled float8 step took 0.0833 s where GEMM and attention alone take 0.0612
 _STREAMING_COST = 0.02  # of compute, while every block streams: copies take memory bandwidth from kernels
+_ROOM = 0.8  # of compute, estimate: copies that take no more hide well, uneven as blocks are
 _TWO_SLOTS_COST = 0.05  # of the copies, estimate: with a third slot uneven blocks even out
 _TEXT_SECONDS = 0.030  # launches of both encoders
-_VAE_FLOP = 0.099 * 807e12  # a megapixel untiled, in seconds times the card's bfloat16 FLOP/s
-_TILED = {None: 1.0, LARGE_TILE: 1.6, SMALL_TILE: 1.9}  # decoding time over untiled, estimate: by pixels decoded
+_VAE_FLOP = 0.050 * 807e12  # a megapixel untiled, in seconds times the card's bfloat16 FLOP/s
+_TILED = {None: 1.0, LARGE_TILE: 2.1, SMALL_TILE: 5.1}  # decoding time over untiled
 _VAE_BYTES = 160 * _MIB  # weights and workspace of FLUX.1's
-_VAE_PIXEL_BYTES = {True: 2850, False: 3630}  # of a tile's pixel, of an untiled picture's
+_VAE_PIXEL_BYTES = 2200  # of what is decoded at once
 _SLACK_BYTES = 96 * _MIB  # cuBLAS workspaces (40 MiB on Hopper), prompt, latents
 _SLACK_SHARE = 0.10  # of the widest phase, estimate: what the allocator cannot use again
 
@@ -148,26 +149,29 @@ class Planner:
             )
 
     def _ladder(self, wanted: Wanted) -> Iterator[Rung]:
-        """First blocks until their copies hide behind compute, then larger tiles, the other blocks, and the rest.
+        """First blocks until their copies hide behind compute, larger tiles, some blocks more, no tiles, and the rest.
 
-        A resident block saves a copy a step, an encoder one a picture: 0.45 GiB of blocks save 0.18 s a picture on an
-        H100, the larger tile 0.07 s.
+        A resident block saves a copy a step, an encoder one a picture. On an H100 a GiB of blocks saves 0.4 s a picture
+        until copies hide, then 0.01; the larger tile 0.2 s for 0.7 GiB; no tiles 0.05 s for 1.5 more.
         """
         small, large = (_tile(wanted, side) for side in (SMALL_TILE, LARGE_TILE))
         yield Rung(vae_tile=small)
         spreads = list(_spreads(sizes.block_bytes(self.shape, self.precision)))
-        hidden = next(index for index, spread in enumerate(spreads) if self._is_hidden(spread, wanted))
+        hidden, easily = (self._first_hidden(spreads, wanted, room=room) for room in (1.0, _ROOM))
         for resident in spreads[: hidden + 1]:
             yield Rung(resident=resident, slots=3, vae_tile=small)
-        for resident in spreads[hidden:]:
+        for resident in spreads[hidden : easily + 1]:
             yield Rung(resident=resident, slots=3, vae_tile=large)
+        for resident in spreads[easily:]:
+            yield Rung(resident=resident, slots=3, vae_tile=None)
         every = spreads[-1]
-        yield Rung(resident=every, slots=3, vae_tile=large, text_resident=True)
-        yield Rung(resident=every, slots=0, vae_tile=large, text_resident=True, modulation_resident=True)
+        yield Rung(resident=every, slots=3, vae_tile=None, text_resident=True)
         yield Rung(resident=every, slots=0, vae_tile=None, text_resident=True, modulation_resident=True)
 
-    def _is_hidden(self, resident: tuple[int, ...], wanted: Wanted) -> bool:
-        return self._copy_seconds(resident) <= self._compute_seconds(wanted)
+    def _first_hidden(self, spreads: Sequence[tuple[int, ...]], wanted: Wanted, *, room: float) -> int:
+        """The first of the spreads whose copies take at most this share of the compute."""
+        limit = room * self._compute_seconds(wanted)
+        return next(index for index, spread in enumerate(spreads) if self._copy_seconds(spread) <= limit)
 
     def _copy_seconds(self, resident: tuple[int, ...]) -> float:
         blocks = sizes.block_bytes(self.shape, self.precision)
@@ -224,7 +228,7 @@ class Planner:
         channels = self.shape.vae_channels[0] / 128  # over FLUX.1's
         tile = rung.vae_tile
         pixels = _pixels(wanted) if tile is None else min(tile, wanted.width) * min(tile, wanted.height)
-        inside = math.ceil(_VAE_BYTES * channels**2 + _VAE_PIXEL_BYTES[tile is not None] * channels * pixels)
+        inside = math.ceil(_VAE_BYTES * channels**2 + _VAE_PIXEL_BYTES * channels * pixels)
         return inside + 24 * _pixels(wanted)  # three channels of the blended picture, in float32, twice
 
 

@@ -105,9 +105,9 @@ def dit_activation_bytes(shape: FluxShape, wanted: Wanted) -> int:
 
 
 def text_activation_bytes(shape: FluxShape) -> int:
-    """Bytes of T5 at its widest: three copies of float32 attention scores and four of the MLP's width."""
-    scores = 3 * 4 * shape.t5_heads * shape.t5_tokens**2
-    return scores + 4 * _BF16 * shape.t5_tokens * shape.t5_hidden
+    """Bytes of T5 at its widest: its position bias twice, two widened weights, four tensors of the MLP's width."""
+    bias = 2 * _BF16 * shape.t5_heads * shape.t5_tokens**2
+    return bias + _BF16 * shape.t5_hidden * (2 * shape.t5_dim + 4 * shape.t5_tokens)
 
 
 def gemm_flops(shape: FluxShape, wanted: Wanted) -> float:

@@ -58,10 +58,10 @@ def test_pictures_in_full_are_measured_when_there_is_time() -> None:
     assert (figures.measured_steps, len(figures.pictures_s)) == (7, 2)
 
 
-def test_without_time_the_picture_is_composed_of_the_warm_ups_parts() -> None:
+def test_without_time_the_picture_is_composed_of_a_few_steps_and_never_of_the_warm_up() -> None:
     warm_up, figures = measure(_flat, steps=7, device=CPU, seconds=0, pictures=2)
-    assert (figures.measured_steps, figures.pictures_s) == (2, [])
-    assert figures.picture_s == warm_up.text + 7 * warm_up.step + warm_up.vae + warm_up.png
+    assert (warm_up.steps, figures.measured_steps, figures.pictures_s) == (2, 3, [])
+    assert figures.picture_s == figures.text_s + 7 * figures.s_per_step + figures.vae_s + figures.png_s
 
 
 def test_every_picture_has_a_new_prompt() -> None:
