@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -57,7 +57,6 @@ async def open_web(address: str, watched: Watched) -> AsyncIterator[int | None]:
         yield None
         return
     host, _, port = address.rpartition(":")
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, of no use to anybody here
     runner = web.AppRunner(make_app(watched), access_log=None, shutdown_timeout=STOP_SECONDS)
     await runner.setup()
     lag = asyncio.create_task(_measure_lag(watched.metrics), name="event loop's lag")
