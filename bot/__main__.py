@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import discord
 
-from bot import database, doctor, doctor_plan
+from bot import database, doctor, doctor_cards, doctor_plan
 from bot.app import run_until_stopped
 from bot.caretaker import Pause
 from bot.client import create_bot
@@ -127,6 +127,10 @@ def _commands(parsed: argparse.Namespace) -> int:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
+    if parsed.cards:
+        for line in doctor_cards.lines(doctor_cards.expected(), as_json=parsed.json):
+            print(line)
+        return OK
     if parsed.plan is not None:
         card, plan = doctor_plan.plan_here(load_settings(), parsed.plan, size=parsed.size)
         for line in doctor_plan.lines(card, plan, as_json=parsed.json):
@@ -229,6 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     check = add("doctor", _doctor, "Check settings, database, weights and device, and say what will happen here.")
     check.add_argument("--json", action="store_true", help="the findings, or the plan, as JSON")
     check.add_argument("--plan", metavar="BUDGET", help="what would stream within 6.8GiB, 900MiB or all that is free")
+    check.add_argument("--cards", action="store_true", help="a table of what FLUX.1-dev would take on common cards")
     check.add_argument("--size", metavar="WxH", help="of the plan's pictures, in pixels; by default the model's own")
     _add_bench(commands.add_parser("bench", help="Measure Kiln.", description="Measure Kiln on this machine."))
     _add_database(commands.add_parser("db", help="Look after the database.", description="Look after the database."))

@@ -25,7 +25,7 @@ from bot.caretaker import Pause
 from bot.client import Kiln, KilnBot, create_bot
 from bot.counted_queue import CountedQueue
 from bot.courteous import CourteousExecutor
-from bot.database import open_database
+from bot.database import Database, open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
@@ -61,21 +61,13 @@ async def open_kiln(
     """
     settings.make_data_folder()
     watched = watched or Watched()
-    now = watched.now
     async with (
-        open_database(settings.database, now=now) as database,
+        open_database(settings.database, now=watched.now) as database,
         GpuExecutor(load, pulse=watched.pulse) as gpu,
     ):
-        executor = CourteousExecutor(gpu)
-        queue = CountedQueue(
-            database,
-            metrics=watched.metrics,
-            limits=settings.limits,
-            now=now,
-            prior=estimates.prior_rate(gpu.profile),
-            server_share=settings.server_share,
-        )
-        delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
+        queue = _make_queue(settings, database, watched, prior=estimates.prior_rate(gpu.profile))
+        executor, charge = CourteousExecutor(gpu), partial(charge_used, database)
+        delivery = make_delivery(queue=queue, data=settings.data)
         await _recover(queue, delivery)
         async with (
             contextlib.aclosing(delivery),
@@ -89,7 +81,7 @@ async def open_kiln(
                 queue=queue,
                 dispatcher=dispatcher,
                 delivery=delivery,
-                now=now,
+                now=watched.now,
                 choose_seed=choose_seed,
                 database=database,
                 executor=executor,
@@ -97,6 +89,17 @@ async def open_kiln(
                 pause=Pause(settings.data),
             )
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
+
+
+def _make_queue(settings: Settings, database: Database, watched: Watched, *, prior: float) -> CountedQueue:
+    return CountedQueue(
+        database,
+        metrics=watched.metrics,
+        limits=settings.limits,
+        now=watched.now,
+        prior=prior,
+        server_share=settings.server_share,
+    )
 
 
 async def _recover(queue: JobQueue, delivery: Delivery) -> None:
