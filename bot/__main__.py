@@ -1,4 +1,4 @@
-"""The command line: `kiln run | demo | draw | commands | doctor | bench | db`. Only it may reach torch in `bot`.
+"""The command line: `kiln run | demo | draw | weights | doctor | db | ...`. Only it may reach torch in `bot`.
 
 Exit codes: 0 it worked, 1 it failed, 2 it was called wrongly. Errors are readable lines on stderr.
 """
@@ -31,6 +31,7 @@ from bot.settings import Settings, load_settings
 from gen.__main__ import add_draw_arguments, draw
 from gen.errors import GenerationError
 from gen.executor import Generator
+from gen.pull.command import add_weights_commands
 from gen.weights import DEMO_WEIGHTS, read_profile
 
 if TYPE_CHECKING:
@@ -109,9 +110,17 @@ def _draw(parsed: argparse.Namespace) -> int:
     """Draw with the model and on the device that `kiln run` would use here, unless the call names others."""
     settings = load_settings()
     parsed.weights = parsed.weights or settings.weights
+    parsed.loras = parsed.loras or settings.loras
     if parsed.device is None and settings.device != "auto":
         parsed.device = settings.device
     return draw(parsed, tuning=settings.tuning)
+
+
+def _weights(parsed: argparse.Namespace) -> int:
+    """As `python -m gen weights`; the model in use is the settings'."""
+    parsed.in_use = load_settings().weights
+    run: Callable[[argparse.Namespace], int] = parsed.weights_command
+    return run(parsed)
 
 
 def _commands(parsed: argparse.Namespace) -> int:
@@ -193,7 +202,7 @@ def _loader(settings: Settings) -> Callable[[], Generator]:
         from gen.flux import load_generator
 
         device = None if settings.device == "auto" else settings.device
-        return load_generator(settings.weights, device=device, tuning=settings.tuning)
+        return load_generator(settings.weights, device=device, tuning=settings.tuning, loras=settings.loras)
 
     return load
 
@@ -228,6 +237,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")
     demo.add_argument("--no-browser", action="store_true", help="do not open a browser")
     add_draw_arguments(add("draw", _draw, "Draw pictures to files, without Discord and without the queue."))
+    text = "Fetch and check the weights of models."
+    add_weights_commands(add("weights", _weights, text), key="weights_command")
     listed = add("commands", _commands, "List the slash commands.")
     listed.add_argument("--json", action="store_true", help="the payloads that Discord receives")
     check = add("doctor", _doctor, "Check settings, database, weights and device, and say what will happen here.")

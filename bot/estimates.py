@@ -2,7 +2,8 @@
 
 What counts is how long a job kept the GPU, from its claim to its picture on disk; the drawing is most of that.
 
-A shape is (width, height, steps): what decides how long a drawing takes. The first drawing of a process is cold: it
+A shape is (width, height, passes): what decides how long a drawing takes. A step is one pass through the model, or two
+where there is a negative prompt. The first drawing of a process is cold: it
 comes with what a model does once (kernels, caches), so it is measured and estimated apart.
 """
 
@@ -15,24 +16,25 @@ from statistics import median
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from bot.tables import JobRow
 from gen.request import ImageRequest, ModelProfile
 
 RECENT = 20  # finished jobs that an estimate looks at
-PRIOR_RATE = 30.0 / (1024 * 1024 * 20)  # seconds per pixel and step, before any job: FLUX.1-dev in half a minute
+PRIOR_RATE = 30.0 / (1024 * 1024 * 20)  # seconds per pixel and pass, before any job: FLUX.1-dev in half a minute
 PRIOR_SECONDS_DEMO = 3.0  # before any job, for the demo model's own size and steps
 DEVIATION_MIN, DEVIATION_SCALED, DEVIATION_PRIOR = 0.03, 0.3, 0.7  # of the seconds, for what was not measured
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, int, int]  # width, height, passes
 
 # How long a drawn job kept the GPU; at least its drawing, also after the clock was set back. Milliseconds count.
 _BUSY = "coalesce(max(seconds, round((julianday(finished_at) - julianday(started_at)) * 86400, 3)), seconds)"
 _LATEST = f"ORDER BY finished_at DESC LIMIT {RECENT}"
 _SAME = text(
     f"SELECT {_BUSY} FROM jobs WHERE seconds IS NOT NULL "
-    f"AND width = :width AND height = :height AND steps = :steps AND cold = :cold {_LATEST}"
+    f"AND width = :width AND height = :height AND passes = :passes AND cold = :cold {_LATEST}"
 )
-_RATES = text(f"SELECT {_BUSY} / width / height / steps FROM jobs WHERE seconds IS NOT NULL {_LATEST}")
-_COLD = text(f"SELECT width, height, steps, {_BUSY} FROM jobs WHERE seconds IS NOT NULL AND cold {_LATEST}")
+_RATES = text(f"SELECT {_BUSY} / width / height / passes FROM jobs WHERE seconds IS NOT NULL {_LATEST}")
+_COLD = text(f"SELECT width, height, passes, {_BUSY} FROM jobs WHERE seconds IS NOT NULL AND cold {_LATEST}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class Estimate:
 
 
 def prior_rate(profile: ModelProfile) -> float:
-    """Seconds per pixel and step that this model is thought to take on a machine that has not drawn yet."""
+    """Seconds per pixel and pass that this model is thought to take on a machine that has not drawn yet."""
     if profile.is_demo:
         return PRIOR_SECONDS_DEMO / _work((profile.width, profile.height, profile.steps))
     return PRIOR_RATE
@@ -52,7 +54,12 @@ def prior_rate(profile: ModelProfile) -> float:
 
 def shape_of(request: ImageRequest) -> Shape:
     """The shape of a request."""
-    return request.width, request.height, request.steps
+    return request.width, request.height, request.passes
+
+
+def shape_of_row(row: JobRow) -> Shape:
+    """The shape of a stored job."""
+    return row.width, row.height, row.passes
 
 
 def estimate(session: Session, shape: Shape, *, prior: float, cold: bool = False) -> Estimate:
@@ -76,8 +83,8 @@ def expected(session: Session, shape: Shape, *, prior: float, cold: bool = False
 def cold_extra(session: Session) -> float:
     """Seconds that cold jobs took longer than warm ones of their shape: the median, 0.0 if that is not known."""
     extras = []
-    for width, height, steps, seconds in session.execute(_COLD).all():
-        warm = _same(session, (width, height, steps), cold=False)
+    for width, height, passes, seconds in session.execute(_COLD).all():
+        warm = _same(session, (width, height, passes), cold=False)
         if warm:
             extras.append(max(0.0, seconds - median(warm)))
     return median(extras) if extras else 0.0
@@ -93,8 +100,8 @@ def _warm(session: Session, shape: Shape, *, prior: float) -> Estimate:
 
 
 def _same(session: Session, shape: Shape, *, cold: bool) -> Sequence[float]:
-    width, height, steps = shape
-    return session.scalars(_SAME, {"width": width, "height": height, "steps": steps, "cold": cold}).all()
+    width, height, passes = shape
+    return session.scalars(_SAME, {"width": width, "height": height, "passes": passes, "cold": cold}).all()
 
 
 def _measured(timings: Sequence[float]) -> Estimate:
@@ -105,5 +112,5 @@ def _measured(timings: Sequence[float]) -> Estimate:
 
 
 def _work(shape: Shape) -> int:
-    width, height, steps = shape
-    return width * height * steps
+    width, height, passes = shape
+    return width * height * passes

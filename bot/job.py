@@ -49,6 +49,18 @@ STATUS_WORDS = {
 HAD_A_PICTURE = frozenset({JobStatus.DELIVERED, JobStatus.KEPT, JobStatus.REPLY_UNKNOWN})
 
 
+class Verb(StrEnum):
+    """How a job was made from another; stored by value."""
+
+    REROLL = "reroll"  # another seed
+    EDIT = "edit"
+    SUBTLE = "subtle"  # a little of another noise mixed in
+    STRONG = "strong"  # much of it
+    REPRODUCE = "reproduce"  # the same again, to compare
+    RETRY = "retry"  # the same again, after a failure
+    REMIX = "remix"  # from the recipe of a picture
+
+
 class LetterState(StrEnum):
     """Where a picture in the outbox stands; stored by value."""
 
@@ -74,6 +86,12 @@ class NewJob:
     request: ImageRequest
     parent_channel_id: int | None = None  # where a thread hangs
     role_ids: tuple[int, ...] = ()  # the person's roles in this server, everyone's among them
+    number: int = 0  # of the interaction's jobs
+    parent_id: int | None = None  # the job that it is made from
+    verb: Verb | None = None  # how
+    style: str | None = None  # the name of a style that went into the request
+    locale: str | None = None  # of the person, as Discord names it
+    private: bool = False  # for nobody else's eyes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +117,12 @@ class Job:
     seconds: float | None  # on the GPU
     notice: str | None  # from the generator, one line for the owner
     parent_channel_id: int | None = None  # where a thread hangs
+    number: int = 0  # of its interaction's jobs
+    parent_id: int | None = None  # the job that it was made from
+    verb: Verb | None = None  # how
+    style: str | None = None  # the name of a style that went into the request
+    locale: str | None = None  # of the person, as Discord names it
+    private: bool = False  # for nobody else's eyes
 
     @property
     def is_picture_removed(self) -> bool:

@@ -68,7 +68,8 @@ class JobQueue(JobReader):
         """
 
         def accept(session: Session) -> Job:
-            first = session.scalar(select(JobRow).where(JobRow.interaction_id == new.interaction_id))
+            same = (JobRow.interaction_id == new.interaction_id, JobRow.number == new.number)
+            first = session.scalar(select(JobRow).where(*same))
             if first is not None:
                 return to_job(first)
             now = self.now()
@@ -115,8 +116,7 @@ class JobQueue(JobReader):
             if row is None:
                 return None
             row.cold = cold
-            shape = (row.width, row.height, row.steps)
-            estimate = estimates.expected(session, shape, prior=self._prior, cold=cold)
+            estimate = estimates.expected(session, estimates.shape_of_row(row), prior=self._prior, cold=cold)
             fairness.charge(session, row, estimate=estimate)
             return to_job(row)
 

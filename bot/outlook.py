@@ -167,7 +167,7 @@ def newcomer(session: Session, row: JobRow, *, prior: float) -> Newcomer | None:
     account = session.get(AccountRow, row.account_id)
     if account is None or account.parent_id != EVERYONE:
         return None
-    estimate = estimates.estimate(session, (row.width, row.height, row.steps), prior=prior)
+    estimate = estimates.estimate(session, estimates.shape_of_row(row), prior=prior)
     names = [field.name for field in fields(Share)]
     share = Share(**{name: getattr(account, name) for name in names})
     return Newcomer(
@@ -181,7 +181,7 @@ def _running(session: Session, now: datetime, *, prior: float) -> Turn | None:
     row = session.scalar(running.order_by(JobRow.started_at.desc(), JobRow.id.desc()).limit(1))
     if row is None:
         return None
-    estimate = estimates.estimate(session, (row.width, row.height, row.steps), prior=prior, cold=row.cold)
+    estimate = estimates.estimate(session, estimates.shape_of_row(row), prior=prior, cold=row.cold)
     since = (now - (row.started_at or now)).total_seconds()
     left = max(estimate.seconds * OVERDUE_PART, estimate.seconds - since)
     job = Waiting(
@@ -193,12 +193,12 @@ def _running(session: Session, now: datetime, *, prior: float) -> Turn | None:
 def _waiting(session: Session, now: datetime, *, prior: float) -> list[Waiting]:
     """The queued jobs, oldest first, one estimate per shape."""
     columns = (JobRow.id, JobRow.account_id, JobRow.user_id, JobRow.not_before)
-    shape = (JobRow.width, JobRow.height, JobRow.steps)
+    shape = (JobRow.width, JobRow.height, JobRow.passes)
     queued = select(*columns, *shape).where(has_status(JobStatus.QUEUED)).order_by(JobRow.id)
     known: dict[Shape, Estimate] = {}
     jobs = []
-    for job_id, account_id, user_id, not_before, width, height, steps in (session.execute(queued)).all():
-        asked = (width, height, steps)
+    for job_id, account_id, user_id, not_before, width, height, passes in (session.execute(queued)).all():
+        asked = (width, height, passes)
         if asked not in known:
             known[asked] = estimates.estimate(session, asked, prior=prior)
         assert account_id is not None, f"job {job_id} waits without an account"

@@ -109,6 +109,9 @@ class Settings(BaseSettings):
         default=None, validation_alias=TOKEN, description="The bot's token; only `kiln run` needs it."
     )
     weights: Folder = Field(default=DEMO_WEIGHTS, description="Folder of the model's weights.")
+    loras: Folder | None = Field(
+        default=None, description="Folder of LoRA files; left out: the folder loras among the weights."
+    )
     data: Folder = Field(default=Path("data"), description="Folder of the database and the pictures.")
     max_waiting_per_user: int = Field(default=5, ge=1, le=100, description="Jobs one person may have waiting.")
     pictures_per_hour: int = Field(default=30, ge=1, le=3600, description="Pictures an hour for one person.")
@@ -168,6 +171,11 @@ class Settings(BaseSettings):
     def token(self) -> str:
         """The bot's token without blanks around it; empty when there is none."""
         return self.discord_token.get_secret_value().strip() if self.discord_token else ""
+
+    @property
+    def lora_folder(self) -> Path:
+        """Where LoRA files lie."""
+        return self.loras or self.weights / "loras"
 
     @property
     def database(self) -> Path:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import UTC, date, datetime
+from enum import StrEnum
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Computed,
     Date,
     DateTime,
     Dialect,
@@ -24,18 +26,25 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    UniqueConstraint,
     literal_column,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from bot.job import Job, JobStatus, LetterState, NewJob
-from gen.request import ImageRequest
+from bot.columns import Values, stored
+from bot.job import Job, JobStatus, LetterState, NewJob, Verb
+from gen.request import ImageRequest, LoraUse, Variation
 
 _REQUEST_FIELDS = tuple(field.name for field in fields(ImageRequest))
 _UNSHOWN = "end_shown = 0 AND status IN ('delivered', 'cancelled', 'failed', 'quarantined', 'kept', 'reply_unknown')"
+_NEW_FIELDS = tuple(field.name for field in fields(NewJob) if field.name not in ("request", "role_ids"))
 _JOB_COLUMNS = tuple(field.name for field in fields(Job) if field.name != "request")
+
+
+def _stored_by_value(kind: type[StrEnum]) -> Enum:
+    return Enum(kind, native_enum=False, length=16, values_callable=lambda kinds: [one.value for one in kinds])
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -114,21 +123,22 @@ class JobRow(Base):
         Index("jobs_deferred", "not_before", "id", sqlite_where=text("status = 'queued' AND not_before IS NOT NULL")),
         Index("jobs_running", "id", sqlite_where=text("status = 'running'")),
         Index("jobs_drawn", "id", sqlite_where=text("status = 'drawn'")),
+        Index("jobs_children", "parent_id", sqlite_where=text("parent_id IS NOT NULL")),
         Index("jobs_unshown", "id", sqlite_where=text(_UNSHOWN)),
         Index("jobs_timed", "finished_at", sqlite_where=text("seconds IS NOT NULL")),
         Index(
             "jobs_timed_by_shape",
-            *("width", "height", "steps", "cold", "finished_at"),
+            *("width", "height", "passes", "cold", "finished_at"),
             sqlite_where=text("seconds IS NOT NULL"),
         ),
+        UniqueConstraint("interaction_id", "number"),
         {"sqlite_autoincrement": True},  # an id is never used again in this file: it names a picture
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)  # the order of acceptance
-    status: Mapped[JobStatus] = mapped_column(
-        Enum(JobStatus, native_enum=False, length=16, values_callable=lambda kinds: [kind.value for kind in kinds])
-    )
-    interaction_id: Mapped[int] = mapped_column(BigInteger, unique=True)
+    status: Mapped[JobStatus] = mapped_column(_stored_by_value(JobStatus))
+    interaction_id: Mapped[int] = mapped_column(BigInteger)
+    number: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # of the interaction's jobs, from 0
     user_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id"))
     guild_id: Mapped[int] = mapped_column(BigInteger)
     channel_id: Mapped[int] = mapped_column(BigInteger)
@@ -140,6 +150,18 @@ class JobRow(Base):
     height: Mapped[int] = mapped_column(Integer)
     steps: Mapped[int] = mapped_column(Integer)
     guidance: Mapped[float]
+    negative: Mapped[str] = mapped_column(Text, server_default=text("''"))
+    cfg_scale: Mapped[float] = mapped_column(server_default=text("1"))
+    loras: Mapped[tuple[LoraUse, ...]] = mapped_column(Values(LoraUse), server_default=text("'[]'"))
+    variations: Mapped[tuple[Variation, ...]] = mapped_column(Values(Variation), server_default=text("'[]'"))
+    passes: Mapped[int] = mapped_column(
+        Integer, Computed("steps * (1 + (cfg_scale > 1))", persisted=False), nullable=True
+    )  # through the model, see ImageRequest.passes
+    parent_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("jobs.id", ondelete="SET NULL"))  # made from it
+    verb: Mapped[Verb | None] = mapped_column(_stored_by_value(Verb))
+    style: Mapped[str | None] = mapped_column(Text)
+    locale: Mapped[str | None] = mapped_column(String(16))  # of whoever asked, as Discord names it
+    private: Mapped[bool] = mapped_column(server_default=text("0"))
     attempts: Mapped[int] = mapped_column(Integer)
     attempt_token: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -168,9 +190,7 @@ class OutboxRow(Base):
 
     job_id: Mapped[int] = mapped_column(Integer, ForeignKey("jobs.id"), primary_key=True, autoincrement=False)
     nonce: Mapped[str] = mapped_column(String(25))  # Discord's limit
-    state: Mapped[LetterState] = mapped_column(
-        Enum(LetterState, native_enum=False, length=16, values_callable=lambda kinds: [kind.value for kind in kinds])
-    )
+    state: Mapped[LetterState] = mapped_column(_stored_by_value(LetterState))
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     tried_channel_id: Mapped[int | None] = mapped_column(BigInteger)  # where a message of it may stand
     next_try_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -215,13 +235,9 @@ def to_row(new: NewJob, *, created_at: datetime) -> JobRow:
     """A queued row for a new job; the database gives it its id."""
     return JobRow(
         status=JobStatus.QUEUED,
-        interaction_id=new.interaction_id,
-        user_id=new.user_id,
-        guild_id=new.guild_id,
-        channel_id=new.channel_id,
-        parent_channel_id=new.parent_channel_id,
         attempts=0,
         created_at=created_at,
+        **{name: getattr(new, name) for name in _NEW_FIELDS},
         **{name: getattr(new.request, name) for name in _REQUEST_FIELDS},
     )
 
@@ -238,7 +254,5 @@ def _stored_request(row: JobRow) -> ImageRequest:
     It was valid then. If the limits have changed since, the executor refuses it with words for its owner; refusing
     here would make the row unreadable for every verb.
     """
-    request = object.__new__(ImageRequest)
-    for name in _REQUEST_FIELDS:
-        object.__setattr__(request, name, getattr(row, name))
+    request: ImageRequest = stored(ImageRequest, {name: getattr(row, name) for name in _REQUEST_FIELDS})
     return request

@@ -1,4 +1,7 @@
-"""`python -m gen draw | bench`: the generator without Discord and a database. `kiln draw` is the same as `draw`."""
+"""`python -m gen draw | weights | bench`: the generator without Discord and a database.
+
+`kiln draw` and `kiln weights` are the same.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import secrets
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +21,23 @@ from tqdm import tqdm
 
 from gen.bench.command import add_bench_commands
 from gen.errors import GenerationError, InvalidRequest
+from gen.pull.command import add_weights_commands
 from gen.request import (
+    CFG_SCALE_MAX,
+    CFG_SCALE_MIN,
     GUIDANCE_MAX,
     GUIDANCE_MIN,
     PROMPT_MAX_CHARACTERS,
     SEED_MAX,
     STEPS_MAX,
     STEPS_MIN,
+    STRONG,
+    SUBTLE,
     ImageRequest,
     ImageResult,
+    LoraUse,
     StepReport,
+    Variation,
 )
 from gen.streaming.cards import GIB
 from gen.streaming.planner import parse_budget
@@ -44,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     drawing = commands.add_parser("draw", help="draw one picture into a file")
     add_draw_arguments(drawing)
     drawing.set_defaults(run=draw)
+    add_weights_commands(commands.add_parser("weights", help="fetch and check models"))
     add_bench_commands(commands.add_parser("bench", help="measure the generator", description="Measure the generator."))
     parsed = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = parsed.run
@@ -58,6 +70,22 @@ def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", help="in pixels, multiples of 16, such as 256x256")
     parser.add_argument("--steps", type=int, metavar="N", help=f"denoising steps, {STEPS_MIN} to {STEPS_MAX}")
     parser.add_argument("--guidance", type=float, metavar="G", help=f"{GUIDANCE_MIN:g} to {GUIDANCE_MAX:g}")
+    parser.add_argument(
+        "--lora", type=_lora, metavar="NAME:STRENGTH", action="append", default=[], help="a LoRA; may be there 5 times"
+    )
+    parser.add_argument("--loras", type=Path, metavar="DIR", help="folder of LoRA files")
+    parser.add_argument("--negative", metavar="TEXT", default="", help="what to stay away from; takes twice the time")
+    parser.add_argument(
+        "--cfg-scale", type=float, metavar="X", help=f"{CFG_SCALE_MIN:g} (off) to {CFG_SCALE_MAX:g}, how far away"
+    )
+    parser.add_argument(
+        "--variation",
+        type=_variation,
+        metavar="SEED:SHARE",
+        action="append",
+        default=[],
+        help=f"mix in the noise of another seed: {SUBTLE:g} is subtle, {STRONG:g} strong; may be there several times",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="the PNG file to write")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="draw it N times, to see warm timings")
     parser.add_argument("--json", action="store_true", help="print what was drawn as one JSON object")
@@ -105,12 +133,32 @@ def describe(request: ImageRequest, results: list[ImageResult], out: Path) -> di
         "size": request.size,
         "steps": request.steps,
         "guidance": request.guidance,
+        "negative": request.negative,
+        "cfg_scale": request.cfg_scale,
+        "loras": [asdict(use) for use in request.loras],
+        "variations": [asdict(one) for one in request.variations],
         "model": last.model,
         "seconds": round(last.seconds, 3),
         "sha256": last.sha256,
         "out": str(out),
         "pictures": [{"seconds": round(result.seconds, 3), "sha256": result.sha256} for result in results],
     }
+
+
+def _lora(text: str) -> tuple[str, float]:
+    name, colon, strength = text.rpartition(":")
+    try:
+        return (name, float(strength)) if colon else (text, 1.0)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"it is NAME:STRENGTH, such as ink:0.8, not {text!r}") from error
+
+
+def _variation(text: str) -> tuple[int, float]:
+    seed, _, share = text.partition(":")
+    try:
+        return int(seed), float(share)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"it is SEED:SHARE, such as 7:0.1, not {text!r}") from error
 
 
 def _device(text: str) -> str:
@@ -123,11 +171,24 @@ def _folder(arguments: argparse.Namespace) -> Path:
     return arguments.weights or Path(os.environ.get("KILN_WEIGHTS") or DEMO_WEIGHTS)
 
 
+def _loras(arguments: argparse.Namespace) -> Path | None:
+    given = arguments.loras or os.environ.get("KILN_LORAS")
+    return Path(given) if given else None
+
+
 def _request(arguments: argparse.Namespace) -> ImageRequest:
-    seed = secrets.randbelow(SEED_MAX + 1) if arguments.seed is None else arguments.seed
-    return read_profile(_folder(arguments)).request(
-        arguments.prompt, seed=seed, size=arguments.size, steps=arguments.steps, guidance=arguments.guidance
+    seed, profile = arguments.seed, read_profile(_folder(arguments))
+    plain = profile.request(
+        arguments.prompt,
+        seed=secrets.randbelow(SEED_MAX + 1) if seed is None else seed,
+        size=arguments.size,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
     )
+    loras = tuple(LoraUse(name=name, strength=strength) for name, strength in arguments.lora)
+    variations = tuple(Variation(seed=seed, share=share) for seed, share in arguments.variation)
+    request = profile.avoiding(plain, negative=arguments.negative, cfg_scale=arguments.cfg_scale)
+    return replace(request, loras=loras, variations=variations)
 
 
 def _check_output(arguments: argparse.Namespace) -> None:
@@ -167,7 +228,7 @@ def _tuning(arguments: argparse.Namespace, usual: Tuning) -> Tuning:
 def _draw(request: ImageRequest, arguments: argparse.Namespace, tuning: Tuning) -> list[ImageResult]:
     from gen.flux import load_generator  # brings torch, which takes seconds: only when there is something to draw
 
-    generator = load_generator(_folder(arguments), device=arguments.device, tuning=tuning)
+    generator = load_generator(_folder(arguments), device=arguments.device, tuning=tuning, loras=_loras(arguments))
     results = []
     for _ in range(arguments.repeat):
         with tqdm(total=request.steps, unit="step", leave=False, disable=not sys.stderr.isatty()) as bar:

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gen.errors import WeightsMissing
+from gen.weights import SCALES
 
-SCALES = (".scale_weight", ".weight_scale")  # how float8 checkpoints name the scale of `X.weight`
 _UNUSED = (".scale_input", ".input_scale", "scaled_fp8")  # activation scales, and a mark
 Convert = Callable[[Any], Any]
 

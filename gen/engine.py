@@ -72,7 +72,7 @@ class Engine:
         self._modulation_names = [name for source in modulation for name in source.entries]
         self.modulation = Modulation(modulation, self.slots)
         self.rung: Rung | None = None
-        self._beside, self._rank = Arena(()), 0
+        self._beside, self._rank, self._is_beside = Arena(()), 0, True
         self._settle(self._first_rung(weights))
         self._furnish(parts)
 
@@ -126,22 +126,22 @@ class Engine:
         """Draw with these LoRA branches on every block from now on, or with none.
 
         A set of the rank that is in use replaces its values; another rank costs new slots, and a graph of each kind
-        the first time. Packed weights are never touched.
+        the first time. Packed weights are never touched. Within a budget the next picture's plan makes room first.
         """
         rank = next(iter(branches.values()))[0].shape[0] if branches else 0
+        self.slots.lay_beside(Arena(()))  # nothing reads the branches while they change
+        self._is_beside, rung = False, self.rung
         if branches is None or rank != self._rank:
-            self.slots.lay_beside(Arena(()))
             self._beside.close()
             self._beside = lay_out_branches(branches or {}, self._options.dtype)
-            self._rank, rung, self.rung = rank, self.rung, None
+            self._rank, self.rung = rank, None
             if self._options.device.type == "cuda":
                 self._beside.pin(self._beside.entries, limit=self._beside.size)
+        fill(self._beside, branches or {})
+        if self._options.budget_bytes is None:
             if rung is not None:
                 self._settle(rung)
-        else:
-            self.slots.lay_beside(Arena(()))  # nothing reads the branches while they change
-        fill(self._beside, branches or {})
-        self.slots.lay_beside(self._beside)
+            self._lay_beside()
 
     def ends_soon(self) -> None:
         """Say that the step that begins now is the picture's last: next on the card are the next picture's encoders."""
@@ -151,7 +151,14 @@ class Engine:
         if self._options.budget_bytes is not None:
             wanted = replace(wanted, lora_rank=self._rank)
             self._settle(self.planner.plan(round(self._options.budget_bytes * shrink), wanted).rung)
+        self._lay_beside()
         self.slots.turn(self.dit, to=self.dit)
+
+    def _lay_beside(self) -> None:
+        """Bring new branches to the card, once a plan has made room for them."""
+        if not self._is_beside:
+            self.slots.lay_beside(self._beside)
+            self._is_beside = True
 
     def _recover(self) -> None:
         self.slots.drop_ahead()

@@ -5,6 +5,9 @@ GenerationError            could not draw
 ├─ OutOfMemory             too large for this card
 ├─ BadPicture              black, NaN or banded output, after a retry
 ├─ WeightsMissing          names the file and what to do about it
+├─ DownloadFailed          weights could not be fetched; what came is kept
+│  ├─ HubUnreachable       no network, or it broke
+│  └─ LicenceNotAccepted   nothing is fetched before the operator accepts it
 └─ GenerationCancelled     its owner, or the end of the process, stopped it
 """
 
@@ -33,6 +36,18 @@ class DeviceMissing(GenerationError):
 
 class WeightsMissing(GenerationError):
     """A file of the model is missing, damaged or not what its name says; the text names it."""
+
+
+class DownloadFailed(GenerationError):
+    """Weights could not be fetched; the text says why and what to do."""
+
+
+class HubUnreachable(DownloadFailed):
+    """There is no network, no hub, or the connection broke."""
+
+
+class LicenceNotAccepted(DownloadFailed):
+    """The operator has not accepted the weights' licence; nothing was fetched."""
 
 
 class GenerationCancelled(GenerationError):

@@ -268,12 +268,15 @@ def _tokenizer(kind: type[Any], folder: Path) -> Any:
         raise WeightsMissing(f"{folder} does not hold a tokenizer: {str(error).splitlines()[0]}") from error
 
 
-def load_generator(folder: Path, *, device: str | None = None, tuning: Tuning | None = None) -> FluxGenerator:
+def load_generator(
+    folder: Path, *, device: str | None = None, tuning: Tuning | None = None, loras: Path | None = None
+) -> FluxGenerator:
     """Load the model in `folder`; the device is "cuda", "mps" or "cpu", by default the best that is there.
 
     A card computes in bfloat16 through the streamed engine. A CPU computes in float32 with one thread, so that the
     same seed draws the same pixels on many cores and few; through the engine only if `tuning` asks for a precision or
-    a budget. Raise DeviceMissing, OutOfMemory for a budget too small, or WeightsMissing naming the file at fault.
+    a budget. `loras` is the folder of LoRA files, by default `loras` in `folder`. Raise DeviceMissing, OutOfMemory for
+    a budget too small, or WeightsMissing naming the file at fault.
     """
     weights, tuning = find_weights(folder), tuning or Tuning()
     place = pick_device(device)
@@ -285,9 +288,10 @@ def load_generator(folder: Path, *, device: str | None = None, tuning: Tuning | 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
             if place.type != "cuda" and tuning.is_plain:
-                generator = FluxGenerator(weights, build_pipeline(weights, device=place, dtype=dtype))
+                generator = FluxGenerator(weights, build_pipeline(weights, device=place, dtype=dtype), loras=loras)
             else:
-                generator = FluxGenerator(weights, *build_engine(weights, options_for(tuning, place, dtype)))
+                built = build_engine(weights, options_for(tuning, place, dtype))
+                generator = FluxGenerator(weights, *built, loras=loras)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"{weights.profile.name} does not fit on {place}: {str(error).splitlines()[0]}") from error
     log.info("Loaded %s on %s in %s", weights.profile.name, place, dtype)

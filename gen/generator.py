@@ -9,8 +9,10 @@ import hashlib
 import importlib.metadata
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +25,10 @@ from gen.demo.captions import unknown_words
 from gen.engine import Engine
 from gen.errors import BadPicture, OutOfMemory
 from gen.executor import Unfinished
+from gen.lora import Branches
+from gen.lora_shelf import LoraShelf, merged
 from gen.message import Message, msg
+from gen.noise import initial_noise
 from gen.png import Recipe, encode_png
 from gen.preview import fit, pixels
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
@@ -39,8 +44,11 @@ SMALLER_PLAN = 0.85  # of the budget, for the second try when memory ran out
 class FluxGenerator:
     """Draws with one loaded model. Built, used and closed on the GPU thread."""
 
-    def __init__(self, weights: Weights, pipe: Any, engine: Engine | None = None) -> None:
+    def __init__(self, weights: Weights, pipe: Any, engine: Engine | None = None, *, loras: Path | None = None) -> None:
+        """`loras` is the folder of LoRA files; by default `loras` among the weights."""
         self._weights, self._pipe, self._engine = weights, pipe, engine
+        self._loras = LoraShelf(loras or weights.folder / "loras", weights.shape)
+        self._worn: Branches | None = None  # by the engine
         self._sha256 = engine.arena.sha256 if engine else sha256(weights.dit)
         with torch.no_grad():
             self._colours = fit(pipe.vae_decoder, device=torch.device(pipe.device), dtype=pipe.torch_dtype)
@@ -59,12 +67,15 @@ class FluxGenerator:
     def paint(self, request: ImageRequest, *, on_step: Callable[[StepReport], None]) -> Unfinished:
         """Draw one picture to its pixels; call `on_step` after each step, and stop with whatever it raises.
 
-        Raise InvalidRequest outside the model's limits, OutOfMemory, or BadPicture.
+        Raise InvalidRequest outside the model's limits or for a LoRA that is not there or does not fit, OutOfMemory, or
+        BadPicture.
         """
         self.profile.check(request)
         started = time.perf_counter()
-        picture = self._drawn(request, self._steps(request, started, on_step))
-        recipe, notice = self._recipe(request), self._notice(request.prompt)
+        with self._wearing(request):
+            recipe = self._recipe(request)
+            picture = self._drawn(request, self._steps(request, started, on_step))
+        notice = self._notice(request.prompt)
         seconds = time.perf_counter() - started
         finish = partial(_finish, picture, recipe, seconds=seconds, notice=notice)
         return Unfinished(seconds=seconds, finish=finish)
@@ -76,6 +87,20 @@ class FluxGenerator:
             self._engine.close()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    @contextmanager
+    def _wearing(self, request: ImageRequest) -> Iterator[None]:
+        """The model with the request's LoRAs: branches beside the engine's blocks, or merged where there is none."""
+        branches = self._loras.branches(request.loras)
+        if self._engine is None:
+            with merged(self._pipe.dit, branches):
+                yield
+            return
+        if branches is not self._worn:
+            self._worn = {}  # nothing is that, so that after an error the next picture begins anew
+            self._engine.adapt(branches)
+            self._worn = branches
+        yield
 
     def _drawn(self, request: ImageRequest, steps: Steps) -> Image.Image:
         """A picture that is one. Numbers that broke in float8 get one more try with exact sums."""
@@ -106,9 +131,16 @@ class FluxGenerator:
 
     @torch.no_grad()  # not inference_mode: its tensors are of another kind to compiled graphs
     def _denoise(self, request: ImageRequest, steps: Steps) -> Image.Image:
+        def noise(shape: tuple[int, ...], **_: Any) -> Tensor:
+            made = initial_noise(shape, request.seed, request.variations)
+            return made.to(self._pipe.device, self._pipe.torch_dtype)
+
+        self._pipe.generate_noise = noise
         try:
             picture = self._pipe(
                 prompt=request.prompt,
+                negative_prompt=request.negative,
+                cfg_scale=request.cfg_scale,
                 seed=request.seed,
                 width=request.width,
                 height=request.height,
@@ -138,6 +170,7 @@ class FluxGenerator:
             request=request,
             model=self.profile.name,
             weights_sha256=self._sha256,
+            lora_sha256={use.name: self._loras.sha256(use.name) for use in request.loras},
             dtype=str(self._pipe.torch_dtype).removeprefix("torch."),
             versions=self._versions,
         )

@@ -25,16 +25,22 @@ class WatchedModel:
 
     def __init__(self, model: Callable[..., Tensor], *, scheduler: Any) -> None:
         self._model, self._scheduler = model, scheduler
+        self._positive: Tensor | None = None  # the first of two velocities, where there is a cfg_scale
         self.estimate: Tensor | None = None  # of the finished latents (1, 16, H/8, W/8), after each step
 
-    def __call__(self, *, latents: Tensor, progress_id: int, **rest: Any) -> Tensor:
-        """DiffSynth's own arguments → velocity (B, 16, H/8, W/8)."""
-        velocity = self._run(latents=latents, progress_id=progress_id, **rest)
+    def __call__(self, *, latents: Tensor, progress_id: int, cfg_scale: float = 1.0, **rest: Any) -> Tensor:
+        """DiffSynth's own arguments → velocity (B, 16, H/8, W/8). It calls for the negative prompt last."""
+        is_last = cfg_scale == 1.0 or "negative_prompt" in rest
+        velocity = guided = self._run(latents=latents, progress_id=progress_id, is_last=is_last, **rest)
+        if is_last and cfg_scale != 1.0 and self._positive is not None:
+            guided = velocity + cfg_scale * (self._positive - velocity)
+        self._positive = None if is_last else velocity
         # latents = (1 - sigma) picture + sigma noise, and the velocity is noise - picture
-        self.estimate = latents - float(self._scheduler.sigmas[progress_id]) * velocity
+        self.estimate = latents - float(self._scheduler.sigmas[progress_id]) * guided
         return velocity
 
-    def _run(self, **arguments: Any) -> Tensor:
+    def _run(self, *, is_last: bool, **arguments: Any) -> Tensor:
+        """`is_last`: no other prompt follows in this step."""
         return self._model(**arguments)
 
 
@@ -44,31 +50,33 @@ class HoistedModel(WatchedModel):
     def __init__(self, model: Callable[..., Tensor], engine: Engine, *, scheduler: Any) -> None:
         super().__init__(model, scheduler=scheduler)
         self._engine = engine
-        self._table: tuple[Tensor, Tensor, Tensor] | None = None  # pooled prompt, guidance: whose table it is
+        self._tables: list[tuple[Tensor, Tensor, Tensor]] = []  # pooled prompt, guidance, and the table of these
 
-    def _run(self, **arguments: Any) -> Tensor:
+    def _run(self, *, is_last: bool, **arguments: Any) -> Tensor:
         dit, progress_id = arguments["dit"], arguments["progress_id"]
         pooled, guidance = arguments["pooled_prompt_emb"], arguments["guidance"]
         if pooled.shape[0] != 1:  # several prompts at once: their modulation is made at each step
             return self._model(**arguments)
-        table = self._made(dit, pooled, guidance, first=progress_id == 0)
-        if progress_id == len(self._scheduler.timesteps) - 1:
+        if progress_id == 0 and "negative_prompt" not in arguments:
+            self._tables.clear()  # another picture begins: its memory first
+        table = self._made(dit, pooled, guidance)
+        if is_last and progress_id == len(self._scheduler.timesteps) - 1:
             self._engine.ends_soon()
         with self._engine.modulation.at(table, progress_id), sdpa_kernel(ATTENTION, set_priority=True):
             return self._model(**arguments)
 
-    def _made(self, dit: Any, pooled: Tensor, guidance: Tensor, *, first: bool) -> Tensor:
-        """(steps, width): the table of this picture, made at its first step or when the prompt is another one."""
-        known = self._table
-        if not first and known is not None and known[0] is pooled and known[1] is guidance:
-            return known[2]
-        self._table = None  # its memory first
+    def _made(self, dit: Any, pooled: Tensor, guidance: Tensor) -> Tensor:
+        """(steps, width): the table of this picture and prompt, made when it is first asked for."""
+        for known_pooled, known_guidance, table in self._tables:
+            if known_pooled is pooled and known_guidance is guidance:
+                return table
         steps = self._scheduler.timesteps.to(device=pooled.device, dtype=pooled.dtype)
         conditioning = dit.time_embedder(steps, pooled.dtype) + dit.pooled_text_embedder(pooled)
         if dit.guidance_embedder is not None:
             conditioning = conditioning + dit.guidance_embedder(guidance * 1000, pooled.dtype)
-        self._table = pooled, guidance, self._engine.modulation.table(conditioning)
-        return self._table[2]
+        made = self._engine.modulation.table(conditioning)
+        self._tables = [*self._tables[-1:], (pooled, guidance, made)]  # of two prompts at most
+        return made
 
 
 class Decoder(nn.Module):

@@ -8,7 +8,6 @@ engine and no card; `gen.lora_names` knows whose key means what.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gen.errors import InvalidRequest
+from gen.lora_index import list_loras
 from gen.lora_names import ALPHA, DOWN, UP, Target, is_of_text_encoder, linears, read_key, targets
 from gen.message import Message, msg
+from gen.request import LORA_STRENGTH_MAX, is_lora_name
 from gen.weights import FluxShape
 
 RANKS = (16, 32, 64, 128, 256, 512)  # what a set's rank is padded to
-STRENGTH_MAX = 4.0  # either way
 FILE_MAX_BYTES = 4 * 2**30
 KEYS_MAX = 10_000
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
 Branches = dict[str, tuple[Tensor, Tensor]]  # module → down (R, in), up (out, R), in bfloat16
 
 
@@ -49,15 +48,9 @@ class Lora:
     left_out: int  # tensors for the text encoders, which are not used
 
 
-def list_loras(folder: Path) -> list[str]:
-    """Names of the LoRA files in a folder, sorted; none where there is no such folder."""
-    found = (path.stem for path in folder.glob("*.safetensors") if path.is_file())
-    return sorted(name for name in found if _NAME.fullmatch(name))
-
-
 def read_lora(folder: Path, name: str, shape: FluxShape) -> Lora:
     """Read the LoRA of that name; raise InvalidRequest for a name that is none, or a file that does not fit."""
-    if _NAME.fullmatch(name) is None or name not in list_loras(folder):
+    if not is_lora_name(name) or name not in list_loras(folder):
         raise InvalidRequest(msg("There is no LoRA named {name!r}."), name=name[:80])
     path = folder / f"{name}.safetensors"
     if path.stat().st_size > FILE_MAX_BYTES:
@@ -93,12 +86,12 @@ def combine(loras: Sequence[tuple[Lora, float]], shape: FluxShape, *, rank: int 
     a strength outside ±4, or ranks that are more than `rank` or 512 together.
     """
     for lora, strength in loras:
-        if not -STRENGTH_MAX <= strength <= STRENGTH_MAX:  # false for NaN too
+        if not -LORA_STRENGTH_MAX <= strength <= LORA_STRENGTH_MAX:  # false for NaN too
             raise InvalidRequest(
                 msg("The strength of {name} is {least:g} to {most:g}; it is {value:g}."),
                 name=lora.name,
-                least=-STRENGTH_MAX,
-                most=STRENGTH_MAX,
+                least=-LORA_STRENGTH_MAX,
+                most=LORA_STRENGTH_MAX,
                 value=strength,
             )
     by_module: dict[str, list[tuple[Piece, float]]] = {}

@@ -2,13 +2,14 @@
 
 Two text chunks: `parameters`, the line that other tools read (the A1111 web UI's format), and `kiln`, the same as
 JSON with all that is needed to draw the picture again. No time, so that the same recipe gives the same bytes.
+`gen.recipe_reader` reads them back.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -28,6 +29,7 @@ class Recipe:
     weights_sha256: str  # of the DiT's file
     dtype: str  # of the computation, such as "float32"
     versions: dict[str, str]  # package -> version
+    lora_sha256: dict[str, str] = field(default_factory=dict)  # name -> of its file
 
     def as_parameters(self) -> str:
         """The recipe in the A1111 web UI's format."""
@@ -35,15 +37,19 @@ class Recipe:
         settings = {
             "Steps": request.steps,
             "Sampler": "Euler",
-            "CFG scale": 1,
+            "CFG scale": f"{request.cfg_scale:g}",
             "Distilled CFG Scale": f"{request.guidance:g}",
             "Seed": request.seed,
             "Size": request.size,
             "Model hash": self.weights_sha256[:10],
             "Model": self.model,
-            "Version": f"Kiln {self.versions.get('kiln', '?')}",
         }
-        return request.prompt + "\n" + ", ".join(f"{name}: {value}" for name, value in settings.items())
+        if request.variations:
+            settings["Variations"] = " ".join(f"{one.seed}:{one.share:g}" for one in request.variations)
+        settings["Version"] = f"Kiln {self.versions.get('kiln', '?')}"
+        words = "".join([request.prompt, *(f" <lora:{use.name}:{use.strength:g}>" for use in request.loras)])
+        avoided = [f"Negative prompt: {request.negative}"] if request.negative else []
+        return "\n".join([words, *avoided, ", ".join(f"{name}: {value}" for name, value in settings.items())])
 
     def as_json(self) -> str:
         """The recipe as one JSON object, keys sorted."""
@@ -60,10 +66,3 @@ def encode_png(picture: Image.Image, recipe: Recipe) -> bytes:
     file = io.BytesIO()
     picture.save(file, format="PNG", pnginfo=text, compress_type=RLE)
     return file.getvalue()
-
-
-def read_recipe(png: bytes) -> dict[str, Any] | None:
-    """The `kiln` JSON of a PNG file; None where there is none."""
-    with Image.open(io.BytesIO(png)) as picture:
-        found = picture.info.get("kiln")
-    return json.loads(found) if isinstance(found, str) else None

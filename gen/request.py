@@ -1,6 +1,6 @@
 """What can be asked for, and what comes back: validated values without torch.
 
-Every limit is declared here, once; Discord's option limits, the command line and the database read them.
+Every limit is declared once, here or in `gen.prompt`; Discord's options, the command line and the database read them.
 `ImageRequest` holds what any model must satisfy; `ModelProfile` adds what one model can draw. Knows no model
 code, no Discord and no files.
 """
@@ -9,26 +9,59 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gen.errors import InvalidRequest
 from gen.message import Message, msg
+from gen.prompt import PROMPT_MAX_CHARACTERS as PROMPT_MAX_CHARACTERS
+from gen.prompt import check_prompt as check_prompt
 
-PROMPT_MAX_CHARACTERS = 1000
 SEED_MAX = 2**32 - 1
 STEPS_MIN, STEPS_MAX = 1, 50
 GUIDANCE_MIN, GUIDANCE_MAX = 1.0, 10.0
+CFG_SCALE_MIN, CFG_SCALE_MAX = 1.0, 10.0
+LORAS_MAX = 5
+LORA_STRENGTH_MAX = 4.0  # either way
+VARIATIONS_MAX = 10
+SHARE_MIN, SHARE_MAX = 0.01, 1.0
+SUBTLE, STRONG = 0.1, 0.4  # shares: another detail; another arrangement of the same things (demo model, 2026-11)
 SIDE_MULTIPLE = 16
 SIDE_MIN, SIDE_MAX = 128, 2048
 
+_LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
 _SIZE = re.compile(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", re.IGNORECASE)
-# Format characters steer how text is shown (bidi, zero width), controls have no place in a prompt. The zero-width
-# joiner and the variation selectors build emoji and scripts, and stay.
-_JOINERS = frozenset("\u200c\u200d")
-_FLAGS = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")  # a black flag and invisible letters: England's
-_EMOJI = range(0x1F000, 0x1FC00)  # newer ones may be unassigned in Python's tables
-_FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # Hangul's letters that show nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraUse:
+    """One LoRA by name, never by path, and how strongly it works."""
+
+    name: str  # of a file in the folder of LoRAs, without its ending
+    strength: float  # -4.0 to 4.0
+
+    def __post_init__(self) -> None:
+        """Raise InvalidRequest for a name that is none or a strength outside its limits."""
+        if not is_lora_name(self.name):
+            raise InvalidRequest(msg("There is no LoRA named {name!r}."), name=self.name[:80])
+        strength = Message(msg("strength of {lora}"), lora=self.name)
+        _check_range(strength, self.strength, -LORA_STRENGTH_MAX, LORA_STRENGTH_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variation:
+    """A second noise that is mixed into the first.
+
+    Of the mixture sqrt(1 - share) first + sqrt(share) second, `share` is the second's part of the variance, which
+    stays one: both are independent and normal.
+    """
+
+    seed: int  # of the second noise, uint32
+    share: float  # 0.01 to 1.0
+
+    def __post_init__(self) -> None:
+        """Raise InvalidRequest for a value outside its limits."""
+        _check_range(msg("variation's seed"), self.seed, 0, SEED_MAX)
+        _check_range(msg("variation's share"), self.share, SHARE_MIN, SHARE_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +74,10 @@ class ImageRequest:
     height: int  # pixels, a multiple of 16
     steps: int  # denoising steps, 1 to 50
     guidance: float  # scale of the distilled guidance, 1.0 to 10.0
+    negative: str = ""  # what to stay away from, up to 1,000 characters; works only with a cfg_scale above 1
+    cfg_scale: float = 1.0  # classifier-free guidance, 1.0 to 10.0; 1.0: off, above: each step takes twice as long
+    loras: tuple[LoraUse, ...] = ()  # at most 5, each once
+    variations: tuple[Variation, ...] = ()  # mixed in one after the other, at most 10
 
     def __post_init__(self) -> None:
         """Raise InvalidRequest for the first value that is outside its limit."""
@@ -51,6 +88,21 @@ class ImageRequest:
             _check_multiple(name, side)
         _check_range(msg("steps"), self.steps, STEPS_MIN, STEPS_MAX)
         _check_range(msg("guidance"), self.guidance, GUIDANCE_MIN, GUIDANCE_MAX)
+        _check_range(msg("cfg_scale"), self.cfg_scale, CFG_SCALE_MIN, CFG_SCALE_MAX)
+        if self.negative:
+            check_prompt(self.negative, name=msg("negative prompt"))
+            if self.cfg_scale == CFG_SCALE_MIN:
+                raise InvalidRequest(msg("A negative prompt works with a cfg_scale above 1; it is 1."))
+        _check_count(msg("LoRAs"), len(self.loras), LORAS_MAX)
+        _check_count(msg("variations"), len(self.variations), VARIATIONS_MAX)
+        names = [use.name for use in self.loras]
+        if len(set(names)) < len(names):
+            raise InvalidRequest(msg("Each LoRA may be there once; given are {names}."), names=tuple(names))
+
+    @property
+    def passes(self) -> int:
+        """How often the model is run: what decides, with the size, how long the drawing takes."""
+        return self.steps * (2 if self.cfg_scale > CFG_SCALE_MIN else 1)
 
     @property
     def size(self) -> str:
@@ -70,6 +122,8 @@ class ModelProfile:
     side_min: int  # pixels
     side_max: int  # pixels
     pixels_max: int  # width times height
+    cfg_scale: float = 2.0  # default, where there is a negative prompt
+    cfg_scale_max: float = CFG_SCALE_MAX  # 1.0: the model cannot use it
     is_demo: bool = False
 
     def request(
@@ -93,9 +147,28 @@ class ModelProfile:
             guidance=self.guidance if guidance is None else guidance,
         )
 
+    def avoiding(self, request: ImageRequest, *, negative: str, cfg_scale: float | None = None) -> ImageRequest:
+        """The request with a negative prompt, "" for none; without a cfg_scale it has this model's default for that.
+
+        Raise InvalidRequest outside this model's limits.
+        """
+        chosen = (self.cfg_scale if negative else CFG_SCALE_MIN) if cfg_scale is None else cfg_scale
+        self._check_cfg_scale(chosen)
+        return replace(request, negative=negative, cfg_scale=chosen)
+
     def check(self, request: ImageRequest) -> None:
         """Raise InvalidRequest if this model cannot draw `request`."""
         self._check_size(request.width, request.height)
+        self._check_cfg_scale(request.cfg_scale)
+
+    def _check_cfg_scale(self, cfg_scale: float) -> None:
+        if cfg_scale > CFG_SCALE_MIN and self.cfg_scale_max == CFG_SCALE_MIN:
+            raise InvalidRequest(
+                msg("{model} can use neither a negative prompt nor a cfg_scale above 1; it is {value:g}."),
+                model=self.name,
+                value=cfg_scale,
+            )
+        _check_range(msg("cfg_scale"), cfg_scale, CFG_SCALE_MIN, self.cfg_scale_max)
 
     def _check_size(self, width: int, height: int) -> None:
         for name, side in ((msg("width"), width), (msg("height"), height)):
@@ -157,39 +230,9 @@ class ImageResult:
     )
 
 
-def check_prompt(prompt: str) -> None:
-    """Raise InvalidRequest unless `prompt` is visible text of 1 to 1,000 characters with a letter or a digit."""
-    if not prompt.strip():
-        raise InvalidRequest(msg("The prompt is empty: say what to draw."))
-    if len(prompt) > PROMPT_MAX_CHARACTERS:
-        raise InvalidRequest(
-            msg("The prompt may have {most:,} characters at most; it has {value:,}."),
-            most=PROMPT_MAX_CHARACTERS,
-            value=len(prompt),
-        )
-    for position, character in enumerate(_FLAGS.sub(_stand_in, prompt), start=1):
-        if _is_unseen(character):
-            raise InvalidRequest(
-                msg(
-                    "The prompt has an invisible or control character (U+{code:04X}) at position {position}: "
-                    "please remove it."
-                ),
-                code=ord(character),
-                position=position,
-            )
-    if not any(unicodedata.category(character)[0] in "LN" for character in prompt):
-        raise InvalidRequest(msg("The prompt needs at least one letter or digit: say in words what to draw."))
-
-
-def _is_unseen(character: str) -> bool:
-    """Whether a character shows nothing, or steers how others are shown."""
-    if character in _JOINERS or ord(character) in _EMOJI:
-        return False
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or character in _FILLERS
-
-
-def _stand_in(flag: re.Match[str]) -> str:
-    return "-" * len(flag[0])
+def is_lora_name(name: str) -> bool:
+    """Whether a LoRA may be called so: it is no path, and shows as what it is."""
+    return _LORA_NAME.fullmatch(name) is not None
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -201,14 +244,21 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _check_range(name: str, value: float, lowest: float, highest: float) -> None:
+def _check_range(name: str | Message, value: float, lowest: float, highest: float) -> None:
     if not lowest <= value <= highest:  # false for NaN too
         raise InvalidRequest(
             msg("The {name} must be from {least:,} to {most:,}; it is {value:,}."),
-            name=Message(name),
+            name=name if isinstance(name, Message) else Message(name),
             least=lowest,
             most=highest,
             value=value,
+        )
+
+
+def _check_count(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise InvalidRequest(
+            msg("There may be {most} {what} at most; there are {value}."), most=most, what=Message(what), value=count
         )
 
 

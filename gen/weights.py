@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ from gen.request import ModelProfile
 
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights"
 PREFIX = "model.diffusion_model."
+SCALES = (".scale_weight", ".weight_scale")  # how float8 checkpoints name the scale of `X.weight`
+_PIECE = 8 * 2**20
+_PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch's archives, and bare ones
 _DIT_KEY = "double_blocks.0.img_attn.qkv.weight"
 _VAE_KEY = "decoder.conv_in.weight"
 _CLIP_KEY = "text_model.embeddings.token_embedding.weight"
@@ -134,16 +139,57 @@ def read_shapes(path: Path) -> Shapes:
     except OSError as error:
         raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}.") from error
     except SafetensorError as error:
+        if _begins(path).startswith(_PICKLES):
+            raise WeightsMissing(
+                f"{path} is a pickle, whatever its name says: reading one can run code. Kiln takes safetensors only."
+            ) from error
         raise WeightsMissing(f"{path} is damaged, or not a safetensors file: {error}.") from error
+
+
+def _begins(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2)
+
+
+def check_dit(path: Path) -> None:
+    """Raise WeightsMissing unless this is a whole safetensors file with FLUX's blocks."""
+    if not _is_dit(read_shapes(path)):
+        raise WeightsMissing(f"{path} is not a model of FLUX.1's architecture: it has no {_DIT_KEY}.")
+
+
+def stored_as(path: Path) -> str:
+    """How a checkpoint's linear layers are stored: bfloat16, float16, float32, float8, or float8 with scales.
+
+    Told by most of the bytes. Raise WeightsMissing as `read_shapes` does.
+    """
+    read_shapes(path)
+    with safe_open(path, framework="numpy") as file:
+        names = list(file.keys())
+        sizes: dict[str, int] = {}
+        for tensor in map(file.get_slice, names):
+            sizes[tensor.get_dtype()] = sizes.get(tensor.get_dtype(), 0) + math.prod(tensor.get_shape())
+    kind = max(sizes, key=sizes.__getitem__, default="")
+    if kind.startswith("F8"):
+        return "float8 with scales" if any(name.endswith(SCALES) for name in names) else "float8"
+    return {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}.get(kind, kind)
 
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes; raise WeightsMissing when it cannot be read."""
+    return digest(path, lambda _: None)
+
+
+def digest(path: Path, progress: Callable[[int], object]) -> str:
+    """As `sha256`, telling `progress` of each piece that was read, in bytes."""
+    counted = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while piece := file.read(_PIECE):
+                counted.update(piece)
+                progress(len(piece))
     except OSError as error:
         raise WeightsMissing(f"{path} cannot be read: {error.strerror}.") from error
+    return counted.hexdigest()
 
 
 def _is_dit(shapes: Shapes) -> bool:

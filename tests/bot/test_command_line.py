@@ -26,6 +26,7 @@ from bot.database import upgrade
 from bot.doctor import Status, Torch, _database, _device, _token
 from bot.errors import StartError
 from bot.settings import Settings
+from gen.weights import DEMO_WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "MTQ1NjA3NDQ0Mzk4MDgwMDAwMA.Gabcde.not-a-real-one"
@@ -33,7 +34,7 @@ WITHOUT_MODEL = """
 import sys, types, discord.http
 from tests.fakes import FakeGenerator
 fake = types.ModuleType("gen.flux")
-fake.load_generator = lambda folder, device=None, tuning=None: FakeGenerator()
+fake.load_generator = lambda folder, device=None, tuning=None, loras=None: FakeGenerator()
 sys.modules["gen.flux"] = fake
 discord.http.Route.BASE = {url!r}
 from bot.__main__ import main
@@ -292,7 +293,9 @@ def test_the_commands_are_listed_for_people_and_as_discord_gets_them(tmp_path: P
     assert payloads == json.loads(json.dumps(asyncio.run(create_bot().payloads())))
 
 
-@pytest.mark.parametrize("arguments", [["commands"], ["db", "upgrade"], ["run"], ["draw", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["commands"], ["db", "upgrade"], ["run"], ["draw", "--help"], ["weights", "list"]]
+)
 def test_these_commands_never_load_torch(tmp_path: Path, arguments: list[str]) -> None:
     code = (
         "import contextlib, sys\nfrom bot.__main__ import main\n"
@@ -300,6 +303,14 @@ def test_these_commands_never_load_torch(tmp_path: Path, arguments: list[str]) -
         "sys.exit('torch was loaded' if 'torch' in sys.modules else 0)"
     )
     assert run(tmp_path, "-c", code).returncode == 0
+
+
+def test_weights_is_python_m_gen_weights_with_the_model_of_the_settings(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"KILN_WEIGHTS={DEMO_WEIGHTS}\n")
+    assert kiln(tmp_path, "weights", "where").stdout == f"{DEMO_WEIGHTS}\n"
+    done = kiln(tmp_path, "weights", "pull", "nothing")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("kiln weights: There is no model 'nothing'")
 
 
 def test_the_doctor_names_each_trouble_and_its_cure(tmp_path: Path) -> None:

@@ -19,10 +19,10 @@ from sqlalchemy import Engine, event, text
 from bot.database import Database, connect, open_database
 from bot.errors import NotAllowed, QueueFull, QueueUnavailable, RateLimited, Refusal
 from bot.estimates import PRIOR_RATE, prior_rate
-from bot.job import STATUS_WORDS
+from bot.job import STATUS_WORDS, Verb
 from bot.job_queue import Job, JobQueue, JobStatus, Limits, Overview
 from gen.message import Message
-from gen.request import ImageRequest, ImageResult
+from gen.request import ImageRequest, ImageResult, LoraUse, Variation
 from tests.bot.conftest import PLENTY
 from tests.fakes import FAKE_PROFILE, Clock, image_request, new_job
 
@@ -450,6 +450,53 @@ async def expected(queue: JobQueue, number: int, *, steps: int = 4) -> float:
     await queue.cancel(job.id, user_id=1)
     assert place is not None
     return (place.ready_at - queue.now()).total_seconds()
+
+
+async def test_a_negative_prompt_is_thought_to_take_twice_the_time_before_and_after_the_first_timing(
+    path: Path, clock: Clock
+) -> None:
+    async with open_database(path) as database:
+        queue = JobQueue(database, limits=PLENTY, now=clock)
+        guided = new_job(50, request=image_request(negative="a tree", cfg_scale=2.0))
+        await queue.claim()
+        for number in range(3):
+            clock.move(60)
+            await drawn_job(queue, number, seconds=10.0)
+        for job in (await queue.submit(guided), await queue.submit(new_job(51))):
+            place = await queue.place(job.id)
+            assert place is not None
+            ready = (place.ready_at - clock()).total_seconds()
+            assert ready == (20 if job.request.negative else 30)
+        await queue.cancel(job.id, user_id=1)
+        running = await claimed(queue)
+        place = await queue.place(running.id)
+        assert place is not None
+        assert (place.ready_at - clock()).total_seconds() == 20
+
+
+async def test_all_that_a_request_holds_and_how_it_came_about_is_kept(queue: JobQueue) -> None:
+    parent = await queue.submit(new_job(1))
+    request = image_request(
+        negative="a 'tree' \"x\" 树",
+        cfg_scale=2.5,
+        loras=(LoraUse(name="ink wash", strength=-0.8), LoraUse(name="b.2", strength=1.0)),
+        variations=(Variation(seed=2**32 - 1, share=0.4),),
+    )
+    new = replace(
+        new_job(2, request=request), parent_id=parent.id, verb=Verb.STRONG, style="Ink", locale="zh-CN", private=True
+    )
+    job = await queue.submit(new)
+    assert await queue.job(job.id) == job
+    assert job.request == request
+    kept = (job.parent_id, job.verb, job.style, job.locale, job.private, job.number)
+    assert kept == (parent.id, Verb.STRONG, "Ink", "zh-CN", True, 0)
+    assert (parent.parent_id, parent.verb, parent.locale, parent.private) == (None, None, None, False)
+
+
+async def test_jobs_of_one_interaction_are_told_apart_by_number(queue: JobQueue) -> None:
+    jobs = [await queue.submit(replace(new_job(7), number=number)) for number in (0, 1, 1)]
+    assert [job.number for job in jobs] == [0, 1, 1]
+    assert [job.id for job in jobs] == [1, 2, 2]
 
 
 async def test_the_first_drawing_of_a_process_is_estimated_apart(path: Path, clock: Clock) -> None:

@@ -108,6 +108,28 @@ async def test_after_0004_what_was_drawn_is_in_the_outbox_as_if_it_may_have_been
         assert len(await queue.outbox.letters()) == len(drawn) - 1
 
 
+async def test_after_0005_every_job_is_there_and_no_id_is_used_again(old: Path) -> None:
+    unchanged = "SELECT id, status, interaction_id, user_id, account_id, prompt, seconds, created_at FROM jobs"
+    script = old.parent / "fourth"
+    shutil.copytree(schema.MIGRATIONS, script, ignore=shutil.ignore_patterns("000[5-9]*", "00[1-9]*"))
+    assert schema.upgrade(old, now=NOW, script=script).after == "0004"
+    with closing(sqlite3.connect(old)) as raw, raw:
+        raw.execute("DELETE FROM jobs WHERE id = 28")
+    before, letters = query(old, unchanged), query(old, "SELECT * FROM outbox")
+    schema.upgrade(old, now=NOW)
+    assert query(old, unchanged) == before
+    assert query(old, "SELECT * FROM outbox") == letters
+    assert query(old, "SELECT DISTINCT passes, negative, cfg_scale, number FROM jobs") == [(4, "", 1.0, 0)]
+    async with open_database(old) as database:
+        queue = JobQueue(database, limits=Limits(), now=Clock())
+        await queue.recover()
+        assert (await queue.submit(new_job(100))).id == 29
+        first = await queue.job(1)
+        assert first is not None
+        assert (first.request.loras, first.request.variations, first.verb) == ((), (), None)
+        assert (await queue.submit(new_job(first.interaction_id))).id == 1
+
+
 def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:
     script = tmp_path / "broken"
     shutil.copytree(schema.MIGRATIONS, script)
@@ -121,4 +143,4 @@ def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:
     with pytest.raises(StartError, match="cannot be used"):
         schema.upgrade(old, now=NOW, script=script)
     assert query(old, "SELECT name, sql FROM sqlite_master ORDER BY name") == before
-    assert schema.upgrade(old, now=NOW).after == "0004"
+    assert schema.upgrade(old, now=NOW).after == schema.check(old).head

@@ -89,7 +89,9 @@ class CrashingGenerator(FakeGenerator):
 def _draw_with_the_fake(step_seconds: float, *, crash: bool) -> None:
     """Put a module in the place of gen.flux, before anything imports it."""
 
-    def load_generator(folder: Path, *, device: str | None = None, tuning: object = None) -> Generator:
+    def load_generator(
+        folder: Path, *, device: str | None = None, tuning: object = None, loras: Path | None = None
+    ) -> Generator:
         kind = CrashingGenerator if crash else FakeGenerator
         return kind(seconds_per_step=step_seconds)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gen.__main__ import main
-from gen.png import read_recipe
+from gen.recipe_reader import read_recipe
 
 QUICK = ["--size", "128x128", "--steps", "2"]
 
@@ -51,7 +52,7 @@ def test_a_seed_is_chosen_and_told_when_none_is_given(tmp_path: Path, capsys: py
     assert main(["draw", "a cat", *QUICK, "--out", str(out)]) == 0
     recipe = read_recipe(out.read_bytes())
     assert recipe is not None
-    assert f"seed {recipe['seed']}" in capsys.readouterr().out
+    assert f"seed {recipe.request.seed}" in capsys.readouterr().out
 
 
 def test_what_the_demo_model_cannot_draw_is_said_beside_the_picture(
@@ -78,6 +79,12 @@ def test_what_the_demo_model_cannot_draw_is_said_beside_the_picture(
         (["a", "--steps", "51"], ["steps", "51"]),
         (["a", "--guidance", "nan"], ["guidance", "nan"]),
         (["a", "--guidance", "-2"], ["guidance", "-2"]),
+        (["a", "--cfg-scale", "11"], ["cfg_scale", "1.0 to 10.0", "11"]),
+        (["a", "--negative", "b", "--cfg-scale", "1"], ["negative", "above 1"]),
+        (["a", "--lora", "../ink:1"], ["no LoRA", "../ink"]),
+        (["a", "--lora", "none:1"], ["no LoRA", "none"]),
+        (["a", "--lora", "ink:9"], ["strength of ink", "-4.0 to 4.0", "9"]),
+        (["a", "--variation", "1:2"], ["share", "0.01 to 1.0", "2"]),
         (["a", "--repeat", "0"], ["--repeat", "0"]),
         (["a", "--weights", "nowhere"], ["no weights folder", "nowhere"]),
         (["a", "--size", "100x100"], ["kiln-demo", "128 to 384", "100"]),
@@ -92,6 +99,29 @@ def test_a_mistake_is_one_line_with_limit_and_value(
     assert complaint.count("\n") == 1
     assert all(word in complaint for word in words)
     assert not out.exists()
+
+
+def test_all_wishes_are_drawn_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wishes = ["--negative", "a tree", "--cfg-scale", "1.5", "--variation", "7:0.1", "--variation", "8:0.4"]
+    key = "double_blocks.0.img_attn.qkv"
+    branch = {f"{key}.lora_A.weight": torch.ones(1, 192), f"{key}.lora_B.weight": torch.ones(576, 1)}
+    save_file(branch, tmp_path / "ink wash.safetensors")
+    wishes += ["--lora", "ink wash:0.5", "--loras", str(tmp_path)]
+    out = tmp_path / "a.png"
+    assert main(["draw", "a cat", "--seed", "1", *QUICK, *wishes, "--json", "--out", str(out)]) == 0
+    told, recipe = json.loads(capsys.readouterr().out), read_recipe(out.read_bytes())
+    assert recipe is not None
+    assert told["loras"] == [{"name": "ink wash", "strength": 0.5}]
+    assert [one.seed for one in recipe.request.variations] == [7, 8]
+    assert (recipe.request.negative, recipe.request.cfg_scale) == ("a tree", 1.5)
+    assert set(recipe.lora_sha256) == {"ink wash"}
+
+
+@pytest.mark.parametrize("wish", [["--lora", "ink:much"], ["--variation", "7"], ["--variation", "a:b"]])
+def test_a_wish_of_another_form_is_wrong_usage(tmp_path: Path, wish: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["draw", "a", *wish, "--out", str(tmp_path / "a.png")])
+    assert stopped.value.code == 2
 
 
 def test_an_output_that_cannot_be_written_is_said_before_drawing(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from gen.errors import BadPicture, GenerationCancelled, InvalidRequest, OutOfMemory, WeightsMissing
 from gen.flux import load_generator
 from gen.generator import FluxGenerator
-from gen.png import read_recipe
+from gen.recipe_reader import read_recipe
 from gen.request import ImageRequest, StepReport
 from gen.weights import DEMO_WEIGHTS, sha256
 
@@ -97,10 +97,10 @@ def test_a_picture_can_be_drawn_after_a_cancelled_one(generator: FluxGenerator) 
 def test_the_recipe_holds_what_the_picture_depends_on(generator: FluxGenerator) -> None:
     found = read_recipe(generator.draw(_ask(generator), on_step=_ignore).png)
     assert found is not None
-    assert found["seed"] == 42
-    assert found["weights_sha256"] == sha256(DEMO_WEIGHTS / "kiln-demo.safetensors")
-    assert found["dtype"] == "float32"
-    assert set(found["versions"]) == {"kiln", "torch", "diffsynth"}
+    assert found.request == _ask(generator)
+    assert found.weights_sha256 == sha256(DEMO_WEIGHTS / "kiln-demo.safetensors")
+    assert found.dtype == "float32"
+    assert set(found.versions) == {"kiln", "torch", "diffsynth"}
 
 
 def test_a_size_outside_the_models_limits_is_refused_with_limit_and_value(generator: FluxGenerator) -> None:

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gen.errors import InvalidRequest
-from gen.lora import Branches, Lora, bucket, combine, list_loras, read_lora
+from gen.lora import Branches, Lora, bucket, combine, read_lora
+from gen.lora_index import list_loras
 from gen.lora_names import linears, targets
 from gen.weights import FluxShape
 

@@ -17,7 +17,9 @@ from gen.request import (
     SIDE_MIN,
     SIDE_MULTIPLE,
     ImageRequest,
+    LoraUse,
     ModelProfile,
+    Variation,
     check_prompt,
     parse_size,
 )
@@ -222,3 +224,64 @@ def test_visible_emoji_may_stand_in_a_prompt_however_new(prompt: str) -> None:
 def test_what_shows_nothing_is_refused_wherever_it_stands(hidden: str) -> None:
     with pytest.raises(InvalidRequest, match="invisible or control"):
         check_prompt(f"a house{hidden}")
+
+
+def _loras(count: int) -> tuple[LoraUse, ...]:
+    return tuple(LoraUse(name=f"lora {number}", strength=1.0) for number in range(count))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"cfg_scale": 0.9}, "cfg_scale must be from 1.0 to 10.0; it is 0.9"),
+        ({"cfg_scale": math.nan}, "cfg_scale must be"),
+        ({"negative": "a tree"}, "negative prompt works with a cfg_scale above 1; it is 1"),
+        ({"negative": "x" * 1001, "cfg_scale": 2.0}, "negative prompt may have 1,000 characters at most; it has 1,001"),
+        ({"negative": "a\u202eb", "cfg_scale": 2.0}, r"negative prompt has an invisible .*U\+202E"),
+        ({"loras": _loras(6)}, "5 LoRAs at most; there are 6"),
+        ({"loras": _loras(1) * 2}, "Each LoRA may be there once; given are lora 0, lora 0"),
+        ({"variations": (Variation(seed=1, share=0.1),) * 11}, "10 variations at most; there are 11"),
+    ],
+)
+def test_a_wish_outside_its_limits_is_refused_by_limit_and_value(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        dataclasses.replace(image_request(), **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["../ink", "/etc/passwd", "", "..", "ink/oil", "C:\\ink", "ink\x00", "a" * 81, ".ink"])
+def test_a_loras_name_is_never_a_path(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="no LoRA named"):
+        LoraUse(name=name, strength=1.0)
+
+
+@pytest.mark.parametrize("strength", [4.1, -5, math.inf, math.nan])
+def test_a_loras_strength_has_limits(strength: float) -> None:
+    with pytest.raises(InvalidRequest, match=r"strength of ink must be from -4.0 to 4.0"):
+        LoraUse(name="ink", strength=strength)
+
+
+@pytest.mark.parametrize(("seed", "share"), [(-1, 0.1), (SEED_MAX + 1, 0.1), (1, 0.0), (1, 1.1), (1, math.nan)])
+def test_a_variation_has_limits(seed: int, share: float) -> None:
+    with pytest.raises(InvalidRequest, match=r"variation's (seed|share) must be from"):
+        Variation(seed=seed, share=share)
+
+
+def test_a_negative_prompt_takes_the_models_scale_unless_one_is_given() -> None:
+    plain = image_request()
+    assert BIG.avoiding(plain, negative="").cfg_scale == 1.0
+    assert BIG.avoiding(plain, negative="a tree").cfg_scale == BIG.cfg_scale
+    assert BIG.avoiding(plain, negative="a tree", cfg_scale=4.0).cfg_scale == 4.0
+
+
+def test_a_model_that_cannot_use_a_negative_prompt_says_so() -> None:
+    single = dataclasses.replace(BIG, cfg_scale_max=1.0)
+    with pytest.raises(InvalidRequest, match="big can use neither a negative prompt nor a cfg_scale"):
+        single.avoiding(image_request(), negative="a tree")
+    with pytest.raises(InvalidRequest, match="big can use neither"):
+        single.check(image_request(cfg_scale=2.0, width=256, height=256))
+    assert single.avoiding(image_request(), negative="") == image_request()
+
+
+def test_two_prompts_are_two_passes_a_step() -> None:
+    assert image_request(steps=7).passes == 7
+    assert image_request(steps=7, cfg_scale=1.5).passes == 14

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from gen.errors import WeightsMissing
-from gen.weights import DEMO_WEIGHTS, FLUX_DEV, FluxShape, find_weights, read_profile, read_shapes, sha256
+from gen.weights import DEMO_WEIGHTS, FLUX_DEV, FluxShape, find_weights, read_profile, read_shapes, sha256, stored_as
 
 
 @pytest.fixture
@@ -182,3 +183,27 @@ def test_shapes_that_do_not_fit_together_are_refused() -> None:
 def test_the_digest_of_a_missing_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match=r"gone\.safetensors cannot be read"):
         sha256(tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "told"),
+    [
+        (torch.bfloat16, None, "bfloat16"),
+        (torch.float16, None, "float16"),
+        (torch.float8_e4m3fn, None, "float8"),
+        (torch.float8_e5m2, None, "float8"),
+        (torch.float8_e4m3fn, "x.scale_weight", "float8 with scales"),
+    ],
+)
+def test_how_a_checkpoint_is_stored_is_told_by_most_of_its_bytes(
+    tmp_path: Path, dtype: torch.dtype, scale: str | None, told: str
+) -> None:
+    tensors = {"x.weight": torch.zeros(64, 64).to(dtype), "norm.scale": torch.zeros(64)}
+    save_file({**tensors, **({scale: torch.ones(1)} if scale else {})}, tmp_path / "model.safetensors")
+    assert stored_as(tmp_path / "model.safetensors") == told
+
+
+def test_a_pickle_with_another_name_is_called_a_pickle(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(4)}, tmp_path / "renamed.safetensors")
+    with pytest.raises(WeightsMissing, match="is a pickle, whatever its name says"):
+        read_shapes(tmp_path / "renamed.safetensors")

@@ -1,0 +1,57 @@
+"""What a prompt may be: visible words. Knows no model and no request."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from gen.errors import InvalidRequest
+from gen.message import Message, msg
+
+PROMPT_MAX_CHARACTERS = 1000
+
+# Format characters steer how text is shown (bidi, zero width), controls have no place in a prompt. The zero-width
+# joiner and the variation selectors build emoji and scripts, and stay.
+_JOINERS = frozenset("\u200c\u200d")
+_FLAGS = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")  # a black flag and invisible letters: England's
+_EMOJI = range(0x1F000, 0x1FC00)  # newer ones may be unassigned in Python's tables
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # Hangul's letters that show nothing
+
+
+def check_prompt(prompt: str, *, name: str = msg("prompt")) -> None:
+    """Raise InvalidRequest unless `prompt` is visible text of 1 to 1,000 characters with a letter or a digit."""
+    if not prompt.strip():
+        raise InvalidRequest(msg("The {name} is empty: say what to draw."), name=Message(name))
+    if len(prompt) > PROMPT_MAX_CHARACTERS:
+        raise InvalidRequest(
+            msg("The {name} may have {most:,} characters at most; it has {value:,}."),
+            name=Message(name),
+            most=PROMPT_MAX_CHARACTERS,
+            value=len(prompt),
+        )
+    for position, character in enumerate(_FLAGS.sub(_stand_in, prompt), start=1):
+        if _is_unseen(character):
+            raise InvalidRequest(
+                msg(
+                    "The {name} has an invisible or control character (U+{code:04X}) at position {position}: "
+                    "please remove it."
+                ),
+                name=Message(name),
+                code=ord(character),
+                position=position,
+            )
+    if not any(unicodedata.category(character)[0] in "LN" for character in prompt):
+        raise InvalidRequest(
+            msg("The {name} needs at least one letter or digit: say in words what to draw."), name=Message(name)
+        )
+
+
+def _is_unseen(character: str) -> bool:
+    """Whether a character shows nothing, or steers how others are shown."""
+    if character in _JOINERS or ord(character) in _EMOJI:
+        return False
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or character in _FILLERS
+
+
+def _stand_in(flag: re.Match[str]) -> str:
+    return "-" * len(flag[0])
