@@ -13,17 +13,16 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import discord
 
-from bot import database, doctor, doctor_cards, doctor_plan
+from bot import doctor, doctor_cards, doctor_plan
 from bot.app import run_until_stopped
-from bot.caretaker import Pause
 from bot.client import create_bot
+from bot.data_commands import add_data_commands
 from bot.errors import StartError
 from bot.invite import how_to_connect
 from bot.logs import log_to_stderr
@@ -82,20 +81,6 @@ def _hung(*, end: bool) -> None:
     faulthandler.dump_traceback()
     if end:
         _leave(FAILED)
-
-
-def _pause(_: argparse.Namespace) -> int:
-    settings = load_settings()
-    settings.make_data_folder()
-    Pause(settings.data).begin()
-    print("Kiln finishes the picture that it draws and begins no other until `kiln resume`, also after a restart.")
-    return OK
-
-
-def _resume(_: argparse.Namespace) -> int:
-    Pause(load_settings().data).end()
-    print("Kiln draws again.")
-    return OK
 
 
 def _demo(parsed: argparse.Namespace) -> int:
@@ -161,36 +146,6 @@ def _bench_queue(parsed: argparse.Namespace) -> int:
     return OK if all(figures[name] <= promise for name, promise in queue.PROMISES.items()) else FAILED
 
 
-def _db_upgrade(_: argparse.Namespace) -> int:
-    settings = load_settings()
-    settings.make_data_folder()
-    path = settings.database
-    done = database.upgrade(path, now=datetime.now(UTC))
-    copied = f"; the file as it was is {done.backup}" if done.backup else ""
-    print(f"{path}: schema {done.before or 'none'} -> {done.after}{copied}")
-    return OK
-
-
-def _db_check(parsed: argparse.Namespace) -> int:
-    if parsed.models:
-        differences = database.model_differences()
-        for difference in differences:
-            _complain(f"models and migrations differ: {difference}")
-        if not differences:
-            print("models and migrations agree")
-        return FAILED if differences else OK
-    path = load_settings().database
-    found = database.check(path)
-    print(f"{path}: sound, {found.jobs} jobs, schema {found.revision}, this Kiln has {found.head}")
-    return OK
-
-
-def _db_backup(parsed: argparse.Namespace) -> int:
-    database.backup(load_settings().database, parsed.to)
-    print(parsed.to)
-    return OK
-
-
 def _loader(settings: Settings) -> Callable[[], Generator]:
     """What loads the model; called on the GPU thread, where torch is imported.
 
@@ -230,8 +185,6 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
     run.add_argument("--end-when-hung", action="store_true", help="end when the GPU thread hangs, to be started anew")
-    add("pause", _pause, "Draw nothing more, and let the card go, until `kiln resume`.")
-    add("resume", _resume, "Draw again after `kiln pause`.")
     demo = add("demo", _demo, "Show Kiln on a local page that looks like Discord; needs no token.")
     demo.add_argument("--port", type=_port, help="of the page; 0 takes any (default: 8765, or any while that is taken)")
     demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")
@@ -247,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--cards", action="store_true", help="a table of what FLUX.1-dev would take on common cards")
     check.add_argument("--size", metavar="WxH", help="of the plan's pictures, in pixels; by default the model's own")
     _add_bench(commands.add_parser("bench", help="Measure Kiln.", description="Measure Kiln on this machine."))
-    _add_database(commands.add_parser("db", help="Look after the database.", description="Look after the database."))
+    add_data_commands(commands)
     return parser
 
 
@@ -267,15 +220,6 @@ def _from_1_to(most: int) -> Callable[[str], int]:
         return int(text)
 
     return number
-
-
-def _add_database(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_part(commands, "upgrade", _db_upgrade, "bring the database to this Kiln's schema, after a copy beside it")
-    check = _add_part(commands, "check", _db_check, "read all of the database and say whether it is sound")
-    check.add_argument("--models", action="store_true", help="check that the code's tables and the migrations agree")
-    backup = _add_part(commands, "backup", _db_backup, "copy the database to a file, also while Kiln runs")
-    backup.add_argument("to", type=Path, help="the copy, a file that does not exist yet")
 
 
 def _add_part(
