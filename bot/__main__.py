@@ -67,7 +67,7 @@ def _run(parsed: argparse.Namespace) -> int:
     token = settings.token
     if not token:
         raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
-    faulthandler.enable()  # systemd's watchdog ends a hung process by SIGABRT
+    faulthandler.enable(sys.__stderr__ or sys.stderr)  # systemd's watchdog ends a hung process by SIGABRT
     load, on_hung = _loader(settings), partial(_hung, end=parsed.end_when_hung)
     try:
         asyncio.run(run_until_stopped(settings, load=load, token=token, on_hung=on_hung))
@@ -78,7 +78,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
 def _hung(*, end: bool) -> None:
     """Show where every thread is; end the process if a supervisor starts it anew."""
-    faulthandler.dump_traceback()
+    faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
     if end:
         _leave(FAILED)
 
