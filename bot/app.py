@@ -16,6 +16,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import aiohttp
 import discord
@@ -76,18 +77,8 @@ async def open_kiln(
             ) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
-            kiln = Kiln(
-                profile=gpu.profile,
-                queue=queue,
-                dispatcher=dispatcher,
-                delivery=delivery,
-                now=watched.now,
-                choose_seed=choose_seed,
-                database=database,
-                executor=executor,
-                metrics=watched.metrics,
-                pause=Pause(settings.data),
-            )
+            parts = {"dispatcher": dispatcher, "delivery": delivery, "executor": executor, "database": database}
+            kiln = _kiln(settings, watched, profile=gpu.profile, queue=queue, choose_seed=choose_seed, **parts)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
 
@@ -100,6 +91,10 @@ def _make_queue(settings: Settings, database: Database, watched: Watched, *, pri
         prior=prior,
         server_share=settings.server_share,
     )
+
+
+def _kiln(settings: Settings, watched: Watched, **parts: Any) -> Kiln:
+    return Kiln(now=watched.now, metrics=watched.metrics, pause=Pause(settings.data), **parts)
 
 
 async def _recover(queue: JobQueue, delivery: Delivery) -> None:
