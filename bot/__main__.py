@@ -23,6 +23,7 @@ from bot import doctor, doctor_cards, doctor_plan
 from bot.app import run_until_stopped
 from bot.client import create_bot
 from bot.data_commands import add_data_commands
+from bot.doctor_finding import Status
 from bot.errors import StartError
 from bot.invite import how_to_connect
 from bot.logs import log_to_stderr
@@ -133,7 +134,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
     findings = doctor.examine()
     for line in doctor.report(findings, as_json=parsed.json):
         print(line)
-    return FAILED if any(finding.status is doctor.Status.FAIL for finding in findings) else OK
+    return FAILED if any(finding.status is Status.FAIL for finding in findings) else OK
 
 
 def _bench_queue(parsed: argparse.Namespace) -> int:

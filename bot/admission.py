@@ -14,8 +14,9 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
 from bot import estimates
-from bot.errors import BudgetSpent, QueueFull, RateLimited
-from bot.job import JobStatus, Limits, NewJob, OverLimit
+from bot.errors import BudgetSpent, QueueFull, RateLimited, Refusal
+from bot.job import JobStatus, Limits, NewJob, OverLimit, Verb
+from bot.language import msg
 from bot.limits import take
 from bot.tables import JobRow, UserRow, has_status
 
@@ -30,13 +31,19 @@ class Admission:
     """What was agreed: when the job may go before others, and what it took from the day's budget."""
 
     not_before: datetime | None  # aware UTC; None: it waits like any other
-    rate_seconds: float  # what it took from the rate
+    rate_seconds: float | None  # what it took from the rate; None: it costs nothing
     reserved: float | None  # GPU-seconds; None: there is no budget
 
 
 def admit(session: Session, new: NewJob, *, limits: Limits, now: datetime, prior: float) -> Admission:
-    """Charge one job to the person's rate and budget, or raise QueueFull, RateLimited or BudgetSpent."""
+    """Charge one job to the person's rate and budget, or raise QueueFull, RateLimited or BudgetSpent.
+
+    To try a failed job again costs nothing, once.
+    """
     _check_waiting(session, new.user_id, limits)
+    if new.verb is Verb.RETRY:
+        _check_first_retry(session, new)
+        return Admission(not_before=None, rate_seconds=None, reserved=None)
     user = session.get(UserRow, new.user_id)
     every = timedelta(hours=1) / limits.pictures_per_hour
     defers = limits.over_limit is OverLimit.DEFER
@@ -84,6 +91,13 @@ def _check_waiting(session: Session, user_id: int, limits: Limits) -> None:
     waiting = session.scalar(count) or 0
     if waiting >= limits.waiting_per_user:
         raise QueueFull(waiting=waiting, allowed=limits.waiting_per_user)
+
+
+def _check_first_retry(session: Session, new: NewJob) -> None:
+    tried = select(JobRow.id).where(JobRow.parent_id == new.parent_id, JobRow.verb == Verb.RETRY)
+    first = session.scalar(tried.limit(1))
+    if first is not None:
+        raise Refusal(msg("Job {number} was tried again already, as job {again}."), number=new.parent_id, again=first)
 
 
 def _check_budget(used: float, estimate: float, *, limits: Limits, now: datetime) -> None:

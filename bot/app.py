@@ -22,6 +22,7 @@ import aiohttp
 import discord
 
 from bot import estimates
+from bot.card_reader import CardReader
 from bot.caretaker import Pause
 from bot.client import Kiln, KilnBot, create_bot
 from bot.counted_queue import CountedQueue
@@ -33,6 +34,9 @@ from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.notify import notify
+from bot.past import Past
+from bot.people import open_people
+from bot.reposts import Reposts
 from bot.service import open_service
 from bot.settings import Settings
 from bot.web import Watched, open_web
@@ -77,9 +81,26 @@ async def open_kiln(
             ) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
-            parts = {"dispatcher": dispatcher, "delivery": delivery, "executor": executor, "database": database}
-            kiln = _kiln(settings, watched, profile=gpu.profile, queue=queue, choose_seed=choose_seed, **parts)
+            rest = await _beside_the_queue(settings, database, watched)
+            rest |= {"profile": gpu.profile, "choose_seed": choose_seed, "executor": executor}
+            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
+
+
+async def _beside_the_queue(settings: Settings, database: Database, watched: Watched) -> dict[str, Any]:
+    """What commands work with beside the queue, by its name in Kiln."""
+    return {
+        "people": await open_people(database),
+        "past": Past(database, now=watched.now),
+        "reposts": Reposts(database),
+        "card": CardReader(settings.device),
+        "data": settings.data,
+        "started_at": watched.now(),
+        "now": watched.now,
+        "database": database,
+        "metrics": watched.metrics,
+        "pause": Pause(settings.data),
+    }
 
 
 def _make_queue(settings: Settings, database: Database, watched: Watched, *, prior: float) -> CountedQueue:
@@ -91,10 +112,6 @@ def _make_queue(settings: Settings, database: Database, watched: Watched, *, pri
         prior=prior,
         server_share=settings.server_share,
     )
-
-
-def _kiln(settings: Settings, watched: Watched, **parts: Any) -> Kiln:
-    return Kiln(now=watched.now, metrics=watched.metrics, pause=Pause(settings.data), **parts)
 
 
 async def _recover(queue: JobQueue, delivery: Delivery) -> None:

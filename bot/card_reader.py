@@ -77,11 +77,6 @@ class CardReader:
                 self._close()
                 return None
 
-    def close(self) -> None:
-        """Let go of the driver; the next reading opens it again."""
-        with self._lock:
-            self._close()
-
     def _close(self) -> None:
         if self._is_open:
             self._is_open = False

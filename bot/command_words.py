@@ -29,7 +29,8 @@ class CommandWords(app_commands.Translator):
         say = say_in(locale.value)
         if say.locale == ENGLISH or (context.location in _KEPT and not _is_menu_entry(context)):
             return None
-        return say(string.message)
+        text = say(string.message)
+        return None if text == string.message else text  # a language is called by its own name everywhere
 
 
 def _is_menu_entry(context: app_commands.TranslationContextTypes) -> bool:

@@ -18,8 +18,9 @@ from pathlib import Path
 import discord
 
 from bot.background import Tasks, patiently
-from bot.cards import message_link
-from bot.job import Job, JobStatus
+from bot.captions import Origin, picture_link
+from bot.comparing import compare
+from bot.job import Job, JobStatus, Verb
 from bot.job_queue import JobQueue
 from bot.ladder import Ladder
 from bot.language import Message, Worded, msg, say_to_owner
@@ -94,6 +95,10 @@ class Delivery:
         """Its owner took it back."""
         self._showing.show(job)
 
+    def deleted(self, job: Job) -> None:
+        """Its picture was taken away."""
+        self._showing.show(job)
+
     def requeued(self, job: Job) -> None:
         """It waits again, at its old place."""
         self._showing.show(job)
@@ -134,7 +139,7 @@ class Delivery:
             return
         await asyncio.sleep(letter.pause(self._queue.now()))
         try:
-            posted = await ladder.climb(letter, png=png)
+            posted = await ladder.climb(letter, png=png, origin=await self._origin(job, png))
         except LockedOut as error:
             text = msg("The picture is drawn, but Discord does not let me in ({error}).")
             self._wait(job, error, reason=Message(text, error=str(error)))
@@ -143,8 +148,20 @@ class Delivery:
         except Unsure as error:
             await self._over(job, error, close=outbox.give_up)
         else:
-            await patiently(lambda: self._queue.record_delivered(job.id, message_id=posted.message_id))
+            where = {"message_id": posted.message_id, "channel_id": posted.channel_id}
+            await patiently(lambda: self._queue.record_delivered(job.id, **where))
             self._close_card(job, posted)
+
+    async def _origin(self, job: Job, png: bytes) -> Origin | None:
+        """What is told of the job that this one was made from."""
+        if job.parent_id is None:
+            return None
+        parent_id = job.parent_id
+        parent = await patiently(lambda: self._queue.job(parent_id))
+        if job.verb is not Verb.REPRODUCE or parent is None:
+            return Origin(parent=parent)
+        first = self._data / (parent.picture or "gone")
+        return Origin(parent=parent, compared=await asyncio.to_thread(compare, say_to_owner(job), first, png))
 
     async def _read(self, job: Job) -> bytes | None:
         """The picture's file; None: it is not there, and that is seen to."""
@@ -184,6 +201,10 @@ class Delivery:
             self._showing.show(closed)
 
     def _close_card(self, job: Job, posted: Posted) -> None:
-        delivered = replace(job, status=JobStatus.DELIVERED, result_message_id=posted.message_id)
-        guild = job.guild_id if posted.channel_id in (job.channel_id, job.parent_channel_id) else None
-        self._showing.show(delivered, link=message_link(guild, posted.channel_id, posted.message_id))
+        delivered = replace(
+            job,
+            status=JobStatus.DELIVERED,
+            result_message_id=posted.message_id,
+            result_channel_id=posted.channel_id,
+        )
+        self._showing.show(delivered, link=picture_link(delivered))

@@ -18,6 +18,8 @@ from enum import StrEnum
 from bot.language import Message, msg
 from gen.request import ImageRequest
 
+JOB_ID_MAX = 2**53 - 1  # Discord's largest integer
+
 
 class JobStatus(StrEnum):
     """Where a job stands; stored by value."""
@@ -90,7 +92,7 @@ class NewJob:
     parent_id: int | None = None  # the job that it is made from
     verb: Verb | None = None  # how
     style: str | None = None  # the name of a style that went into the request
-    locale: str | None = None  # of the person, as Discord names it
+    locale: str | None = None  # in which the person is answered
     private: bool = False  # for nobody else's eyes
 
 
@@ -121,8 +123,11 @@ class Job:
     parent_id: int | None = None  # the job that it was made from
     verb: Verb | None = None  # how
     style: str | None = None  # the name of a style that went into the request
-    locale: str | None = None  # of the person, as Discord names it
+    locale: str | None = None  # in which the person is answered
     private: bool = False  # for nobody else's eyes
+    model: str | None = None  # that drew it
+    result_channel_id: int | None = None  # where its picture stands; None, of older jobs: in its channel
+    deleted_at: datetime | None = None  # its picture was taken away
 
     @property
     def is_picture_removed(self) -> bool:

@@ -27,6 +27,7 @@ from bot.language import Message, msg, say_to_owner
 from bot.newcomers import Newcomer
 from bot.outbox import Outbox, put, take_out
 from bot.outlook import newcomer
+from bot.removal import Removal
 from bot.roles import terms_of
 from bot.tables import JobRow, has_status, to_job, to_row
 from gen.request import ImageResult
@@ -55,7 +56,7 @@ class JobQueue(JobReader):
         With `server_share` each Discord server has a share of its own, and people have theirs within it.
         """
         super().__init__(database, now=now, prior=prior)
-        self.outbox = Outbox(database, now=now)
+        self.outbox, self.removal = Outbox(database, now=now), Removal(database, now=now)
         self.late_results = 0  # that came with an old token, and were dropped
         self._limits = limits
         self._server_share = server_share
@@ -143,13 +144,14 @@ class JobQueue(JobReader):
     async def record_drawn(self, job: Job, *, picture: str, result: ImageResult) -> bool:
         """Note the picture's path, relative to the data folder, and put it into the outbox. False: late, dropped."""
         notice = result.notice.told(say_to_owner(job)) if result.notice else None
-        values = {"picture": picture, "seconds": result.seconds, "notice": notice}
+        values = {"picture": picture, "seconds": result.seconds, "notice": notice, "model": result.model}
         return await self._finish(job, JobStatus.DRAWN, then=_put_into_outbox, **values)
 
-    async def record_delivered(self, job_id: int, *, message_id: int) -> bool:
-        """Note the message that brought the picture. False: the job was not waiting for delivery."""
+    async def record_delivered(self, job_id: int, *, message_id: int, channel_id: int | None = None) -> bool:
+        """Note the message that brought the picture, and its channel. False: the job was not waiting for delivery."""
         drawn = update(JobRow).where(JobRow.id == job_id, has_status(JobStatus.DRAWN))
-        change = drawn.values(status=JobStatus.DELIVERED, result_message_id=message_id)
+        posted = {"result_message_id": message_id, "result_channel_id": channel_id}
+        change = drawn.values(status=JobStatus.DELIVERED, **posted)
         return await self._change(change, then=take_out) is not None
 
     async def record_failed(self, job: Job, *, reason: str) -> bool:

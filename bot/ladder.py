@@ -14,6 +14,7 @@ from functools import partial
 import discord
 
 from bot.background import patiently
+from bot.captions import Origin
 from bot.job import Job
 from bot.language import msg
 from bot.outbox import Letter, Outbox
@@ -28,7 +29,7 @@ class Ladder:
     def __init__(self, client: discord.Client, *, poster: Poster, outbox: Outbox) -> None:
         self._client, self._poster, self._outbox = client, poster, outbox
 
-    async def climb(self, letter: Letter, *, png: bytes) -> Posted:
+    async def climb(self, letter: Letter, *, png: bytes, origin: Origin | None = None) -> Posted:
         """Bring the picture to people, and return its message.
 
         Raise Undeliverable when nobody can be reached, Unsure when it may stand somewhere, LockedOut when the bot has
@@ -42,24 +43,26 @@ class Ladder:
         for channel_id in _channels(job):
             channel = self._client.get_partial_messageable(channel_id, guild_id=job.guild_id)
             target = Target(channel=channel, limit=self._limit(job), moved=channel_id != job.channel_id)
-            posted = await self._try(job, channel_id, png=png, target=target)
+            posted = await self._try(job, channel_id, png=png, target=target, origin=origin)
             if posted is not None:
                 return posted
-        posted = await self._directly(job, png=png)
+        posted = await self._directly(job, png=png, origin=origin)
         if posted is None:
             raise Undeliverable(msg("I may post neither in <#{channel}> nor to you directly."), channel=job.channel_id)
         return posted
 
-    async def _directly(self, job: Job, *, png: bytes) -> Posted | None:
+    async def _directly(self, job: Job, *, png: bytes, origin: Origin | None) -> Posted | None:
         try:
             direct = await self._poster.insist(job, lambda: self._client.create_dm(discord.Object(job.user_id)))
         except Refused as refused:
             _log.warning("job %d: its author takes no direct message (%s)", job.id, refused)
             return None
         target = Target(channel=direct, limit=UPLOAD_LIMIT, moved=True)
-        return await self._try(job, direct.id, png=png, target=target)
+        return await self._try(job, direct.id, png=png, target=target, origin=origin)
 
-    async def _try(self, job: Job, channel_id: int, *, png: bytes, target: Target) -> Posted | None:
+    async def _try(
+        self, job: Job, channel_id: int, *, png: bytes, target: Target, origin: Origin | None
+    ) -> Posted | None:
         """Post on one rung; None: it takes no picture, and is remembered for that."""
         outbox = self._outbox
         if await patiently(partial(outbox.is_dead, channel_id)):
@@ -72,7 +75,8 @@ class Ladder:
             await patiently(partial(outbox.postpone, job.id, pause=timedelta(seconds=pause), error=error))
 
         try:
-            return await self._poster.post(job, png=png, target=target, notes=Notes(begun=begun, failed=failed))
+            notes = Notes(begun=begun, failed=failed)
+            return await self._poster.post(job, png=png, target=target, notes=notes, origin=origin)
         except Refused as refused:
             _log.warning("job %d: channel %d takes no picture (%s)", job.id, channel_id, refused)
             await patiently(partial(outbox.refuse, job.id, channel_id=channel_id, error=str(refused)))

@@ -15,7 +15,8 @@ from itertools import islice
 import discord
 
 from bot.background import Tasks, backoff, patiently
-from bot.cards import author_only, card, failure_words, message_link
+from bot.captions import picture_link
+from bot.cards import author_only, card, failure_words, preview_files
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
@@ -40,6 +41,7 @@ class _Card:
     job: Job
     report: StepReport | None = None
     link: str | None = None
+    parent: Job | None = None  # the job that this one was made from
     message_id: int | None = None
     changed: bool = True
     waited_for_card: bool = False  # its message did not come in time
@@ -116,7 +118,7 @@ class Showing:
         for job in await patiently(self._queue.unshown):
             if job.id not in self._cards:
                 self._cards[job.id] = _Card(job=job, waited_for_card=True)
-                self.show(job, link=_link(job))
+                self.show(job, link=picture_link(job))
 
     def _start_editing(self, shown: _Card) -> None:
         if self._client is not None and (shown.task is None or shown.task.done()):
@@ -194,10 +196,13 @@ class Showing:
         place = await self._queue.place(job.id) if job.status is JobStatus.QUEUED else None
         if job.status is JobStatus.QUEUED and (place is None or place.position == 0 or job is not shown.job):
             return  # it moved on meanwhile; the next edit says how
+        if job.parent_id is not None and shown.parent is None:
+            shown.parent = await self._queue.job(job.parent_id)
         assert shown.message_id is not None
         channel = client.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
         await channel.get_partial_message(shown.message_id).edit(
-            view=card(say_to_owner(job), job, place=place, report=shown.report, link=shown.link),
+            view=card(say_to_owner(job), job, place=place, report=shown.report, link=shown.link, parent=shown.parent),
+            attachments=preview_files(shown.report),
             allowed_mentions=discord.AllowedMentions.none(),
         )
 
@@ -215,9 +220,3 @@ class Showing:
         if self._client is None:
             raise ConnectionError("Kiln is closing")
         return self._client
-
-
-def _link(job: Job) -> str | None:
-    if job.result_message_id is None:
-        return None
-    return message_link(job.guild_id, job.channel_id, job.result_message_id)

@@ -125,6 +125,7 @@ class JobRow(Base):
         Index("jobs_drawn", "id", sqlite_where=text("status = 'drawn'")),
         Index("jobs_children", "parent_id", sqlite_where=text("parent_id IS NOT NULL")),
         Index("jobs_unshown", "id", sqlite_where=text(_UNSHOWN)),
+        Index("jobs_pictures", "user_id", "id", sqlite_where=text("picture IS NOT NULL")),
         Index("jobs_timed", "finished_at", sqlite_where=text("seconds IS NOT NULL")),
         Index(
             "jobs_timed_by_shape",
@@ -160,8 +161,11 @@ class JobRow(Base):
     parent_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("jobs.id", ondelete="SET NULL"))  # made from it
     verb: Mapped[Verb | None] = mapped_column(_stored_by_value(Verb))
     style: Mapped[str | None] = mapped_column(Text)
-    locale: Mapped[str | None] = mapped_column(String(16))  # of whoever asked, as Discord names it
+    locale: Mapped[str | None] = mapped_column(String(16))  # in which whoever asked is answered
     private: Mapped[bool] = mapped_column(server_default=text("0"))
+    model: Mapped[str | None] = mapped_column(Text)
+    result_channel_id: Mapped[int | None] = mapped_column(BigInteger)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     attempts: Mapped[int] = mapped_column(Integer)
     attempt_token: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

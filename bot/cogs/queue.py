@@ -13,7 +13,7 @@ from bot.answers import ANSWER_SECONDS, CHOICES_MAX, answer, in_time, say_to
 from bot.cards import ago, fold, place_words, quoted
 from bot.errors import QueueUnavailable
 from bot.forecast import why
-from bot.job import Job, JobStatus, Overview, Place
+from bot.job import JOB_ID_MAX, Job, JobStatus, Overview, Place
 from bot.language import Say, msg
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ CHOICE_CHARACTERS = 100  # Discord's limit for a choice's name
 CONTENT_CHARACTERS = 2000  # Discord's limit for a message
 JOBS_SHOWN = 15
 PROMPT_CHARACTERS = 60
-JOB_ID_MAX = 2**53 - 1  # Discord's largest integer
 
 
 class Queue(commands.Cog):

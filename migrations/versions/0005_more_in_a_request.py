@@ -51,4 +51,7 @@ def _columns() -> list[sa.Column[object]]:
         sa.Column("style", sa.Text(), nullable=True),
         sa.Column("locale", sa.String(length=16), nullable=True),
         sa.Column("private", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("model", sa.Text(), nullable=True),
+        sa.Column("result_channel_id", sa.BigInteger(), nullable=True),
+        sa.Column("deleted_at", sa.DateTime(), nullable=True),
     ]

@@ -60,7 +60,6 @@ def test_no_driver_or_a_card_that_is_lost_is_none_and_is_asked_again(call: str) 
     assert reading.read() is None
     setattr(changing, call, READABLE[call])
     assert reading.read() is not None
-    reading.close()
 
 
 def test_without_the_library_there_is_no_reading() -> None:

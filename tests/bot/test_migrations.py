@@ -15,6 +15,8 @@ from bot.database import check, open_database
 from bot.errors import StartError
 from bot.job import JobStatus, Limits
 from bot.job_queue import JobQueue
+from bot.past import Past, Shown
+from bot.people import NOTHING_CHOSEN, open_people
 from gen.request import ImageResult
 from tests.fakes import Clock, new_job
 
@@ -106,6 +108,22 @@ async def test_after_0004_what_was_drawn_is_in_the_outbox_as_if_it_may_have_been
         first, *_ = await queue.outbox.letters()
         assert await queue.record_delivered(first.job.id, message_id=5)
         assert len(await queue.outbox.letters()) == len(drawn) - 1
+
+
+async def test_after_0006_everybodys_pictures_are_found_and_people_can_choose(old: Path) -> None:
+    schema.upgrade(old, now=NOW)
+    with closing(sqlite3.connect(old)) as raw, raw:
+        raw.execute("UPDATE jobs SET picture = id || '.png' WHERE status = 'delivered'")
+        plan = raw.execute(
+            "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE user_id = 7 AND picture IS NOT NULL"
+        ).fetchall()
+    assert "jobs_pictures" in str(plan)
+    async with open_database(old) as database:
+        page = await Past(database, now=lambda: NOW).pictures(Shown(user_id=7))
+        assert (page.found, {job.status for job in page.jobs}) == (2, {JobStatus.DELIVERED})
+        people = await open_people(database)
+        assert people.of(7) == NOTHING_CHOSEN
+        assert (await people.choose(7, steps=3)).steps == 3
 
 
 async def test_after_0005_every_job_is_there_and_no_id_is_used_again(old: Path) -> None:
