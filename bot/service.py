@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import discord
 
 from bot.background import Tasks
-from bot.card_reader import CardReader, Reading
+from bot.card_reader import Reading
 from bot.caretaker import Caretaker, Pause, Senses
 from bot.client import KilnBot
 from bot.keeper import Keeper
@@ -38,7 +38,7 @@ async def open_service(
     kiln, tasks = bot.kiln, Tasks()
     caretaker = Caretaker(
         manners=settings.manners,
-        senses=Senses(read=read or CardReader(settings.device).read, is_asked=kiln.pause.is_asked),
+        senses=Senses(read=read or kiln.card.read, is_asked=kiln.pause.is_asked),
         executor=kiln.executor,
         queue=kiln.queue,
         tell=_Presence(bot, tasks).tell,
