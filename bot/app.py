@@ -132,7 +132,8 @@ async def run_until_stopped(
     `on_hung` is called when the GPU thread hangs.
     """
     stop, watched = asyncio.Event(), Watched()
-    with _signals(stop):
+    settings.make_data_folder()
+    with _signals(stop, Pause(settings.data)):
         async with (
             _unless(stop),
             open_web(settings.web, watched),
@@ -190,8 +191,8 @@ async def _unless(stop: asyncio.Event) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """Set `stop` on SIGTERM and SIGINT, and make sure that the process really ends."""
+def _signals(stop: asyncio.Event, pause: Pause) -> Iterator[None]:
+    """Set `stop` on SIGTERM and SIGINT, and make sure that the process really ends; SIGUSR1 pauses, SIGUSR2 goes on."""
     loop = asyncio.get_running_loop()
 
     def begin_to_stop() -> None:
@@ -201,14 +202,19 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
             _end_process_soon(0)
         stop.set()
 
-    names = (signal.SIGTERM, signal.SIGINT)
-    for name in names:
-        loop.add_signal_handler(name, begin_to_stop)
+    actions = {
+        signal.SIGTERM: begin_to_stop,
+        signal.SIGINT: begin_to_stop,
+        signal.SIGUSR1: pause.begin,  # also while the model loads: unhandled, it would end the process
+        signal.SIGUSR2: pause.end,
+    }
+    for number, action in actions.items():
+        loop.add_signal_handler(number, action)
     try:
         yield
     finally:
-        for name in names:
-            loop.remove_signal_handler(name)
+        for number in actions:
+            loop.remove_signal_handler(number)
 
 
 def _end_process_soon(code: int) -> None:

@@ -62,7 +62,12 @@ class Metrics:
         self.gateway = self._gauge("gateway_connected", "1 while Discord's gateway is connected.")
         self.loaded = self._gauge("model_loaded", "1 while the model is in memory.")
         self.paused = self._gauge("paused", "1 while nothing is drawn for the owner's sake, by why.", "why")
-        self.card = self._gauge("card", "What the card says of itself: celsius, watts, bytes, percent.", "reading")
+        self.card = {
+            "temperature": self._gauge("card_temperature_celsius", "Of the card; NaN: it does not say."),
+            "power": self._gauge("card_power_watts", "That the card draws."),
+            "memory_used": self._gauge("card_memory_used_bytes", "Of the card's memory, by all programs."),
+            "load": self._gauge("card_load_percent", "Of the last moment in which anything ran on the card."),
+        }
         self.build = self._gauge("build_info", "Always 1; which Kiln this is.", "version", "model")
 
     def built(self, *, model: str) -> None:

@@ -6,17 +6,14 @@ its presence. The pages about health are `bot.web`'s.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import discord
 
 from bot.background import Tasks
 from bot.card_reader import Reading
-from bot.caretaker import Caretaker, Pause, Senses
+from bot.caretaker import Caretaker, Senses
 from bot.client import KilnBot
 from bot.keeper import Keeper
 from bot.language import Message
@@ -49,9 +46,8 @@ async def open_service(
     tasks.spawn(keeper.run(), name="keeper")
     tasks.spawn(watch(watched.pulse, on_hung=on_hung), name="watchdog")
     try:
-        with _signals(kiln.pause):
-            notify("READY=1", f"STATUS=drawing with {kiln.profile.name}")
-            yield caretaker
+        notify("READY=1", f"STATUS=drawing with {kiln.profile.name}")
+        yield caretaker
     finally:
         await tasks.aclose()
 
@@ -100,17 +96,3 @@ class _Presence:
 
     def _activity(self) -> discord.CustomActivity | None:
         return discord.CustomActivity(self._text) if self._text else None
-
-
-@contextlib.contextmanager
-def _signals(pause: Pause) -> Iterator[None]:
-    """SIGUSR1 pauses, SIGUSR2 goes on."""
-    loop = asyncio.get_running_loop()
-    wishes = {signal.SIGUSR1: pause.begin, signal.SIGUSR2: pause.end}
-    for number, wish in wishes.items():
-        loop.add_signal_handler(number, wish)
-    try:
-        yield
-    finally:
-        for number in wishes:
-            loop.remove_signal_handler(number)

@@ -126,11 +126,9 @@ async def _metrics(watched: Watched, _: web.Request) -> web.Response:
 
 def _show_card(metrics: Metrics, card: Reading | None) -> None:
     """What the card says; what it does not say is not a number, which is not zero."""
-    if card is None:
-        return
-    said = {"celsius": card.temperature, "watts": card.power, "bytes": card.memory_used, "percent": card.load}
-    for name, value in said.items():
-        metrics.card.labels(name).set(math.nan if value is None else value)
+    for name, gauge in metrics.card.items():
+        value = getattr(card, name, None)
+        gauge.set(math.nan if value is None else value)
 
 
 async def _unwritable(database: Database | None) -> str | None:

@@ -116,7 +116,7 @@ async def test_every_name_moves_in_a_run(tmp_path: Path, monkeypatch: pytest.Mon
         assert found["kiln_queue_oldest_age_seconds[]"] >= 7
         assert found["kiln_rejections_total[('reason', 'rate_limited')]"] == 1
         assert found["kiln_jobs_total[('state', 'delivered')]"] == 1
-        assert found["kiln_card[('reading', 'celsius')]"] == 61
+        assert found["kiln_card_temperature_celsius[]"] == 61
         stage.generator.release.set()
 
 
