@@ -27,6 +27,8 @@ from bot.endings import charge_used
 from bot.job import JobStatus
 from bot.job_queue import JobQueue
 from bot.language import Message
+from gen.attempt import Attempt
+from gen.errors import GenerationCancelled
 from gen.executor import GpuExecutor
 from tests.bot.conftest import PLENTY, eventually
 from tests.bot.test_dispatcher import Outcomes
@@ -226,6 +228,23 @@ async def test_a_pause_lets_the_picture_be_finished_and_begins_no_other_also_aft
     assert await house.status(2) == (JobStatus.DRAWN, 1)
 
 
+async def test_what_was_claimed_just_before_a_hold_is_not_begun_and_loads_no_model(house: House) -> None:
+    await house.executor.let_go()
+    house.executor.is_held = True
+    with pytest.raises(GenerationCancelled):
+        await anext(house.executor.run(Attempt(token="x", request=image_request())))
+    assert (house.executor.is_loaded, house.executor.is_drawing) == (False, False)
+
+
+async def test_a_model_is_not_let_go_under_a_drawing(house: House) -> None:
+    await house.ask("stuck")
+    await house.outcomes.until("progress")
+    letting_go = asyncio.create_task(house.executor.let_go())
+    assert not await asyncio.wait_for(letting_go, 5)
+    house.generators[0].release.set()
+    await house.outcomes.until("drawn")
+
+
 async def test_a_waiting_place_says_why_nothing_is_drawn(house: House) -> None:
     house.keep()
     house.pause.begin()
@@ -308,6 +327,9 @@ async def test_a_driver_that_fails_lies_or_hangs_never_stops_the_queue(
     house.card.celsius, house.card.milliwatts = -1, 2**60
     house.card.programs[GAME] = 2**62
     assert [await house.look(after=10) for _ in range(3)] == [None] * 3
+    assert house.caretaker is not None
+    assert house.caretaker.reading is not None
+    assert house.caretaker.reading.temperature is None
     await house.ask("a house")
     await house.outcomes.until("drawn")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
 from bot.keeper import Keeper
 from bot.keeping import Keeping, Picture, too_many
+from bot.past import Past, Shown
 from gen.request import ImageResult
 from tests.bot.conftest import PLENTY
 from tests.fakes import Clock, new_job
@@ -95,6 +97,8 @@ async def test_a_job_whose_picture_was_removed_says_so_and_no_row_names_a_file_t
     assert (first.picture, first.is_picture_removed, first.status) == (None, True, JobStatus.DELIVERED)
     assert (second.picture is None, second.is_picture_removed) == (False, False)
     assert folder.files() == ["2-2.png"]
+    looked_at = await Past(database, now=clock).pictures(Shown(user_id=first.user_id))
+    assert [job.id for job in looked_at.jobs] == [2, 1]
     assert not (folder.data / str(old.picture)).parent.exists()
 
 
@@ -104,6 +108,16 @@ async def test_a_picture_that_waits_to_be_posted_is_never_removed(path: Path, da
     clock.move(400 * 86400)
     assert await folder.keeper.make_room() == 0
     assert folder.files() == ["1-1.png"]
+
+
+async def test_a_job_that_changed_since_the_look_keeps_its_picture(
+    path: Path, database: Database, clock: Clock
+) -> None:
+    folder = Folder(path, database, clock, days=1)
+    job = await folder.draw(1, delivered=False)
+    seen = Picture(job_id=job.id, path=str(job.picture), finished_at=clock(), size=1)
+    assert await database.write(partial(module._forget, pictures=[seen])) == []
+    assert (await folder.job(1)).picture is not None
 
 
 async def test_a_crash_between_the_row_and_the_file_leaves_a_file_that_the_next_look_removes(

@@ -86,7 +86,10 @@ async def serving(folder: Path, watched: Watched, **settings: Any) -> AsyncItera
         open_stage(folder, watched=watched, **settings) as stage,
         open_service(stage.settings, stage.bot, watched, on_hung=lambda: None, read=lambda: HOT),
     ):
-        yield stage, port
+        try:
+            yield stage, port
+        finally:
+            stage.generator.release.set()  # else a test that fails would wait for a stuck one
 
 
 async def test_every_name_moves_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
