@@ -33,6 +33,8 @@ from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
+from bot.keepers import open_keepers
+from bot.lora_list import LoraList
 from bot.notify import notify
 from bot.past import Past
 from bot.people import open_people
@@ -72,17 +74,18 @@ async def open_kiln(
     ):
         queue = _make_queue(settings, database, watched, prior=estimates.prior_rate(gpu.profile))
         executor, charge = CourteousExecutor(gpu), partial(charge_used, database)
+        keepers = open_keepers(database, queue, settings=settings)
         delivery = make_delivery(queue=queue, data=settings.data)
         await _recover(queue, delivery)
+        work = partial(Dispatcher, queue=queue, executor=executor, pictures=settings.data, charge=charge)
         async with (
+            contextlib.aclosing(keepers.log_channel),
             contextlib.aclosing(delivery),
-            Dispatcher(
-                queue=queue, executor=executor, outcomes=delivery, pictures=settings.data, charge=charge
-            ) as dispatcher,
+            work(outcomes=delivery) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
             rest = await _beside_the_queue(settings, database, watched)
-            rest |= {"profile": gpu.profile, "choose_seed": choose_seed, "executor": executor}
+            rest |= {"profile": gpu.profile, "choose_seed": choose_seed, "executor": executor, "keepers": keepers}
             kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
@@ -95,6 +98,7 @@ async def _beside_the_queue(settings: Settings, database: Database, watched: Wat
         "reposts": Reposts(database),
         "card": CardReader(settings.device),
         "data": settings.data,
+        "loras": LoraList(settings.lora_folder),
         "started_at": watched.now(),
         "now": watched.now,
         "database": database,

@@ -6,13 +6,14 @@ Checks the channel, stores, answers with the card, wakes the dispatcher; in this
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import aiohttp
 import discord
 
 from bot.answers import ALREADY_ANSWERED, in_time, is_deferred, say_to
+from bot.batch_card import Shown, batch_card
 from bot.cards import card
 from bot.errors import QueueUnavailable, Refusal
 from bot.job import Job, NewJob, Place, Verb
@@ -28,11 +29,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
-    """How a request came about, beside what it holds."""
+    """How requests came about, beside what they hold."""
 
     parent: Job | None = None
     verb: Verb | None = None
     style: str | None = None
+    private: bool = False
 
 
 class Asking:
@@ -44,48 +46,66 @@ class Asking:
     async def ask(
         self,
         interaction: discord.Interaction[KilnBot],
-        request: ImageRequest,
+        *requests: ImageRequest,
         beginning: Beginning = Beginning(),
     ) -> None:
-        """Accept one picture and answer with its card; raise Refusal or InvalidRequest with nothing stored."""
-        check_channel(interaction)
+        """Accept pictures and answer with their card; raise Refusal or InvalidRequest with nothing stored."""
         kiln = self._bot.kiln
-        kiln.profile.check(request)
-        new = _new_job(interaction, request, beginning)
-        job, place = await in_time(interaction, self._accept(new), alone=False)
+        if not beginning.private:
+            check_channel(interaction)
+        for request in requests:
+            kiln.profile.check(request)
+        await kiln.loras.check(requests[0].loras)
+        if beginning.private:
+            kiln.delivery.whispers.keep(interaction)
+        new = [
+            replace(_new_job(interaction, request, beginning), number=number, count=len(requests))
+            for number, request in enumerate(requests)
+        ]
+        jobs, places = await in_time(interaction, self._accept(new), alone=beginning.private)
         try:
-            await self._show_card(interaction, job, place, parent=beginning.parent)
+            await self._show_card(interaction, jobs, places, parent=beginning.parent)
         finally:
             kiln.dispatcher.wake()
 
-    async def _accept(self, new: NewJob) -> tuple[Job, Place | None]:
-        """Store the job, and look where it stands; once it is stored, nothing here fails."""
+    async def _accept(self, new: list[NewJob]) -> tuple[tuple[Job, ...], list[Place | None]]:
+        """Store the jobs, and look where they stand; once they are stored, nothing here fails."""
         queue = self._bot.kiln.queue
-        job = await queue.submit(new)
+        jobs = await queue.submit_all(new)
         try:
-            return job, await queue.place_of_new(job.id)
+            return jobs, [await queue.place_of_new(job.id) for job in jobs]
         except QueueUnavailable:
-            return job, None  # the card does without
+            return jobs, [None] * len(jobs)  # the card does without
 
     async def _show_card(
-        self, interaction: discord.Interaction[KilnBot], job: Job, place: Place | None, *, parent: Job | None
+        self,
+        interaction: discord.Interaction[KilnBot],
+        jobs: tuple[Job, ...],
+        places: list[Place | None],
+        *,
+        parent: Job | None,
     ) -> None:
         """Answer with the card and remember its message.
 
-        The job is stored: whatever fails here must neither lose it nor tell the person that it was not accepted.
+        The jobs are stored: whatever fails here must neither lose them nor tell the person that they were not accepted.
         """
-        kiln = self._bot.kiln
+        kiln, first = self._bot.kiln, jobs[0]
         try:
-            view = card(say_to_owner(job), job, place=place, parent=parent)
-            message_id = await self._answer(interaction, job, view=view)
+            if len(jobs) > 1:
+                batch = [Shown(job=job, place=place) for job, place in zip(jobs, places, strict=True)]
+                view = batch_card(say_to_owner(first), batch)
+            else:
+                view = card(say_to_owner(first), first, place=places[0], parent=parent)
+            message_id = await self._answer(interaction, first, view=view)
             if message_id is None:
                 return
             try:
-                await kiln.queue.record_card(job.id, message_id=message_id)
+                await kiln.queue.record_card(*(job.id for job in jobs), message_id=message_id)
             finally:
-                kiln.delivery.card_shown(job.id, message_id=message_id)
+                for job in jobs:
+                    kiln.delivery.card_shown(job.id, message_id=message_id)
         except (*UNREACHABLE, QueueUnavailable) as error:
-            _log.warning("job %d: its card is not shown or not recorded: %s", job.id, error)
+            _log.warning("job %d: its card is not shown or not recorded: %s", first.id, error)
 
     async def _answer(
         self, interaction: discord.Interaction[KilnBot], job: Job, *, view: discord.ui.LayoutView
@@ -96,26 +116,29 @@ class Asking:
         takes it or says that it has it. What a crash between here and `record_card` leaves is not looked for: that
         card goes on saying "waiting", and the picture comes all the same.
         """
+        alone = job.private
         try:
             try:
-                return await _send(interaction, view)
+                return await _send(interaction, view, alone=alone)
             except (aiohttp.ClientError, OSError) as error:
                 _log.info("job %d: its card is sent once more (%s)", job.id, error)
-                return await _send(interaction, view)
+                return await _send(interaction, view, alone=alone)
         except discord.InteractionResponded:
             return None
         except discord.HTTPException as error:
             if error.code == ALREADY_ANSWERED:  # a repeat, ours or the library's, hit the first one's success
                 return await _original(interaction, view)
             _log.warning("job %d: the interaction takes no answer (%s); its card goes by channel", job.id, error)
+            if alone:
+                return None  # the picture comes all the same, directly
             channel = self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
             return (await channel.send(view=view)).id
 
 
-async def _send(interaction: discord.Interaction[KilnBot], view: discord.ui.LayoutView) -> int | None:
+async def _send(interaction: discord.Interaction[KilnBot], view: discord.ui.LayoutView, *, alone: bool) -> int | None:
     if is_deferred(interaction):
         return (await interaction.edit_original_response(view=view)).id
-    return (await interaction.response.send_message(view=view)).message_id
+    return (await interaction.response.send_message(view=view, ephemeral=alone)).message_id
 
 
 async def _original(interaction: discord.Interaction[KilnBot], view: discord.ui.LayoutView) -> int:
@@ -157,10 +180,20 @@ def _new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest, b
         guild_id=interaction.guild_id,
         channel_id=interaction.channel_id,
         parent_channel_id=channel.parent_id if isinstance(channel, discord.Thread) else None,
+        age_restricted=is_age_restricted(channel),
         role_ids=tuple(role.id for role in person.roles) if isinstance(person, discord.Member) else (),
         request=request,
         parent_id=beginning.parent.id if beginning.parent else None,
         verb=beginning.verb,
         style=beginning.style,
         locale=say_to(interaction).locale,
+        private=beginning.private,
     )
+
+
+def is_age_restricted(channel: object) -> bool:
+    """Whether Discord shows a channel to adults only; a thread is what its parent is. Not known: no."""
+    return isinstance(channel, _WITH_AGES) and channel.is_nsfw()
+
+
+_WITH_AGES = (discord.TextChannel, discord.VoiceChannel, discord.StageChannel, discord.ForumChannel, discord.Thread)

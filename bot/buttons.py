@@ -84,6 +84,16 @@ def card_row(say: Say, job: Job) -> ui.ActionRow[Any] | None:
     return ui.ActionRow(*_buttons(say, job, presses)) if presses else None
 
 
+def batch_row(say: Say, jobs: Sequence[Job]) -> ui.ActionRow[Any] | None:
+    """The buttons of several jobs' common card: for each the first of its state, with its number."""
+    row: ui.ActionRow[Any] = ui.ActionRow()
+    for job in jobs:
+        for press in () if job.deleted_at else _OF_CARD.get(job.status, ())[:1]:
+            emoji, label = _LOOKS[press]
+            row.add_item(JobButton(job.id, press, label=f"{say(label)} {job.id}", emoji=emoji))
+    return row if row.children else None
+
+
 def picture_view(say: Say, job: Job) -> ui.View:
     """The buttons under a picture."""
     view = ui.View(timeout=None)

@@ -35,6 +35,13 @@ def settings_line(say: Say, request: ImageRequest) -> str:
     return say("seed `{seed}` · {size} · {steps} · guidance {guidance:g}", **_settings(say, request))
 
 
+def settings_words(say: Say, request: ImageRequest) -> str:
+    """The settings that jobs of one request share, without the seed."""
+    values = _settings(say, request)
+    del values["seed"]
+    return say("{size} · {steps} · guidance {guidance:g}", **values)
+
+
 def detail_lines(say: Say, job: Job) -> list[str]:
     """What else went into the picture: LoRAs, what it stays away from, variations, style; nothing of it is hidden."""
     request, lines = job.request, []

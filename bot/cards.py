@@ -7,6 +7,7 @@ of its own, see `bot.captions`, because an edit notifies nobody. Knows no queue,
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import discord
@@ -96,6 +97,20 @@ def _ready(say: Say, place: Place) -> str:
     return say("ready {when}, give or take {minutes} min", when=when, minutes=max(1, round(seconds / 60)))
 
 
+def state_words(
+    say: Say,
+    job: Job,
+    *,
+    place: Place | None = None,
+    report: StepReport | None = None,
+    link: str | None = None,
+    characters: int = PICTURE_PROMPT_CHARACTERS,
+) -> str:
+    """The sentence of a job's status; of its reason so many characters, before escaping."""
+    folded = job if job.reason is None else replace(job, reason=fold(job.reason, characters=characters))
+    return _state(say, folded, place=place, report=report, link=link)[1]
+
+
 def _state(
     say: Say, job: Job, *, place: Place | None = None, report: StepReport | None = None, link: str | None = None
 ) -> tuple[int, str]:
@@ -110,15 +125,23 @@ def _state(
             return WAITING, say("Waiting for its turn")
         case JobStatus.RUNNING:
             return WORKING, _drawing(say, report)
-        case JobStatus.DELIVERED if link:
-            return DONE, say("{done}: [the picture]({link})", done=_done(say, job), link=link)
         case JobStatus.DELIVERED:
-            return DONE, say("{done}. The picture is posted.", done=_done(say, job))
+            return DONE, _posted(say, job, link)
+        case JobStatus.HELD:
+            return WAITING, say("Held: {why}", why=_why(job, say("It waits for a moderator.")))
+        case JobStatus.CANCELLED if job.reason:
+            return STOPPED, say("Cancelled: {why}", why=_why(job, ""))
         case JobStatus.CANCELLED:
             return STOPPED, say("Cancelled")
         case JobStatus.QUARANTINED:
             return BROKEN, say("Set aside: Kiln stopped twice while drawing this, so it is not tried again by itself.")
     return (DONE if job.status is JobStatus.DRAWN else BROKEN), _explained(say, job)
+
+
+def _posted(say: Say, job: Job, link: str | None) -> str:
+    if link is None:
+        return say("{done}. The picture is posted.", done=_done(say, job))
+    return say("{done}: [the picture]({link})", done=_done(say, job), link=link)
 
 
 def _explained(say: Say, job: Job) -> str:

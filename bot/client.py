@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,9 +25,14 @@ from bot.card_reader import CardReader
 from bot.caretaker import Pause
 from bot.cogs.buttons import Buttons
 from bot.cogs.history import History, PageButton
+from bot.cogs.host import HostCog
 from bot.cogs.imagine import Imagine
+from bot.cogs.mod import Mod
 from bot.cogs.queue import Queue
+from bot.cogs.recipe import Recipe
+from bot.cogs.report import report_menu
 from bot.cogs.reposting import RepostButton
+from bot.cogs.server import Server
 from bot.cogs.settings import Settings
 from bot.cogs.stats import Stats
 from bot.command_words import CommandWords
@@ -36,13 +41,22 @@ from bot.database import Database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.edit_dialog import NAME as EDITED
+from bot.job import Job, JobStatus, Verb
 from bot.job_queue import JobQueue
+from bot.keepers import Keepers
+from bot.lora_list import LoraList
 from bot.metrics import Metrics
-from bot.mishaps import explain
+from bot.mistakes import tell_mistake
 from bot.past import Past
 from bot.people import People
 from bot.reposts import Reposts
+from bot.review import Decision
+from bot.server_actions import PanelItem
 from gen.request import ModelProfile
+
+# A longer pause that Discord asks for is ours to wait out, not the library's: behind it a nonce is forgotten, and the
+# library would send a picture again without a look. Its least is 30 s.
+RATE_LIMIT_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -55,18 +69,28 @@ class Kiln:
     queue: JobQueue
     dispatcher: Dispatcher
     delivery: Delivery
+    loras: LoraList
     people: People
     past: Past
     reposts: Reposts
     card: CardReader
     data: Path  # folder of the pictures
     started_at: datetime  # aware UTC
+    keepers: Keepers
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
     database: Database
     executor: CourteousExecutor
     metrics: Metrics
     pause: Pause
+
+    def show_changed(self, jobs: Iterable[Job]) -> None:
+        """Moderators held, released or cancelled these: let their cards say so, and the queue go on."""
+        for job in jobs:
+            if job.status is JobStatus.CANCELLED:
+                self.queue.ended(job)
+            (self.delivery.cancelled if job.status is JobStatus.CANCELLED else self.delivery.requeued)(job)
+        self.dispatcher.wake()
 
 
 class KilnTree(app_commands.CommandTree["KilnBot"]):
@@ -90,7 +114,7 @@ class KilnTree(app_commands.CommandTree["KilnBot"]):
             await tell(interaction, say("This command has changed. Please reload Discord (Ctrl+R) and try again."))
             return
         name = interaction.command.qualified_name if interaction.command else "?"
-        await explain(interaction, cause, what=f"/{name}")
+        await tell_mistake(interaction, cause, where=f"/{name}")
 
 
 class KilnBot(commands.Bot):
@@ -111,14 +135,19 @@ class KilnBot(commands.Bot):
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
+            max_ratelimit_timeout=RATE_LIMIT_SECONDS,
         )
         self._kiln = kiln
         self._synced = synced
         self._buttons = Buttons(self)
         self._words = CommandWords()
-        for cog in (Imagine(self), Queue(self), Settings(self), History(self), Stats(self)):
+        recipe = Recipe(self)
+        members = (Imagine(self), Queue(self), Settings(self), History(self), Stats(self), recipe)
+        for cog in (*members, Server(self), Mod(self), HostCog(self)):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
+        for menu in (*recipe.menus, report_menu()):
+            self.tree.add_command(menu)
 
     @property
     def kiln(self) -> Kiln:
@@ -134,8 +163,9 @@ class KilnBot(commands.Bot):
     async def setup_hook(self) -> None:
         """Logged in: tell Discord the commands if they changed, then let deliveries and the queue begin."""
         await self._sync()
-        self.add_dynamic_items(JobButton, PageButton, RepostButton)
+        self.add_dynamic_items(JobButton, PageButton, RepostButton, Decision, PanelItem)
         self.kiln.delivery.connect(self)
+        self.kiln.keepers.log_channel.connect(self)
         self.kiln.dispatcher.wake()
 
     async def pressed(self, interaction: discord.Interaction[KilnBot], job_id: int, press: str) -> None:
@@ -143,7 +173,7 @@ class KilnBot(commands.Bot):
         try:
             await self._buttons.press(interaction, job_id, press)
         except Exception as error:  # noqa: BLE001 - worded, and logged if it is a bug
-            await explain(interaction, error, what=f"the button {press[:20]} of job {job_id}")
+            await tell_mistake(interaction, error, where=f"the button {press[:20]} of job {job_id}")
 
     async def on_interaction(self, interaction: discord.Interaction[KilnBot]) -> None:
         """A dialog came back, perhaps of an earlier process: its name says whose it is."""
@@ -154,9 +184,11 @@ class KilnBot(commands.Bot):
         if found is None:
             return
         try:
-            await self._buttons.submit(interaction, int(found["job"]))
+            job_id = None if found["job"] is None else int(found["job"])
+            verb = Verb.EDIT if found["how"] == "edited" else Verb.REMIX
+            await self._buttons.submit(interaction, job_id, verb)
         except Exception as error:  # noqa: BLE001 - worded, and logged if it is a bug
-            await explain(interaction, error, what=f"the dialog of job {found['job']}")
+            await tell_mistake(interaction, error, where=f"the dialog {found[0]}")
 
     async def _sync(self) -> None:
         """Send the commands when they differ from what this application was sent last (200 a day are allowed)."""
@@ -165,7 +197,11 @@ class KilnBot(commands.Bot):
         if _recall(self._synced) == digest:
             return
         await self.tree.set_translator(self._words)
-        await self.tree.sync()
+        try:
+            await self.tree.sync()
+        except discord.RateLimited as error:
+            _log.warning("Discord takes no commands for %.0f s; the next start tells it again", error.retry_after)
+            return
         _log.info("told Discord about %d commands", len(payloads))
         _remember(self._synced, f"{digest} {self.application_id}")
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import discord
 
 from bot.background import Tasks, patiently
-from bot.captions import Origin, picture_link
+from bot.captions import Origin
 from bot.comparing import compare
 from bot.job import Job, JobStatus, Verb
 from bot.job_queue import JobQueue
@@ -26,7 +26,9 @@ from bot.ladder import Ladder
 from bot.language import Message, Worded, msg, say_to_owner
 from bot.outbox import Letter
 from bot.posting import LockedOut, Posted, Poster, Undeliverable, Unsure
+from bot.quoting import message_link
 from bot.showing import Showing
+from bot.whispers import Whispers
 from gen.request import StepReport
 
 EDIT_EVERY = timedelta(seconds=3)  # a card, at most
@@ -50,8 +52,8 @@ class Delivery:
         self._data = data
         self._make_poster = make_poster
         self._ladder: Ladder | None = None
-        self._tasks = Tasks()
-        self._showing = Showing(queue=queue, tasks=self._tasks, edit_every=edit_every)
+        self._tasks, self.whispers = Tasks(), Whispers()
+        self._showing = Showing(queue=queue, tasks=self._tasks, edit_every=edit_every, whispers=self.whispers)
         self._posting: set[int] = set()
         self._wake: Callable[[], None] = lambda: None
 
@@ -61,7 +63,8 @@ class Delivery:
 
     def connect(self, client: discord.Client) -> None:
         """Begin to talk to Discord through a client that is logged in: what waited so far, and what was not posted."""
-        self._ladder = Ladder(client, poster=self._make_poster(client), outbox=self._queue.outbox)
+        poster = self._make_poster(client)
+        self._ladder = Ladder(client, poster=poster, outbox=self._queue.outbox, whispers=self.whispers)
         self._showing.connect(client)
         self._tasks.spawn(self._post_undelivered(), name="undelivered")
 
@@ -201,10 +204,8 @@ class Delivery:
             self._showing.show(closed)
 
     def _close_card(self, job: Job, posted: Posted) -> None:
-        delivered = replace(
-            job,
-            status=JobStatus.DELIVERED,
-            result_message_id=posted.message_id,
-            result_channel_id=posted.channel_id,
-        )
-        self._showing.show(delivered, link=picture_link(delivered))
+        delivered = replace(job, status=JobStatus.DELIVERED, result_message_id=posted.message_id)
+        in_server = posted.channel_id in (job.channel_id, job.parent_channel_id)
+        link = message_link(job.guild_id if in_server else None, posted.channel_id, posted.message_id)
+        whispered = job.private and in_server  # nothing links to that
+        self._showing.show(delivered, link=None if whispered else link)

@@ -14,12 +14,11 @@ import discord
 from discord import ui
 
 from bot.answers import CHOICES_MAX
-from bot.job import Job
 from bot.language import Say, msg
 from gen.errors import InvalidRequest
 from gen.request import PROMPT_MAX_CHARACTERS, SEED_MAX, ImageRequest, LoraUse, ModelProfile
 
-NAME = re.compile(r"job:(?P<job>[0-9]{1,15}):edited")
+NAME = re.compile(r"job:(?P<job>[0-9]{1,15}):(?P<how>edited|remixed)|recipe:remixed")
 TIMEOUT_SECONDS = 15 * 60.0  # that discord.py remembers a dialog it has shown; what comes later is understood as well
 FIELD_CHARACTERS = 200  # of the short fields
 LORAS_CHARACTERS = 500
@@ -27,16 +26,13 @@ _NUMBERS = re.compile(r"\s*(\d{1,9})\s*[,;/ ]\s*(\d{1,9}(?:\.\d{1,9})?)\s*")
 _SEED = re.compile(r"\d{1,20}")
 
 
-def edit_dialog(say: Say, job: Job, profile: ModelProfile) -> ui.Modal:
-    """The dialog, filled with what the job asked for."""
-    request = job.request
+def edit_dialog(say: Say, request: ImageRequest, profile: ModelProfile, *, title: str, name: str) -> ui.Modal:
+    """The dialog, filled with what was asked for; `name` comes back with what is sent."""
     sizes = dict.fromkeys((request.size, *profile.sizes()))
     options = [discord.SelectOption(label=size, default=size == request.size) for size in list(sizes)[:CHOICES_MAX]]
     numbers = f"{request.steps}, {request.guidance:g}"
     loras = ", ".join(f"{use.name}:{use.strength:g}" for use in request.loras)
-    dialog = ui.Modal(
-        title=say("Edit job {number}", number=job.id), custom_id=f"job:{job.id}:edited", timeout=TIMEOUT_SECONDS
-    )
+    dialog = ui.Modal(title=title, custom_id=name, timeout=TIMEOUT_SECONDS)
     prompt = _text("prompt", request.prompt, most=PROMPT_MAX_CHARACTERS, style=discord.TextStyle.paragraph)
     fields: list[tuple[str, ui.Item[Any]]] = [
         (say("Prompt"), prompt),
@@ -51,11 +47,11 @@ def edit_dialog(say: Say, job: Job, profile: ModelProfile) -> ui.Modal:
 
 
 def edited_request(
-    parent: ImageRequest, values: Mapping[str, str], profile: ModelProfile, *, choose_seed: Callable[[], int]
+    parent: ImageRequest | None, values: Mapping[str, str], profile: ModelProfile, *, choose_seed: Callable[[], int]
 ) -> ImageRequest:
     """The request that a dialog came back with; raise InvalidRequest naming the first field that is none.
 
-    What the dialog does not show stays as it was; variations stay as long as the seed does.
+    What the dialog does not show stays as it was in `parent`; variations stay as long as the seed does.
     """
     typed = values.get("seed", "").strip()
     if typed and not _SEED.fullmatch(typed):
@@ -72,26 +68,24 @@ def edited_request(
     asked = profile.request(
         values.get("prompt", ""),
         seed=seed,
-        size=values.get("size", parent.size),
+        size=values.get("size", ""),
         steps=int(found[1]),
         guidance=float(found[2]),
     )
-    return replace(
-        asked,
-        negative=parent.negative,
-        cfg_scale=parent.cfg_scale,
-        loras=read_loras(values.get("loras", "")),
-        variations=parent.variations if seed == parent.seed else (),
-    )
+    chosen = replace(asked, loras=read_loras(values.get("loras", "")))
+    if parent is None:
+        return chosen
+    variations = parent.variations if seed == parent.seed else ()
+    return replace(chosen, negative=parent.negative, cfg_scale=parent.cfg_scale, variations=variations)
 
 
-def read_loras(text: str) -> tuple[LoraUse, ...]:
-    """`ink:0.8, oil` as LoRAs, the strength 1 where none is given; raise InvalidRequest for anything else."""
+def read_loras(text: str, *, usual: float = 1.0) -> tuple[LoraUse, ...]:
+    """`ink:0.8, oil` as LoRAs, with the usual strength where none is given; raise InvalidRequest for anything else."""
     uses = []
     for part in filter(None, (part.strip() for part in re.split(r"[,，、\n]", text))):
         name, colon, strength = part.replace("：", ":").rpartition(":")
         try:
-            uses.append(LoraUse(name=name.strip() if colon else part, strength=float(strength) if colon else 1.0))
+            uses.append(LoraUse(name=name.strip() if colon else part, strength=float(strength) if colon else usual))
         except ValueError as error:
             raise InvalidRequest(
                 msg("A LoRA is name:strength, such as ink:0.8; it is {value!r}."), value=part[:40]

@@ -6,6 +6,7 @@ Knows no verbs: the caller holds the transaction, but for `charge_used`, which c
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
@@ -102,3 +103,12 @@ def _numbers(job: Job) -> dict[str, float | int | str]:
         "steps": job.request.steps,
         "attempts": job.attempts,
     }
+
+
+def quarantine(session: Session, row: JobRow, *, now: datetime) -> None:
+    """Set aside a job whose process died under it too often."""
+    row.status, row.finished_at = JobStatus.QUARANTINED, now
+    row.reason = say_to_owner(row)(
+        "Kiln went down {n} times while drawing this, so it will not be tried again.", n=row.attempts
+    )
+    settle(session, row)

@@ -39,7 +39,9 @@ from gen.request import ImageRequest, LoraUse, Variation
 
 _REQUEST_FIELDS = tuple(field.name for field in fields(ImageRequest))
 _UNSHOWN = "end_shown = 0 AND status IN ('delivered', 'cancelled', 'failed', 'quarantined', 'kept', 'reply_unknown')"
-_NEW_FIELDS = tuple(field.name for field in fields(NewJob) if field.name not in ("request", "role_ids"))
+_NEW_FIELDS = tuple(
+    field.name for field in fields(NewJob) if field.name not in ("request", "role_ids", "age_restricted")
+)
 _JOB_COLUMNS = tuple(field.name for field in fields(Job) if field.name != "request")
 
 
@@ -121,8 +123,11 @@ class JobRow(Base):
             sqlite_where=text("status = 'queued' AND not_before IS NULL"),
         ),
         Index("jobs_deferred", "not_before", "id", sqlite_where=text("status = 'queued' AND not_before IS NOT NULL")),
+        Index("jobs_held_by_user", "user_id", "id", sqlite_where=text("status = 'held'")),
         Index("jobs_running", "id", sqlite_where=text("status = 'running'")),
         Index("jobs_drawn", "id", sqlite_where=text("status = 'drawn'")),
+        Index("jobs_cards", "card_message_id", sqlite_where=text("card_message_id IS NOT NULL")),
+        Index("jobs_results", "result_message_id", sqlite_where=text("result_message_id IS NOT NULL")),
         Index("jobs_children", "parent_id", sqlite_where=text("parent_id IS NOT NULL")),
         Index("jobs_unshown", "id", sqlite_where=text(_UNSHOWN)),
         Index("jobs_pictures", "user_id", "id", sqlite_where=text("picture IS NOT NULL")),
@@ -140,6 +145,7 @@ class JobRow(Base):
     status: Mapped[JobStatus] = mapped_column(_stored_by_value(JobStatus))
     interaction_id: Mapped[int] = mapped_column(BigInteger)
     number: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # of the interaction's jobs, from 0
+    count: Mapped[int] = mapped_column(Integer, server_default=text("1"))  # how many these are
     user_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id"))
     guild_id: Mapped[int] = mapped_column(BigInteger)
     channel_id: Mapped[int] = mapped_column(BigInteger)

@@ -27,6 +27,7 @@ class _Shown:
     """What a card said when it was shown last."""
 
     position: int
+    waiting: int
     ready_at: datetime
     at: datetime
     held: Message | None
@@ -80,7 +81,9 @@ class WaitingCards:
 
     async def _show_again(self, due: list[tuple[Job, Place]], *, now: datetime) -> None:
         for job, place in due:
-            self._shown[job.id] = _Shown(position=place.position, ready_at=place.ready_at, at=now, held=place.held)
+            self._shown[job.id] = _Shown(
+                position=place.position, waiting=place.waiting, ready_at=place.ready_at, at=now, held=place.held
+            )
         tasks = {task for job, _ in due if (task := self._show(job)) is not None}
         if tasks:
             await asyncio.wait(tasks)
@@ -88,6 +91,8 @@ class WaitingCards:
     def _due(self, job: Job, place: Place, *, now: datetime) -> datetime:
         """When the card should be shown again if the place stays as it is."""
         shown = self._shown.get(job.id)
+        if now < (job.created_at if shown is None else shown.at):  # the clock was set back
+            return now
         if shown is None:  # it says what held when it was sent
             return (
                 now if place.position == 1 or place.held is not None else job.created_at + PATIENCE * self._edit_every
@@ -96,7 +101,7 @@ class WaitingCards:
             return now
         again = shown.at + PATIENCE * self._edit_every
         said, moved = shown.ready_at - shown.at, abs(place.ready_at - shown.ready_at)
-        if place.position != shown.position or moved > WRONG_PART * said:
+        if (place.position, place.waiting) != (shown.position, shown.waiting) or moved > WRONG_PART * said:
             return again
         return max(shown.ready_at, again)
 

@@ -119,6 +119,29 @@ class DemoPage:
         self._pick(command)
         self._send()
 
+    def view_as(self, person: str) -> None:
+        """Become another person, by the page's own list."""
+        picker = self.page.get_by_label("Viewing as")
+        picker.select_option(label=person)
+        self._wait_for_the_page()
+        expect(picker.locator("option:checked")).to_have_text(person)
+
+    def enter(self, channel: str) -> None:
+        """Go to a channel by the sidebar."""
+        self.page.locator(".kiln-channels").get_by_text(f"# {channel}").click()
+        expect(self.page.locator("#channel-name")).to_have_text(channel)
+        self._wait_for_the_page()
+
+    def press(self, message: Locator, button: str) -> None:
+        """Press a message's button, by its words."""
+        self._wait_for_the_page()
+        message.get_by_role("button", name=button).click()
+        self._wait_for_the_page()
+
+    def _wait_for_the_page(self) -> None:
+        """Until the page is free to act: it drops what comes while it talks to the bot."""
+        self.page.wait_for_function("simcordPreview.ready && !simcordPreview.pendingAction")
+
     def _pick(self, command: str) -> None:
         self._box().click()
         self._box().press_sequentially(f"/{command}")

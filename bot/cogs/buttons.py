@@ -61,13 +61,17 @@ class Buttons:
             case _:
                 await self._make(interaction, job, _VERBS[press])
 
-    async def submit(self, interaction: discord.Interaction[KilnBot], job_id: int) -> None:
-        """Ask for what an edit dialog came back with; raise as `press` does."""
+    async def submit(self, interaction: discord.Interaction[KilnBot], job_id: int | None, verb: Verb) -> None:
+        """Ask for what a dialog came back with, about a job or about a file's recipe; raise as `press` does."""
         kiln = self._bot.kiln
-        job = await self._job(interaction, job_id, Press.EDIT)
+        job = None if job_id is None else await self._job(interaction, job_id, Press.EDIT)
         values = submitted(interaction.data or {})
-        request = edited_request(job.request, values, kiln.profile, choose_seed=kiln.choose_seed)
-        await self._asking.ask(interaction, request, Beginning(parent=job, verb=Verb.EDIT))
+        parent = None if job is None else job.request
+        request = edited_request(parent, values, kiln.profile, choose_seed=kiln.choose_seed)
+        beginning = Beginning()
+        if job is not None:
+            beginning = Beginning(parent=job, verb=verb, private=job.private)
+        await self._asking.ask(interaction, request, beginning=beginning)
 
     async def _job(self, interaction: discord.Interaction[KilnBot], job_id: int, press: Press) -> Job:
         """The job, if this person may do that with it; else raise NotAllowed or Refusal."""
@@ -96,10 +100,14 @@ class Buttons:
         if verb is Verb.REPRODUCE and job.picture is None:
             raise Refusal(msg("Job {number} has no picture to compare with."), number=job.id)
         request = child_request(job.request, verb, seed=kiln.choose_seed())
-        await self._asking.ask(interaction, request, Beginning(parent=job, verb=verb, style=job.style))
+        beginning = Beginning(parent=job, verb=verb, style=job.style, private=job.private)
+        await self._asking.ask(interaction, request, beginning=beginning)
 
     async def _edit(self, interaction: discord.Interaction[KilnBot], job: Job) -> None:
-        await interaction.response.send_modal(edit_dialog(say_to(interaction), job, self._bot.kiln.profile))
+        say, profile = say_to(interaction), self._bot.kiln.profile
+        title = say("Edit job {number}", number=job.id)
+        dialog = edit_dialog(say, job.request, profile, title=title, name=f"job:{job.id}:edited")
+        await interaction.response.send_modal(dialog)
 
     async def _cancel(self, interaction: discord.Interaction[KilnBot], job: Job) -> None:
         """As /cancel does; a moderator cancels for its owner."""

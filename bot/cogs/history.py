@@ -18,7 +18,7 @@ from bot.errors import QueueUnavailable
 from bot.history import ADDRESS, SEARCH_CHARACTERS, Address, page_layout
 from bot.job import JOB_ID_MAX, Job
 from bot.language import Say, msg
-from bot.mishaps import explain
+from bot.mistakes import tell_mistake
 from bot.past import Page, Shown
 from bot.quoting import fold, quoted
 from bot.sight import still_posted, visible_channels
@@ -100,7 +100,7 @@ class PageButton(ui.DynamicItem[ui.Button[Any]], template=ADDRESS):
                 view, files = shown
                 await interaction.edit_original_response(view=view, attachments=files)
         except Exception as error:  # noqa: BLE001 - worded for the person, with its traceback in the log
-            await explain(interaction, error, what="/history")
+            await tell_mistake(interaction, error, where="/history")
 
 
 async def look(

@@ -6,27 +6,33 @@ The edge: here a seed is chosen and a trailing `seed:N` is understood; `bot.aski
 
 from __future__ import annotations
 
-import re
+import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answers import CHOICES_MAX, say_to
-from bot.asking import Asking, check_channel
-from bot.defaults import with_defaults
+from bot.answers import ANSWER_SECONDS, CHOICES_MAX, say_to
+from bot.asking import Asking, Beginning
+from bot.defaults import NO_STYLE, with_defaults
+from bot.edit_dialog import LORAS_CHARACTERS
 from bot.language import Say, msg
+from bot.quoting import fold
+from bot.styles import styles_found
+from bot.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
 from gen.errors import InvalidRequest
+from gen.lora_index import LoraInfo
 from gen.request import (
     GUIDANCE_MAX,
     GUIDANCE_MIN,
+    LORA_STRENGTH_MAX,
     PROMPT_MAX_CHARACTERS,
     SEED_MAX,
     STEPS_MAX,
     STEPS_MIN,
     ModelProfile,
-    check_prompt,
     parse_size,
 )
 
@@ -34,9 +40,7 @@ if TYPE_CHECKING:
     from bot.client import KilnBot
 
 SIZE_MAX_CHARACTERS = 20
-
-_TRAILING_SEED = re.compile(r"(?:^|\s)seed\s*[:：](?P<gap>\s*)(?P<value>\S+)\s*$", re.IGNORECASE)
-_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
+CHOICE_CHARACTERS = 100  # Discord's limit for a choice
 
 
 class Imagine(commands.Cog):
@@ -52,8 +56,14 @@ class Imagine(commands.Cog):
         size=msg("Width x height in pixels, like 768x512"),
         steps=msg("Denoising steps: more is slower, and finer"),
         guidance=msg("How closely to follow your words"),
+        style=msg("A named preset; its words become part of your prompt"),
+        lora=msg("A LoRA by name, or up to five with commas, like ink:0.8, oil"),
+        lora_strength=msg("How strongly the LoRA works, 1 if left out"),
+        negative=msg("What to stay away from; takes twice the time"),
+        count=msg("How many pictures, each a job of its own"),
+        private=msg("Only you see the card and the picture"),
     )
-    async def imagine(
+    async def imagine(  # noqa: PLR0913 - Discord's options are the callback's arguments
         self,
         interaction: discord.Interaction[KilnBot],
         prompt: app_commands.Range[str, 1, PROMPT_MAX_CHARACTERS],
@@ -61,26 +71,55 @@ class Imagine(commands.Cog):
         size: app_commands.Range[str, 1, SIZE_MAX_CHARACTERS] | None = None,
         steps: app_commands.Range[int, STEPS_MIN, STEPS_MAX] | None = None,
         guidance: app_commands.Range[float, GUIDANCE_MIN, GUIDANCE_MAX] | None = None,
+        style: app_commands.Range[str, 1, CHOICE_CHARACTERS] | None = None,
+        lora: app_commands.Range[str, 1, LORAS_CHARACTERS] | None = None,
+        lora_strength: app_commands.Range[float, -LORA_STRENGTH_MAX, LORA_STRENGTH_MAX] | None = None,
+        negative: app_commands.Range[str, 1, PROMPT_MAX_CHARACTERS] | None = None,
+        count: app_commands.Range[int, 1, COUNT_MAX] = 1,
+        private: bool | None = None,
     ) -> None:
-        """Accept one picture."""
-        check_channel(interaction)
-        kiln = self._bot.kiln
-        words, typed = split_seed(prompt)
-        if typed is not None and seed is not None:
-            raise InvalidRequest(
-                msg(
-                    "The seed is there twice: {typed} in the prompt and {seed} as the option. Please keep one of them."
-                ),
-                typed=typed,
-                seed=seed,
-            )
-        chosen, mine = seed if seed is not None else typed, kiln.people.of(interaction.user.id)
-        request = kiln.profile.request(
-            words,
-            seed=kiln.choose_seed() if chosen is None else chosen,
-            **with_defaults(mine, profile=kiln.profile, size=size, steps=steps, guidance=guidance),
+        """Accept pictures."""
+        words, first_seed = seed_of(prompt, seed)
+        wishes = Wishes(
+            prompt=words,
+            seed=first_seed,
+            size=size,
+            steps=steps,
+            guidance=guidance,
+            style=None if style == NO_STYLE else chosen_style(style),
+            loras=chosen_loras(lora, lora_strength),
+            negative=negative or "",
         )
-        await self._asking.ask(interaction, request)
+        kiln, mine = self._bot.kiln, self._bot.kiln.people.of(interaction.user.id)
+        wishes = with_defaults(wishes, replace(mine, style=None) if style == NO_STYLE else mine, profile=kiln.profile)
+        requests = requests_of(wishes, kiln.profile, count=count, choose_seed=kiln.choose_seed)
+        private = bool(mine.private) if private is None else private
+        beginning = Beginning(style=wishes.style.name if wishes.style else None, private=private)
+        await self._asking.ask(interaction, *requests, beginning=beginning)
+
+    @imagine.autocomplete("style")
+    async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
+        """Offer the styles as what they are: name, and the words and settings that they bring."""
+        say, mine = say_to(interaction), self._bot.kiln.people.of(interaction.user.id)
+        none = [app_commands.Choice(name=say("no style"), value=NO_STYLE)] if mine.style else []
+        return [*none, *style_choices(say, current)][:CHOICES_MAX]
+
+    @imagine.autocomplete("lora")
+    async def loras(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
+        """Offer LoRAs for what stands behind the last comma, with their trigger words."""
+        before, comma, typed = current.rpartition(",")
+        kept = f"{before.strip()}, " if comma else ""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                found = await self._bot.kiln.loras.found(typed, limit=CHOICES_MAX)
+        except TimeoutError:
+            return []  # the name can be typed
+        named = ((one, kept + one.name) for one in found)
+        return [
+            app_commands.Choice(name=fold(_lora_label(value, one), characters=CHOICE_CHARACTERS), value=value)
+            for one, value in named
+            if len(value) <= CHOICE_CHARACTERS
+        ]
 
     @imagine.autocomplete("size")
     async def sizes(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
@@ -88,26 +127,17 @@ class Imagine(commands.Cog):
         return size_choices(say_to(interaction), self._bot.kiln.profile, current)
 
 
-def split_seed(prompt: str) -> tuple[str, int | None]:
-    """Take a trailing `seed:N` off a prompt; raise InvalidRequest, naming the limit, when N is no seed."""
-    found = _TRAILING_SEED.search(prompt)
-    if found is None:
-        return prompt, None
-    value = found["value"]
-    if found["gap"] and not any(character.isdigit() for character in value):
-        return prompt, None  # `a bird eating seed: millet`
-    if not _WHOLE_NUMBER.fullmatch(value) or not 0 <= int(value) <= SEED_MAX:
-        shown = value if len(value) <= 40 else value[:40] + "…"
-        raise InvalidRequest(
-            msg("The seed must be a whole number from 0 to {most:,}; it is {value!r}."), most=SEED_MAX, value=shown
-        )
-    words = prompt[: found.start()].rstrip()
-    another = _TRAILING_SEED.search(words)
-    if another is not None and _WHOLE_NUMBER.fullmatch(another["value"]):
-        text = msg("The prompt ends with two seeds, {first} and {second}. Please keep one.")
-        raise InvalidRequest(text, first=another["value"][:40], second=value)
-    check_prompt(words)
-    return words, int(value)
+def _lora_label(value: str, one: LoraInfo) -> str:
+    return f"{value} · {', '.join(one.triggers)}" if one.triggers else value
+
+
+def style_choices(say: Say, current: str) -> list[app_commands.Choice[str]]:
+    """The styles that match what was typed, as what they are: name, and the words and settings that they bring."""
+    shown = ((style, f"{say(style.name)}: {style.told(say)}") for style in styles_found(say, current))
+    return [
+        app_commands.Choice(name=fold(text, characters=CHOICE_CHARACTERS), value=style.name)
+        for style, text in list(shown)[:CHOICES_MAX]
+    ]
 
 
 def size_choices(say: Say, profile: ModelProfile, current: str) -> list[app_commands.Choice[str]]:
@@ -118,6 +148,14 @@ def size_choices(say: Say, profile: ModelProfile, current: str) -> list[app_comm
     if own is not None:
         found = [own, *(size for size in found if size != own)]
     return [app_commands.Choice(name=size_label(say, size), value=size) for size in found[:CHOICES_MAX]]
+
+
+def is_age_restricted(channel: object) -> bool:
+    """Whether Discord shows a channel to adults only; a thread is what its parent is. Not known: no."""
+    return isinstance(channel, _WITH_AGES) and channel.is_nsfw()
+
+
+_WITH_AGES = (discord.TextChannel, discord.VoiceChannel, discord.StageChannel, discord.ForumChannel, discord.Thread)
 
 
 def _own_size(profile: ModelProfile, typed: str) -> str | None:

@@ -20,7 +20,7 @@ from bot.captions import alt_text, picture_words
 from bot.errors import NotAllowed, Refusal
 from bot.job import Job
 from bot.language import msg
-from bot.mishaps import explain
+from bot.mistakes import tell_mistake
 from bot.posting import UPLOAD_LIMIT, file_stem
 from bot.upload import Upload, largest_fitting
 
@@ -47,7 +47,7 @@ class RepostButton(ui.DynamicItem[ui.Button[Any]], template=re.compile(r"repost:
         try:
             await post_again(interaction, self._job_id)
         except Exception as error:  # noqa: BLE001 - worded for the person, with its traceback in the log
-            await explain(interaction, error, what=f"posting job {self._job_id} again")
+            await tell_mistake(interaction, error, where=f"posting job {self._job_id} again")
 
 
 async def post_again(interaction: discord.Interaction[KilnBot], job_id: int) -> None:

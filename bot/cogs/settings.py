@@ -9,11 +9,13 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import answer, in_time, say_to
-from bot.cogs.imagine import SIZE_MAX_CHARACTERS, size_choices
+from bot.cogs.imagine import CHOICE_CHARACTERS, SIZE_MAX_CHARACTERS, size_choices, style_choices
 from bot.defaults import check_default
 from bot.errors import Refusal
 from bot.language import LOCALE_NAMES, Say, msg
 from bot.people import CHOICES, Preferences
+from bot.quoting import quoted
+from bot.wishes import chosen_style
 from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, STEPS_MAX, STEPS_MIN, ModelProfile
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ RESETS = [
     app_commands.Choice(name=msg("size"), value="size"),
     app_commands.Choice(name=msg("steps"), value="steps"),
     app_commands.Choice(name=msg("guidance"), value="guidance"),
+    app_commands.Choice(name=msg("style"), value="style"),
+    app_commands.Choice(name=msg("private"), value="private"),
     app_commands.Choice(name=msg("language"), value="locale"),
 ]
 LANGUAGES = [app_commands.Choice(name=name, value=locale) for locale, name in LOCALE_NAMES.items()]
@@ -43,16 +47,20 @@ class Settings(commands.Cog):
         size=msg("Width x height in pixels, like 768x512"),
         steps=msg("Denoising steps: more is slower, and finer"),
         guidance=msg("How closely to follow your words"),
+        style=msg("A named preset; its words become part of your prompt"),
+        private=msg("Only you see the card and the picture"),
         language=msg("In which Kiln answers you. Left alone: your Discord's, else the server's"),
         reset=msg("Take a default back, before the others are set"),
     )
     @app_commands.choices(language=LANGUAGES, reset=RESETS)
-    async def settings(
+    async def settings(  # noqa: PLR0913 - Discord's options are the callback's arguments
         self,
         interaction: discord.Interaction[KilnBot],
         size: app_commands.Range[str, 1, SIZE_MAX_CHARACTERS] | None = None,
         steps: app_commands.Range[int, STEPS_MIN, STEPS_MAX] | None = None,
         guidance: app_commands.Range[float, GUIDANCE_MIN, GUIDANCE_MAX] | None = None,
+        style: app_commands.Range[str, 1, CHOICE_CHARACTERS] | None = None,
+        private: bool | None = None,
         language: str | None = None,
         reset: str | None = None,
     ) -> None:
@@ -60,7 +68,9 @@ class Settings(commands.Cog):
         kiln, me = self._bot.kiln, interaction.user.id
         if size is not None:
             size = kiln.profile.request("a size", seed=0, size=size).size  # as it is written, or why it cannot be
-        given = {"size": size, "steps": steps, "guidance": guidance, "locale": language}
+        chosen = chosen_style(style)
+        given = {"size": size, "steps": steps, "guidance": guidance, "private": private, "locale": language}
+        given |= {"style": chosen.name if chosen else None}
         changes = dict.fromkeys(_taken_back(reset)) | {
             name: value for name, value in given.items() if value is not None
         }
@@ -73,6 +83,11 @@ class Settings(commands.Cog):
     async def sizes(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
         """Offer this model's sizes, and what was typed when it is one."""
         return size_choices(say_to(interaction), self._bot.kiln.profile, current)
+
+    @settings.autocomplete("style")
+    async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
+        """Offer the styles as what they are."""
+        return style_choices(say_to(interaction), current)
 
 
 def settings_words(say: Say, mine: Preferences, *, profile: ModelProfile) -> str:
@@ -88,12 +103,25 @@ def settings_words(say: Say, mine: Preferences, *, profile: ModelProfile) -> str
         shown = say("{value} (the model's)", value=usual) if own is None else f"**{own}**"
         lines.append(say("{name}: {value}", name=say(name), value=shown))
         lines += _warning(say, profile, name, own)
+    lines.append(say("{name}: {value}", name=say("style"), value=_style(say, mine.style)))
+    lines += _warning(say, profile, "style", mine.style)
+    lines.append(say("{name}: {value}", name=say("private"), value=_private(say, mine.private)))
     spoken = say("{language} (as in Discord)", language=LOCALE_NAMES[say.locale])
     if mine.locale is not None:
         spoken = f"**{LOCALE_NAMES[mine.locale]}**"
     lines.append(say("{name}: {value}", name=say("language"), value=spoken))
     lines.append("-# " + say("/imagine takes them for what you leave out. /settings with reset takes one back."))
     return "\n".join(lines)
+
+
+def _style(say: Say, name: str | None) -> str:
+    return say("none") if name is None else f"**{quoted(say(name), characters=CHOICE_CHARACTERS)}**"
+
+
+def _private(say: Say, private: bool | None) -> str:
+    if private is None:
+        return say("no")
+    return f"**{say('yes') if private else say('no')}**"
 
 
 def _warning(say: Say, profile: ModelProfile, name: str, own: object) -> list[str]:

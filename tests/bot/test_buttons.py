@@ -19,7 +19,7 @@ from bot.buttons import Press
 from bot.client import create_bot
 from bot.job import Job, JobStatus, Verb
 from gen.request import STRONG, SUBTLE, LoraUse, Variation
-from tests.bot.conftest import CHOSEN_SEED, Stage, eventually, open_stage, said, text_of
+from tests.bot.conftest import CHOSEN_SEED, Stage, eventually, open_stage, said, save_lora, text_of
 from tests.fakes import FakeGenerator, image_request, new_job, picture
 
 OLD_FIELDS = {"prompt": "a green house", "seed": "5", "size": "256x128", "numbers": "3, 2.5", "loras": "ink:0.5, oil"}
@@ -121,6 +121,7 @@ async def test_reproducing_says_how_far_off_it_is(stage: Stage) -> None:
 
 
 async def test_editing_offers_what_was_asked_and_takes_what_comes_back(stage: Stage) -> None:
+    save_lora(stage.settings.lora_folder, "ink", "oil")
     await stage.imagine("a red house", seed=42, size="256x128")
     shown = await press(stage, "edit")
     assert shown.modal is not None
@@ -156,12 +157,14 @@ async def test_an_empty_seed_in_the_dialog_is_a_new_one(stage: Stage) -> None:
         ("prompt", "```", "at least one letter or digit"),
         ("loras", "../../etc/passwd:1", "no LoRA named '../../etc/passwd'"),
         ("loras", "ink:much", "name:strength, such as ink:0.8; it is 'ink:much'"),
+        ("loras", "inkk:1", "There is no LoRA named 'inkk'; did you mean ink?"),
         ("loras", "a,b,c,d,e,f", "5 LoRAs at most; there are 6"),
         ("loras", "a,a", "Each LoRA may be there once"),
         ("loras", "a:nan", "strength of a must be from -4.0 to 4.0"),
     ],
 )
 async def test_junk_in_the_dialog_is_a_clear_word_and_no_job(stage: Stage, field: str, value: str, words: str) -> None:
+    save_lora(stage.settings.lora_folder, "ink", "oil")
     await stage.imagine()
     shown = await press(stage, "edit")
     result = await stage.alice.submit_modal(shown, {**OLD_FIELDS, "size": ["256x256"], field: value})

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.batch_card import Shown, batch_card
 from bot.captions import Origin, alt_text, picture_words
 from bot.cards import card, failure_words, place_words, progress_bar, quoted
 from bot.job import Job, JobStatus, Place, Verb
@@ -145,6 +146,15 @@ def test_the_longest_card_and_picture_fit_into_discords_limits(
     assert f"`{2**32 - 1}`" in content
     assert len(failure_words(say, worst)) <= 2000
     assert len(alt_text(say, worst)) <= 1024
+
+
+@given(st.lists(jobs(), min_size=2, max_size=4), st.sampled_from(["en", "zh-CN"]))
+def test_the_longest_card_of_several_jobs_fits_into_discords_limits(batch: list[Job], locale: str) -> None:
+    link = "https://discord.com/channels/" + "9" * 60
+    place = Place(position=99999, waiting=99999, ready_at=WHEN, uncertainty=timedelta(hours=9))
+    shown = batch_card(say_in(locale), [Shown(job=one, place=place, report=PREVIEWED, link=link) for one in batch])
+    assert shown.content_length() <= 4000
+    assert shown.total_children_count <= 40
 
 
 def test_nothing_that_went_into_a_picture_is_hidden() -> None:

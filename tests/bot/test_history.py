@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Coroutine
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,23 @@ async def test_my_pictures_come_newest_first_with_thumbnail_settings_and_link(st
     assert result.response is not None
     assert [file.filename for file in result.response.attachments] == ["picture-2.webp", "picture-1.webp"]
     assert turning(result) == {}
+
+
+@pytest.mark.parametrize("prompts", [(), ("a red house",)])
+async def test_what_takes_longer_than_discord_waits_is_deferred_and_comes_all_the_same(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, prompts: tuple[str, ...]
+) -> None:
+    await draw(stage, *prompts)
+
+    async def late(interaction: discord.Interaction, work: Coroutine[Any, Any, Any], *, alone: bool) -> Any:
+        await interaction.response.defer(ephemeral=alone, thinking=True)
+        return await work
+
+    monkeypatch.setattr("bot.cogs.history.in_time", late)
+    result = await history(stage)
+    assert ("a red house" if prompts else "no pictures yet") in said(result)
+    assert result.response is not None
+    assert len(result.response.attachments) == len(prompts)
 
 
 async def test_who_has_none_is_told_so(stage: Stage) -> None:

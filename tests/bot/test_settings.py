@@ -95,6 +95,8 @@ def test_variables_of_other_programs_are_none_of_ours() -> None:
         ("KILN_WEB", "127.0.0.1:65536", "a host and a port"),
         ("KILN_WEB", ":9464", "a host and a port"),
         ("KILN_LOG_FORMAT", "xml", "'text' or 'json'"),
+        ("KILN_OWNER_IDS", "123", "17 to 20 digits"),
+        ("KILN_OWNER_IDS", "123456789012345678;x", "17 to 20 digits"),
         ("KILN_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ],
 )
@@ -142,6 +144,11 @@ def test_two_mistakes_are_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StartError) as refused:
         load_settings()
     assert len(str(refused.value).splitlines()) == 2
+
+
+def test_owners_are_ids_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILN_OWNER_IDS", " 123456789012345678, 223456789012345678,")
+    assert load_settings().owner_ids == frozenset({123456789012345678, 223456789012345678})
 
 
 def test_a_file_that_is_not_text_is_one_line() -> None:

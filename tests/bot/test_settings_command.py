@@ -39,6 +39,58 @@ async def test_imagine_takes_my_defaults_for_what_i_leave_out(stage: Stage) -> N
     assert "256x128 · 3 steps · guidance 5" in two.content
 
 
+async def test_a_default_style_is_taken_and_its_words_are_shown(stage: Stage) -> None:
+    assert "style: **Pixel art**" in await settings(stage, style="pixel ART")
+    await stage.imagine("a fox")
+    job = await stage.kiln.queue.job(1)
+    assert job is not None
+    assert (job.style, job.request.guidance) == ("Pixel art", 5.0)
+    assert job.request.prompt == "a fox, pixel art, 16 bit, limited palette"
+
+
+async def test_what_i_name_now_goes_before_my_defaults_and_they_before_a_default_style(stage: Stage) -> None:
+    await settings(stage, style="Pixel art", guidance=2.0)
+    await stage.imagine("one")
+    await stage.imagine("two", style="Ink wash")
+    await stage.imagine("three", style="-")
+    await stage.imagine("four", style="Ink wash", guidance=1.5)
+    jobs = [job for number in range(1, 5) if (job := await stage.kiln.queue.job(number)) is not None]
+    assert [(job.style, job.request.guidance) for job in jobs] == [
+        ("Pixel art", 2.0),
+        ("Ink wash", 4.5),
+        (None, 2.0),
+        ("Ink wash", 1.5),
+    ]
+
+
+async def test_no_style_is_offered_to_whom_has_a_default_one(stage: Stage) -> None:
+    first = await stage.alice.autocomplete(stage.channel, "imagine", "style", "", prompt="a fox")
+    assert "-" not in [choice["value"] for choice in first]
+    await settings(stage, style="Night")
+    offered = await stage.alice.autocomplete(stage.channel, "imagine", "style", "", prompt="a fox")
+    assert offered[0] == {"name": "no style", "value": "-"}
+    mine = await stage.alice.autocomplete(stage.channel, "settings", "style", "night")
+    assert [choice["value"] for choice in mine] == ["Night"]
+
+
+async def test_private_is_my_default_until_i_say_otherwise(stage: Stage) -> None:
+    assert "private: **yes**" in await settings(stage, private=True)
+    await stage.imagine("open", private=False)
+    await stage.imagine("hidden")
+    jobs = [job for number in (1, 2) if (job := await stage.kiln.queue.job(number)) is not None]
+    assert [job.private for job in jobs] == [False, True]
+    assert "private: no" in await settings(stage, reset="private")
+
+
+async def test_a_style_that_there_is_not_is_refused_also_as_an_old_default(stage: Stage) -> None:
+    assert "There is no style 'cubism'" in await settings(stage, style="cubism")
+    await stage.kiln.people.choose(stage.alice.id, style="cubism")  # of a Kiln that had it
+    assert "Your default style no longer works: There is no style 'cubism'" in said(await stage.imagine())
+    assert "Your default style no longer works" in await settings(stage)
+    await stage.imagine("a fox", style="-")
+    assert len(stage.pictures()) == 1
+
+
 async def test_nobody_elses_pictures_change_with_mine(stage: Stage) -> None:
     await settings(stage, steps=2, language="zh")
     bob = stage.guild.add_member(stage.env.create_user("bob"))
