@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, NoReturn
 import discord
 
 from bot import doctor, doctor_cards, doctor_plan
-from bot.app import run_until_stopped
+from bot.app import run_console_until_stopped, run_until_stopped
 from bot.client import create_bot
 from bot.command_words import usage
+from bot.console_address import check_console
 from bot.data_commands import add_data_commands
 from bot.doctor_finding import Status
 from bot.errors import StartError
@@ -69,6 +70,8 @@ def _run(parsed: argparse.Namespace) -> int:
     token = settings.token
     if not token:
         raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
+    if settings.console:
+        check_console(settings)
     faulthandler.enable(sys.__stderr__ or sys.stderr)  # systemd's watchdog ends a hung process by SIGABRT
     load, on_hung = _loader(settings), partial(_hung, end=parsed.end_when_hung)
     try:
@@ -83,6 +86,15 @@ def _hung(*, end: bool) -> None:
     faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
     if end:
         _leave(FAILED)
+
+
+def _console(parsed: argparse.Namespace) -> int:
+    given = {"console_host": parsed.host, "console_port": parsed.port}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    check_console(settings)
+    log_to_stderr(settings.log_level, as_json=settings.log_format == "json")
+    asyncio.run(run_console_until_stopped(settings, load=_loader(settings), tell=lambda at: print(at, flush=True)))
+    _leave(OK)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
@@ -185,6 +197,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
     run.add_argument("--end-when-hung", action="store_true", help="end when the GPU thread hangs, to be started anew")
+    console = add("console", _console, "Serve a web page for drawing, without Discord; KILN_CONSOLE adds it to `run`.")
+    console.add_argument("--host", help="where to listen (default: KILN_CONSOLE_HOST)")
+    console.add_argument("--port", type=_port, help="of the page (default: KILN_CONSOLE_PORT)")
     demo = add("demo", _demo, "Show Kiln on a local page that looks like Discord; needs no token.")
     demo.add_argument("--port", type=_port, help="of the page; 0 takes any (default: 8765, or any while that is taken)")
     demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")

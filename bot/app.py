@@ -25,6 +25,8 @@ from bot import estimates
 from bot.card_reader import CardReader
 from bot.caretaker import Pause
 from bot.client import Kiln, KilnBot, create_bot
+from bot.console import ByOrigin, Console
+from bot.console_address import open_console
 from bot.counted_queue import CountedQueue
 from bot.courteous import CourteousExecutor
 from bot.database import Database, open_database
@@ -39,6 +41,7 @@ from bot.notify import notify
 from bot.past import Past
 from bot.people import open_people
 from bot.reposts import Reposts
+from bot.server_styles import open_styles
 from bot.service import open_service
 from bot.settings import Settings
 from bot.web import Watched, open_web
@@ -76,16 +79,21 @@ async def open_kiln(
         executor, charge = CourteousExecutor(gpu), partial(charge_used, database)
         keepers = open_keepers(database, queue, settings=settings)
         delivery = make_delivery(queue=queue, data=settings.data)
-        await _recover(queue, delivery)
-        work = partial(Dispatcher, queue=queue, executor=executor, pictures=settings.data, charge=charge)
+        console = Console(queue=queue, profile=gpu.profile, settings=settings, choose_seed=choose_seed)
+        outcomes = ByOrigin(console=console, discord=delivery)
+        await _recover(queue, outcomes, console=console)
+        drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data, charge=charge)
         async with (
             contextlib.aclosing(keepers.log_channel),
             contextlib.aclosing(delivery),
-            work(outcomes=delivery) as dispatcher,
+            contextlib.aclosing(console),
+            drawing as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
+            console.connect(dispatcher)
             rest = await _beside_the_queue(settings, database, watched)
-            rest |= {"profile": gpu.profile, "choose_seed": choose_seed, "executor": executor, "keepers": keepers}
+            rest |= {"profile": gpu.profile, "choose_seed": choose_seed, "executor": executor}
+            rest |= {"keepers": keepers, "console": console}
             kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
@@ -94,6 +102,7 @@ async def _beside_the_queue(settings: Settings, database: Database, watched: Wat
     """What commands work with beside the queue, by its name in Kiln."""
     return {
         "people": await open_people(database),
+        "styles": await open_styles(database),
         "past": Past(database, now=watched.now),
         "reposts": Reposts(database),
         "card": CardReader(settings.device),
@@ -118,13 +127,14 @@ def _make_queue(settings: Settings, database: Database, watched: Watched, *, pri
     )
 
 
-async def _recover(queue: JobQueue, delivery: Delivery) -> None:
+async def _recover(queue: JobQueue, outcomes: ByOrigin, *, console: Console) -> None:
     """Sort out what the last process left running; people hear of it once Discord is there."""
     recovery = await queue.recover()
     for job in recovery.requeued:
-        delivery.requeued(job)
+        outcomes.requeued(job)
     for job in recovery.quarantined:
-        delivery.failed(job)
+        outcomes.failed(job)
+    await console.settle()
 
 
 async def run_until_stopped(
@@ -143,9 +153,41 @@ async def run_until_stopped(
             open_web(settings.web, watched),
             open_kiln(settings, load=load, watched=watched) as bot,
             open_service(settings, bot, watched, on_hung=on_hung),
+            _console_if_wanted(bot, settings),
         ):
             _log.info("the model is %s; connecting to Discord", bot.kiln.profile.name)
             await _serve(bot, token=token)
+
+
+async def run_console_until_stopped(
+    settings: Settings, *, load: Callable[[], Generator], tell: Callable[[str], None]
+) -> None:
+    """Serve the web console without Discord, until SIGTERM or SIGINT; `tell` its address. Raise as above.
+
+    Jobs from Discord that wait in the same database are drawn too, and posted by the next `kiln run`.
+    """
+    stop, watched = asyncio.Event(), Watched()
+    settings.make_data_folder()
+    with _signals(stop, Pause(settings.data)):
+        async with (
+            _unless(stop),
+            open_kiln(settings, load=load, watched=watched) as bot,
+            open_service(settings, bot, watched, on_hung=lambda: None),
+        ):
+            bot.kiln.dispatcher.wake()
+            async with open_console(bot.kiln.console, settings) as address:
+                tell(address)
+                await stop.wait()
+
+
+@asynccontextmanager
+async def _console_if_wanted(bot: KilnBot, settings: Settings) -> AsyncIterator[None]:
+    if not settings.console:
+        yield
+        return
+    async with open_console(bot.kiln.console, settings) as address:
+        _log.info("the console is at %s", address)
+        yield
 
 
 async def _serve(bot: KilnBot, *, token: str) -> None:
