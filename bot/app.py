@@ -66,8 +66,7 @@ async def open_kiln(
 ) -> AsyncIterator[KilnBot]:
     """Open Kiln and yield its client, not yet connected. Raise StartError, or what `load` raises.
 
-    `make_delivery` is called with `queue` and `data`. Without `remember_sync` the commands are
-    sent to Discord at every start. `watched` is what the pages about health and metrics look at, and has Kiln's clock.
+    Without `remember_sync` the commands are sent at every start; `watched`, which the pages look at, has Kiln's clock.
     """
     settings.make_data_folder()
     watched = watched or Watched()
