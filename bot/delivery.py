@@ -106,6 +106,10 @@ class Delivery:
         """It waits again, at its old place."""
         self._showing.show(job)
 
+    def holding_changed(self) -> None:
+        """Whether anything is drawn at all has changed; cards that wait say so."""
+        self._showing.refresh()
+
     def card_shown(self, job_id: int, *, message_id: int) -> None:
         """The job's card was sent; what happened meanwhile is shown on it."""
         self._showing.card_sent(job_id, message_id=message_id)

@@ -5,6 +5,7 @@ Knows no verbs: the caller holds the transaction.
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -73,13 +74,24 @@ def lose_picture(session: Session, row: JobRow) -> bool:
     return True
 
 
-def end_line(job: Job) -> str:
-    """One line for the log; never the prompt."""
+def log_end(log: logging.Logger, job: Job) -> None:
+    """One line for the log, its numbers also as fields of their own; never the prompt."""
+    numbers = _numbers(job)
+    words = " ".join(f"{name}={value}" for name, value in numbers.items())
+    log.info(
+        "job %d %s: %s", job.id, job.status, words, extra={"fields": {"job": job.id, "state": job.status, **numbers}}
+    )
+
+
+def _numbers(job: Job) -> dict[str, float | int | str]:
     began, ended = job.started_at or job.finished_at, job.finished_at
     assert began is not None
     assert ended is not None
     seconds = (ended - began).total_seconds() if job.seconds is None else job.seconds
-    return (
-        f"job {job.id} {job.status}: seconds={seconds:.1f} wait={(began - job.created_at).total_seconds():.1f} "
-        f"size={job.request.size} steps={job.request.steps} attempts={job.attempts}"
-    )
+    return {
+        "seconds": round(float(seconds), 1),
+        "wait": round((began - job.created_at).total_seconds(), 1),
+        "size": job.request.size,
+        "steps": job.request.steps,
+        "attempts": job.attempts,
+    }

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from bot import estimates, fairness
 from bot.accepting import Terms, accept
 from bot.database import Database
-from bot.endings import end_line, lose_picture, quarantine
+from bot.endings import lose_picture, quarantine
 from bot.errors import NotAllowed, QueueFull, Refusal
 from bot.holding import take_back
 from bot.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
@@ -150,7 +150,7 @@ class JobQueue(JobRecorder):
         job = await self._database.write(decide)
         self._lookout.moved()
         if job.status is JobStatus.CANCELLED:
-            log.info(end_line(job))
+            self.ended(job)
         return job
 
     async def recover(self) -> Recovery:
@@ -178,7 +178,7 @@ class JobQueue(JobRecorder):
         recovery = await self._database.write(sort_out)
         self._lookout.moved()
         for job in recovery.quarantined:
-            log.info(end_line(job))
+            self.ended(job)
         return recovery
 
     async def record_shown(self, job_id: int) -> None:
@@ -202,4 +202,6 @@ class JobQueue(JobRecorder):
 
         job = await self._database.write(again)
         self._lookout.moved()
+        if job is not None and job.status is JobStatus.FAILED:
+            self.ended(job)
         return job

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from bot import fairness
 from bot.database import Database
-from bot.endings import end_line, settle
+from bot.endings import log_end, settle
 from bot.job import Job, JobStatus
 from bot.job_reader import JobReader
 from bot.language import say_to_owner
@@ -86,8 +86,12 @@ class JobRecorder(JobReader):
             self.late_results += 1
             log.warning("job %d: a late result (%s) was dropped", job.id, status)
             return False
-        log.info(end_line(done))
+        self.ended(done)
         return True
+
+    def ended(self, job: Job) -> None:
+        """A job is drawn, or over without a picture, and that is committed: one line in the log."""
+        log_end(log, job)
 
     async def _change(self, change: Update, *, then: Callable[[Session, JobRow], None] | None = None) -> Job | None:
         """Apply one UPDATE to at most one row, and what follows from it; return the job as it is then, if any."""

@@ -98,6 +98,11 @@ class Showing:
         if report is None and self._client is not None:
             self._waiting.moved()
 
+    def refresh(self) -> None:
+        """Look at all waiting cards again."""
+        if self._client is not None:
+            self._waiting.moved()
+
     def card_sent(self, job_id: int, *, message_id: int) -> None:
         """The job's card is this message; what happened meanwhile is shown on it."""
         self._messages[job_id] = message_id

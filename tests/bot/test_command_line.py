@@ -360,7 +360,7 @@ def test_the_doctor_judges_the_token_as_run_does(token: str, status: Status, wor
 
 def test_what_people_write_stays_out_of_the_log_at_debug(tmp_path: Path) -> None:
     code = (
-        "import logging\nfrom bot.__main__ import _log_to_stderr\n_log_to_stderr('DEBUG')\n"
+        "import logging\nfrom bot.logs import log_to_stderr\nlog_to_stderr('DEBUG')\n"
         "for name in ('sqlalchemy.engine', 'discord.gateway', 'bot'):\n"
         "    logging.getLogger(name).debug('of %s', name)"
     )

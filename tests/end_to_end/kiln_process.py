@@ -54,6 +54,7 @@ class KilnProcess:
         self.data = folder / "data"
         self.step_seconds: float | None = 0.005  # the fake generator's; None draws with the real demo model
         self.settings: dict[str, str] = {}
+        self.arguments: list[str] = []  # of `kiln run`
         self.token: str | None = discord.token
         self._folder = folder
         self._log = folder / log
@@ -168,7 +169,7 @@ class KilnProcess:
         with self._log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-X", "faulthandler", "-m", LAUNCHER),
+                *("-X", "faulthandler", "-m", LAUNCHER, *self.arguments),
                 cwd=self._folder,  # away from any .env of the developer
                 env=self._environment(crash_at),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -185,6 +186,7 @@ class KilnProcess:
             "KILN_DATA": str(self.data),
             "KILN_MAX_WAITING_PER_USER": "100",
             "KILN_BURST": "1000",
+            "KILN_WEB": "off",
             **self.settings,
         }
         if self.token is not None:
