@@ -48,6 +48,7 @@ _LOOKS = {
     Press.DELETE: ("🗑", msg("Delete")),
 }
 _OF_CARD = {
+    JobStatus.HELD: (Press.CANCEL,),
     JobStatus.QUEUED: (Press.CANCEL,),
     JobStatus.RUNNING: (Press.CANCEL,),
     JobStatus.FAILED: (Press.RETRY, Press.EDIT),

@@ -36,6 +36,7 @@ from bot.cogs.settings import Settings
 from bot.cogs.stats import Stats
 from bot.cogs.style import style_group
 from bot.command_words import CommandWords
+from bot.console import Console
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.edit_dialog import NAME as EDITED
@@ -78,6 +79,7 @@ class Kiln:
     keepers: Keepers
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
+    console: Console
 
     def show_changed(self, jobs: Iterable[Job]) -> None:
         """Moderators held, released or cancelled these: let their cards say so, and the queue go on."""

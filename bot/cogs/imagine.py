@@ -19,9 +19,11 @@ from bot.answers import ANSWER_SECONDS, CHOICES_MAX, in_time, say_to
 from bot.asking import Asking, Beginning
 from bot.defaults import NO_STYLE, with_defaults
 from bot.edit_dialog import LORAS_CHARACTERS
+from bot.errors import Refusal
 from bot.language import Say, msg
-from bot.quoting import fold
-from bot.styles import Style, style_named, styles_found
+from bot.quoting import fold, quoted
+from bot.server import STYLE_MAX_CHARACTERS
+from bot.styles import Style, styles_found
 from bot.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
 from gen.errors import InvalidRequest
 from gen.lora_index import LoraInfo
@@ -101,11 +103,20 @@ class Imagine(commands.Cog):
         await self._asking.ask(interaction, *requests, beginning=beginning)
 
     async def _servers_style(self, interaction: discord.Interaction[KilnBot]) -> Style | None:
-        """The server's default style; None where it has none, or where the one that it had was taken away."""
+        """What the server's keepers chose for whoever names no style; raise Refusal if it is there no more."""
         kiln, guild_id = self._bot.kiln, interaction.guild_id
         assert guild_id is not None
         name = (await kiln.keepers.servers.settings(guild_id)).default_style
-        return style_named(name, kiln.styles.of(guild_id)) if name is not None else None
+        try:
+            return chosen_style(name, kiln.styles.of(guild_id))
+        except InvalidRequest as error:
+            raise Refusal(
+                msg(
+                    "The default style of this server, {style}, is there no more. Its moderators can choose another "
+                    "with /server; until then please name a style, or - for none."
+                ),
+                style=quoted(name or "", characters=STYLE_MAX_CHARACTERS),
+            ) from error
 
     @imagine.autocomplete("style")
     async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
@@ -159,14 +170,6 @@ def size_choices(say: Say, profile: ModelProfile, current: str) -> list[app_comm
     if own is not None:
         found = [own, *(size for size in found if size != own)]
     return [app_commands.Choice(name=size_label(say, size), value=size) for size in found[:CHOICES_MAX]]
-
-
-def is_age_restricted(channel: object) -> bool:
-    """Whether Discord shows a channel to adults only; a thread is what its parent is. Not known: no."""
-    return isinstance(channel, _WITH_AGES) and channel.is_nsfw()
-
-
-_WITH_AGES = (discord.TextChannel, discord.VoiceChannel, discord.StageChannel, discord.ForumChannel, discord.Thread)
 
 
 def _own_size(profile: ModelProfile, typed: str) -> str | None:

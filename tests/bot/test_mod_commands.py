@@ -280,6 +280,22 @@ async def test_a_moderator_is_told_that_the_log_channel_is_gone_and_nothing_is_l
     assert [post.split(" ")[1] for post in keepers.posts()] == ["changed", "paused", "changed"]
 
 
+async def test_a_log_channel_that_refuses_is_asked_once_and_its_moderator_is_told(keepers: Keepers) -> None:
+    stage = keepers.stage
+    assert stage.bot.user is not None
+    silent = discord.PermissionOverwrite(send_messages=False)
+    closed = stage.guild.create_text_channel("closed", overwrites={stage.bot.user: silent})
+    stage.kiln.keepers.log_channel._pauses = lambda: iter([0.0] * 20)
+    await keepers.change(log_channel_id=closed.id)
+    told = said(await mod(keepers, "pause"))
+    assert f"I cannot post in the log channel <#{closed.id}>: I lack the permission Send Messages there." in told
+    await mod(keepers, "resume")
+    posts = [one for one in stage.env.http_requests if one.method == "POST" and f"/{closed.id}/" in one.path]
+    assert len(posts) == 1
+    await keepers.use(await keepers.panel(), "log", keepers.log)
+    assert len(keepers.posts()) == 4
+
+
 async def test_every_status_of_a_job_has_words(keepers: Keepers) -> None:
     from bot.job import STATUS_WORDS
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import discord
 import pytest
 
+from bot.asking import is_age_restricted
 from bot.client import create_bot
 from bot.job import JobStatus
 from bot.policy import Action, Rule, Where
@@ -46,6 +47,16 @@ async def test_the_asker_is_told_that_it_is_held_and_the_moderators_see_the_word
     assert r"**a \*red\* fox @" in post.content
     assert "@everyone" not in post.content
     assert keepers.stage.notified(post) == set()
+
+
+async def test_its_owner_takes_a_held_job_back_by_the_button_on_its_card(keepers: Keepers) -> None:
+    await held(keepers)
+    (card,) = keepers.stage.messages()
+    await keepers.stage.alice.click(card, custom_id="job:1:cancel")
+    assert "Cancelled" in text_of(keepers.stage.messages()[0])
+    job = await keepers.stage.kiln.queue.job(1)
+    assert job is not None
+    assert job.status is JobStatus.CANCELLED
 
 
 async def test_approved_it_is_drawn_and_the_post_says_by_whom(keepers: Keepers) -> None:
@@ -141,8 +152,6 @@ async def test_an_age_restricted_channel_and_its_threads_have_their_own_rules(ke
     channel.nsfw = True
     thread = await channel.create_thread(name="deep", type=discord.ChannelType.public_thread)
     assert thread.is_nsfw()
-    from bot.cogs.imagine import is_age_restricted
-
     assert is_age_restricted(thread)
     assert is_age_restricted(channel)
     channel.nsfw = False

@@ -47,6 +47,19 @@ async def test_the_panel_is_for_the_keeper_alone_and_a_stranger_changes_nothing_
     assert shown.response.ephemeral
 
 
+async def test_who_may_not_manage_the_server_any_more_changes_nothing_by_an_open_panel_or_dialog(
+    keepers: Keepers,
+) -> None:
+    shown = await keepers.panel()
+    dialog = await keepers.use(shown, "limits")
+    member = keepers.stage.env.backend.get_guild(keepers.stage.guild.id).members[keepers.keeper.id]
+    member.role_ids.clear()
+    assert "You need the permission Manage Server" in said(await keepers.use(shown, "private"))
+    typed = fields(dialog, **{"waiting jobs a person": "2"})
+    assert "You need the permission" in said(await keepers.keeper.submit_modal(dialog, typed))
+    assert await settings(keepers) == ServerSettings(guild_id=keepers.stage.guild.id)
+
+
 # What it does
 
 
@@ -142,6 +155,25 @@ async def test_pictures_have_a_largest_size_most_steps_and_a_style(keepers: Keep
     assert "There is no style 'Baroque'" in said(
         await keepers.keeper.submit_modal(dialog, fields(dialog, **{"default style": "Baroque"}))
     )
+
+
+async def test_the_servers_style_is_for_whoever_names_none(keepers: Keepers) -> None:
+    stage = keepers.stage
+    await keepers.change(default_style="Ink wash")
+    await stage.imagine("a house")
+    for style in ("Anime", "-"):
+        await stage.imagine("a house", style=style)
+    styles = [(await stage.kiln.queue.job(number)) for number in (1, 2, 3)]
+    assert [job and job.style for job in styles] == ["Ink wash", "Anime", None]
+    await keepers.change(default_style="gone")
+    assert "The default style of this server, gone, is there no more." in said(await stage.imagine("a house"))
+
+
+async def test_a_style_that_there_is_not_is_no_servers_style(keepers: Keepers) -> None:
+    dialog = await keepers.use(await keepers.panel(), "pictures")
+    result = await keepers.keeper.submit_modal(dialog, fields(dialog, **{"default style": "no such"}))
+    assert "There is no style 'no such'" in said(result)
+    assert (await settings(keepers)).default_style is None
 
 
 async def test_a_role_gets_its_weight_and_limits_and_loses_them(keepers: Keepers) -> None:

@@ -419,6 +419,15 @@ async def test_what_is_approved_in_a_pause_waits_for_its_end(
     assert await queue.claim() is not None
 
 
+async def test_a_job_that_only_waits_for_a_pause_to_end_is_not_to_be_decided(
+    queue: JobQueue, moderation: Moderation
+) -> None:
+    job = await queue.submit(new_job(1))
+    await moderation.stand(GUILD, Standing.PAUSED, actor_id=MOD)
+    with pytest.raises(Refusal, match="waits for no decision: it is held"):
+        await moderation.decide(GUILD, job.id, actor_id=MOD, approve=True)
+
+
 async def test_a_pause_does_not_release_what_waits_for_a_review(
     servers: Servers, queue: JobQueue, moderation: Moderation
 ) -> None:
