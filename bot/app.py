@@ -16,7 +16,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import aiohttp
@@ -30,7 +29,6 @@ from bot.console_address import open_console
 from bot.database import Database, open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
-from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.keepers import open_keepers
@@ -67,11 +65,11 @@ async def open_kiln(
     async with open_database(settings.database, now=now) as database, GpuExecutor(load) as executor:
         queue = _open_queue(database, settings, profile=executor.profile, now=now)
         keepers = open_keepers(database, queue, settings=settings)
-        delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
+        delivery = make_delivery(queue=queue, data=settings.data)
         console = Console(queue=queue, profile=executor.profile, settings=settings, choose_seed=choose_seed)
         outcomes = ByOrigin(console=console, discord=delivery)
         await _recover(queue, outcomes, console=console)
-        drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data, charge=charge)
+        drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data)
         async with (
             contextlib.aclosing(keepers.log_channel),
             contextlib.aclosing(delivery),

@@ -17,7 +17,8 @@ from functools import partial
 from typing import Any
 
 from bot.background import Tasks, patiently
-from bot.dispatcher import Dispatcher, Outcomes
+from bot.dispatcher import Dispatcher
+from bot.drawing import Outcomes
 from bot.errors import NotAllowed
 from bot.job import Job, JobStatus, NewJob, Place
 from bot.job_queue import JobQueue

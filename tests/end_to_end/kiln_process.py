@@ -123,6 +123,11 @@ class KilnProcess:
         """Every job's status, the oldest first."""
         return [job.status for job in self.jobs()]
 
+    def all_shown(self) -> bool:
+        """Whether people saw how each job ended, or Discord took no word of it."""
+        with closing(sqlite3.connect(f"file:{self.data / 'kiln.sqlite3'}?mode=ro", uri=True, timeout=5)) as connection:
+            return bool(connection.execute("SELECT min(end_shown) FROM jobs").fetchone()[0])
+
     async def until(self, condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
         """Wait for `condition`, which reads the database or the log; TimeoutError shows the log's end."""
         try:
