@@ -103,14 +103,14 @@ def ask(page: DemoPage) -> None:
 
 
 def watch(page: DemoPage) -> None:
-    card = page.cards("a red house at night")
+    card = page.cards("a red house at night").first
     expect(card).to_contain_text(re.compile(r"step ([89]|1\d) of"), timeout=PATIENCE)
-    expect(card.locator("img")).to_be_visible()
+    expect(card.locator(".component-container img").first).to_be_visible()
 
 
 def receive(page: DemoPage) -> None:
     expect(picture_message(page, "a red house at night")).to_contain_text("Re-roll")
-    expect(page.cards("a red house at night")).to_contain_text("Done")
+    expect(page.cards("a red house at night").first).to_contain_text("Done")
 
 
 def ask_in_chinese(page: DemoPage) -> None:
@@ -161,6 +161,12 @@ def reproduce(page: DemoPage) -> None:
     until_free(page)
 
 
+def style(page: DemoPage) -> None:
+    page.imagine("a red house seed:11", choose={"style": "Night:"}, count="2")
+    expect(page.pictures("a red house at night")).to_have_count(3, timeout=PATIENCE)  # one is of the first stop
+    until_free(page)
+
+
 def look_back(page: DemoPage) -> None:
     page.ask("history")
     expect(page.private_replies().last).to_contain_text("a red house at night")
@@ -204,10 +210,11 @@ STOPS = (
     ),
     Stop(name="08-edit", go=edit, words="Edit opens all that a picture was made of"),
     Stop(name="09-reproduce", go=reproduce, words="Reproduce draws a picture again, and compares every pixel"),
-    Stop(name="10-history", go=look_back, words="`/history` has all of them, to re-roll or to post again"),
-    Stop(name="11-stats", go=count, words="`/stats` tells who drew how much, and what the GPU does"),
-    Stop(name="12-chinese", go=speak_chinese, words="`/settings` knows my language, and cards and pictures speak it"),
-    Stop(name="13-server", go=keep, words="`/server` is a server's settings in one panel, for its keepers alone"),
+    Stop(name="10-style", go=style, words="A style and a count: one card, each picture a job of the fair order"),
+    Stop(name="11-history", go=look_back, words="`/history` has all of them, to re-roll or to post again"),
+    Stop(name="12-stats", go=count, words="`/stats` tells who drew how much, and what the GPU does"),
+    Stop(name="13-chinese", go=speak_chinese, words="`/settings` knows my language, and cards and pictures speak it"),
+    Stop(name="14-server", go=keep, words="`/server` is a server's settings in one panel, for its keepers alone"),
 )
 
 

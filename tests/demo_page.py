@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -97,10 +97,11 @@ class DemoPage:
         self.page.goto(url)
         self._box().wait_for()
 
-    def imagine(self, prompt: str, **options: str) -> None:
-        """Pick /imagine from the list, type the prompt, add options, send; return once the command was taken."""
+    def imagine(self, prompt: str, *, choose: Mapping[str, str] | None = None, **options: str) -> None:
+        """Pick /imagine, type the prompt, choose and type options, send; return once the command was taken."""
         self._pick("imagine")
         self.page.keyboard.type(prompt)
+        self._choose(choose or {})
         for name, value in options.items():
             self._add(name)
             self.page.keyboard.type(value)
@@ -116,10 +117,7 @@ class DemoPage:
     def ask(self, command: str, **choices: str) -> None:
         """Send a command that needs no words; options are chosen from what they offer."""
         self._pick(command)
-        for name, choice in choices.items():
-            self._add(name)
-            self.page.get_by_role("option", name=choice).click()
-            expect(self.page.locator(".command-chip")).to_be_focused()
+        self._choose(choices)
         self._send()
 
     def view_as(self, person: str) -> None:
@@ -153,7 +151,14 @@ class DemoPage:
     def _add(self, option: str) -> None:
         """Add an option to the command that is being written."""
         self.page.locator(".command-ghost").click()
-        self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.get_by_role("option", name=re.compile(rf"^{option}\b")).click()
+
+    def _choose(self, choices: Mapping[str, str]) -> None:
+        """Add options, and take what each offers by these words."""
+        for name, choice in choices.items():
+            self._add(name)
+            self.page.get_by_role("option", name=choice).first.click()
+            expect(self.page.locator(".command-chip")).to_be_focused()
 
     def _send(self) -> None:
         self.page.keyboard.press("Enter")
