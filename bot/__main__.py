@@ -25,6 +25,7 @@ from bot.command_words import usage
 from bot.doctor_finding import Status
 from bot.errors import StartError
 from bot.invite import how_to_connect
+from bot.looking import PictureClassifier
 from bot.settings import Settings, load_settings
 from gen.__main__ import add_draw_arguments, draw
 from gen.errors import GenerationError
@@ -68,10 +69,19 @@ def _run(_: argparse.Namespace) -> int:
         raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
     load = _loader(settings)
     try:
-        asyncio.run(run_until_stopped(settings, load=load, token=token))
+        asyncio.run(run_until_stopped(settings, load=load, token=token, classifier=_classifier(settings)))
     except discord.LoginFailure:
         raise StartError(how_to_connect("Discord does not accept DISCORD_TOKEN.", token=token)) from None
     _leave(OK)
+
+
+def _classifier(settings: Settings) -> PictureClassifier | None:
+    """What looks at pictures before they are posted; loads torch. Raise WeightsMissing."""
+    if settings.classifier is None:
+        return None
+    from gen.picture_classifier import TransformersClassifier
+
+    return TransformersClassifier(settings.classifier)
 
 
 def _demo(parsed: argparse.Namespace) -> int:

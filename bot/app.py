@@ -32,6 +32,7 @@ from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.keepers import open_keepers
+from bot.looking import PictureClassifier
 from bot.lora_list import LoraList
 from bot.past import Past
 from bot.people import open_people
@@ -76,6 +77,7 @@ async def open_kiln(
             work(outcomes=delivery) as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
+            delivery.look_with(keepers.looking)
             rest = await _beside_the_queue(settings, database, now=now)
             rest |= {"profile": executor.profile, "choose_seed": choose_seed, "keepers": keepers}
             kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
@@ -112,7 +114,9 @@ async def _recover(queue: JobQueue, delivery: Delivery) -> None:
         delivery.failed(job)
 
 
-async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator], token: str) -> None:
+async def run_until_stopped(
+    settings: Settings, *, load: Callable[[], Generator], token: str, classifier: PictureClassifier | None = None
+) -> None:
     """Serve Discord until SIGTERM or SIGINT. Raise StartError, LoginFailure, or what `load` raises.
 
     On a signal nothing new is claimed, the running job goes back uncounted, and the process ends in five seconds.
@@ -120,6 +124,7 @@ async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator]
     stop = asyncio.Event()
     with _signals(stop):
         async with _unless(stop), open_kiln(settings, load=load) as bot:
+            bot.kiln.keepers.looking.use(classifier)
             _log.info("the model is %s; connecting to Discord", bot.kiln.profile.name)
             await _serve(bot, token=token)
 
