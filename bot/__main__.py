@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, NoReturn
 import discord
 
 from bot import database, doctor, doctor_plan
-from bot.app import run_until_stopped
+from bot.app import run_console_until_stopped, run_until_stopped
 from bot.client import create_bot
 from bot.command_words import usage
+from bot.console_address import check_console
 from bot.doctor_finding import Status
 from bot.errors import StartError
 from bot.invite import how_to_connect
@@ -67,6 +68,8 @@ def _run(_: argparse.Namespace) -> int:
     token = settings.token
     if not token:
         raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
+    if settings.console:
+        check_console(settings)
     load = _loader(settings)
     try:
         asyncio.run(run_until_stopped(settings, load=load, token=token, classifier=_classifier(settings)))
@@ -82,6 +85,15 @@ def _classifier(settings: Settings) -> PictureClassifier | None:
     from gen.picture_classifier import TransformersClassifier
 
     return TransformersClassifier(settings.classifier)
+
+
+def _console(parsed: argparse.Namespace) -> int:
+    given = {"console_host": parsed.host, "console_port": parsed.port}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    check_console(settings)
+    _log_to_stderr(settings.log_level)
+    asyncio.run(run_console_until_stopped(settings, load=_loader(settings), tell=lambda at: print(at, flush=True)))
+    _leave(OK)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
@@ -218,6 +230,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
+    console = add("console", _console, "Serve a web page for drawing, without Discord; KILN_CONSOLE adds it to `run`.")
+    console.add_argument("--host", help="where to listen (default: KILN_CONSOLE_HOST)")
+    console.add_argument("--port", type=_port, help="of the page (default: KILN_CONSOLE_PORT)")
     demo = add("demo", _demo, "Show Kiln on a local page that looks like Discord; needs no token.")
     demo.add_argument("--port", type=_port, help="of the page; 0 takes any (default: 8765, or any while that is taken)")
     demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")

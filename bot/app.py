@@ -25,6 +25,8 @@ import discord
 from bot import estimates
 from bot.card_reader import CardReader
 from bot.client import Kiln, KilnBot, create_bot
+from bot.console import ByOrigin, Console
+from bot.console_address import open_console
 from bot.database import Database, open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
@@ -37,6 +39,7 @@ from bot.lora_list import LoraList
 from bot.past import Past
 from bot.people import open_people
 from bot.reposts import Reposts
+from bot.server_styles import open_styles
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX, ModelProfile
@@ -62,24 +65,25 @@ async def open_kiln(
     `now` is aware UTC; without `remember_sync` the commands are sent to Discord at every start.
     """
     settings.make_data_folder()
-    async with (
-        open_database(settings.database, now=now) as database,
-        GpuExecutor(load) as executor,
-    ):
+    async with open_database(settings.database, now=now) as database, GpuExecutor(load) as executor:
         queue = _open_queue(database, settings, profile=executor.profile, now=now)
         keepers = open_keepers(database, queue, settings=settings)
         delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
-        await _recover(queue, delivery)
-        work = partial(Dispatcher, queue=queue, executor=executor, pictures=settings.data, charge=charge)
+        console = Console(queue=queue, profile=executor.profile, settings=settings, choose_seed=choose_seed)
+        outcomes = ByOrigin(console=console, discord=delivery)
+        await _recover(queue, outcomes, console=console)
+        drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data, charge=charge)
         async with (
             contextlib.aclosing(keepers.log_channel),
             contextlib.aclosing(delivery),
-            work(outcomes=delivery) as dispatcher,
+            contextlib.aclosing(console),
+            drawing as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
             delivery.look_with(keepers.looking)
+            console.connect(dispatcher)
             rest = await _beside_the_queue(settings, database, now=now)
-            rest |= {"profile": executor.profile, "choose_seed": choose_seed, "keepers": keepers}
+            rest |= {"profile": executor.profile, "choose_seed": choose_seed, "keepers": keepers, "console": console}
             kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
@@ -88,6 +92,7 @@ async def _beside_the_queue(settings: Settings, database: Database, *, now: Call
     """What commands work with beside the queue, by its name in Kiln."""
     return {
         "people": await open_people(database),
+        "styles": await open_styles(database),
         "past": Past(database, now=now),
         "reposts": Reposts(database),
         "card": CardReader(settings.device),
@@ -105,13 +110,14 @@ def _open_queue(
     return JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
 
 
-async def _recover(queue: JobQueue, delivery: Delivery) -> None:
+async def _recover(queue: JobQueue, outcomes: ByOrigin, *, console: Console) -> None:
     """Sort out what the last process left running; people hear of it once Discord is there."""
     recovery = await queue.recover()
     for job in recovery.requeued:
-        delivery.requeued(job)
+        outcomes.requeued(job)
     for job in recovery.quarantined:
-        delivery.failed(job)
+        outcomes.failed(job)
+    await console.settle()
 
 
 async def run_until_stopped(
@@ -123,10 +129,36 @@ async def run_until_stopped(
     """
     stop = asyncio.Event()
     with _signals(stop):
-        async with _unless(stop), open_kiln(settings, load=load) as bot:
+        async with _unless(stop), open_kiln(settings, load=load) as bot, _console_if_wanted(bot, settings):
             bot.kiln.keepers.looking.use(classifier)
             _log.info("the model is %s; connecting to Discord", bot.kiln.profile.name)
             await _serve(bot, token=token)
+
+
+async def run_console_until_stopped(
+    settings: Settings, *, load: Callable[[], Generator], tell: Callable[[str], None]
+) -> None:
+    """Serve the web console without Discord, until SIGTERM or SIGINT; `tell` its address. Raise as above.
+
+    Jobs from Discord that wait in the same database are drawn too, and posted by the next `kiln run`.
+    """
+    stop = asyncio.Event()
+    with _signals(stop):
+        async with _unless(stop), open_kiln(settings, load=load) as bot:
+            bot.kiln.dispatcher.wake()
+            async with open_console(bot.kiln.console, settings) as address:
+                tell(address)
+                await stop.wait()
+
+
+@asynccontextmanager
+async def _console_if_wanted(bot: KilnBot, settings: Settings) -> AsyncIterator[None]:
+    if not settings.console:
+        yield
+        return
+    async with open_console(bot.kiln.console, settings) as address:
+        _log.info("the console is at %s", address)
+        yield
 
 
 async def _serve(bot: KilnBot, *, token: str) -> None:

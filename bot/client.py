@@ -34,7 +34,9 @@ from bot.cogs.reposting import RepostButton
 from bot.cogs.server import Server
 from bot.cogs.settings import Settings
 from bot.cogs.stats import Stats
+from bot.cogs.style import style_group
 from bot.command_words import CommandWords
+from bot.console import Console
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.edit_dialog import NAME as EDITED
@@ -48,6 +50,7 @@ from bot.people import People
 from bot.reposts import Reposts
 from bot.review import Decision
 from bot.server_actions import PanelItem
+from bot.server_styles import ServerStyles
 from gen.request import ModelProfile
 
 # A longer pause that Discord asks for is ours to wait out, not the library's: behind it a nonce is forgotten, and the
@@ -67,6 +70,7 @@ class Kiln:
     delivery: Delivery
     loras: LoraList
     people: People
+    styles: ServerStyles
     past: Past
     reposts: Reposts
     card: CardReader
@@ -75,6 +79,7 @@ class Kiln:
     keepers: Keepers
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
+    console: Console
 
     def show_changed(self, jobs: Iterable[Job]) -> None:
         """Moderators held, released or cancelled these: let their cards say so, and the queue go on."""
@@ -136,8 +141,8 @@ class KilnBot(commands.Bot):
         for cog in (*members, Server(self), Mod(self), HostCog(self)):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
-        for menu in (*recipe.menus, report_menu()):
-            self.tree.add_command(menu)
+        for more in (*recipe.menus, report_menu(), style_group(self)):
+            self.tree.add_command(more)
 
     @property
     def kiln(self) -> Kiln:

@@ -29,13 +29,15 @@ for (const { id, name } of KILN.channels) {
 }
 const name = document.getElementById("channel-context-name");
 const here = () => KILN.channels.find((channel) => channel.name === name.textContent)?.id;
+let viewer = "";  // the last that the picker told: it is empty while the page changes
 const settle = () => {
+  if (KILN.people[picker.value]) viewer = picker.value;
   for (const option of picker.options) {
     const what = KILN.people[option.value];
     if (what && !option.textContent.endsWith(what)) option.textContent += `, ${what}`;
   }
   for (const [at, button] of [...channels.children].entries()) {
-    button.hidden = !KILN.channels[at].seenBy.includes(picker.value);
+    button.hidden = !KILN.channels[at].seenBy.includes(viewer);
     button.toggleAttribute("aria-current", button.dataset.channel === here());
   }
 };

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bot import doctor_card, doctor_discord, doctor_host
 from bot.client import create_bot
+from bot.console_address import check_console
 from bot.database import check
 from bot.doctor_finding import Finding, Status, fail, ok, warn
 from bot.doctor_torch import Torch, ask_torch
@@ -154,6 +155,18 @@ def _host(settings: Settings, weights: Weights | None) -> Iterator[Finding]:
     needed = doctor_host.packed_bytes(weights, precision) if weights and streams else 0
     yield doctor_host.memory(needed)
     yield doctor_host.disk(settings, needed)
+    if settings.console:
+        yield _console(settings)
+
+
+def _console(settings: Settings) -> Finding:
+    """May the console listen where it is told to, and is the port free?"""
+    try:
+        check_console(settings)
+    except StartError as error:
+        return fail("console", " ".join(str(error).splitlines()), "Do as it says, or leave KILN_CONSOLE out.")
+    cure = "Stop the program that listens there, unless it is Kiln itself, or choose another KILN_CONSOLE_PORT."
+    return doctor_host.port("console", settings.console_host, settings.console_port, cure=cure)
 
 
 def _commands() -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from bot.database import Database
@@ -68,6 +68,16 @@ class JobReader:
         """How many wait, who is being drawn, and when the last should be ready."""
         return (await self._lookout.look()).overview
 
+    async def drawn_for(self, user_id: int, *, guild_id: int, limit: int) -> tuple[Job, ...]:
+        """The last so many of a person's jobs in one place that have a picture, the newest first."""
+        statement = (
+            select(JobRow)
+            .where(JobRow.user_id == user_id, JobRow.guild_id == guild_id, JobRow.picture.is_not(None))
+            .order_by(JobRow.id.desc())
+            .limit(limit)
+        )
+        return await self._fetch(statement)
+
     async def undelivered(self) -> tuple[Job, ...]:
         """Jobs whose picture is on disk and not yet posted, oldest first."""
         return await self._jobs(has_status(JobStatus.DRAWN))
@@ -77,8 +87,9 @@ class JobReader:
         return await self._jobs(is_unshown())
 
     async def _jobs(self, *conditions: ColumnElement[bool]) -> tuple[Job, ...]:
-        statement = select(JobRow).where(*conditions).order_by(JobRow.id)
+        return await self._fetch(select(JobRow).where(*conditions).order_by(JobRow.id))
 
+    async def _fetch(self, statement: Select[JobRow]) -> tuple[Job, ...]:
         def fetch(session: Session) -> tuple[Job, ...]:
             return tuple(to_job(row) for row in session.scalars(statement))
 

@@ -26,11 +26,12 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from bot import people_tables, server_tables, tables
+from bot import people_tables, server_tables, style_tables, tables
 from bot.errors import StartError
 
 METADATA = tables.Base.metadata
-FAMILIES = (tables, people_tables, server_tables)  # the modules that hold rows: importing one makes its tables known
+# The modules that hold rows: importing one makes its tables known.
+FAMILIES = (tables, people_tables, server_tables, style_tables)
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 BUSY_SECONDS = 5.0  # how long a write waits for somebody else's lock
 

@@ -23,6 +23,7 @@ from bot.roles import RoleTerms
 from bot.server import LoraAccess
 from bot.server_dialogs import LIMITS, ROLE, NewRule, Numbers, Pictures
 from bot.server_panel import panel, rules_page
+from bot.wishes import chosen_style
 
 if TYPE_CHECKING:
     from bot.client import KilnBot
@@ -84,6 +85,8 @@ async def _show(interaction: _Asked, work: _View) -> None:
 async def _change(interaction: _Asked, changes: dict[str, Any]) -> None:
     async def work() -> ui.LayoutView:
         kiln, guild = interaction.client.kiln, guild_of(interaction)
+        if (name := changes.get("default_style")) is not None:
+            chosen_style(name, kiln.styles.of(guild.id))  # that there is one
         await kiln.keepers.servers.change(guild.id, actor_id=interaction.user.id, **changes)
         kiln.keepers.log_channel.chosen(guild.id)
         return await current_panel(interaction)

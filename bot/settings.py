@@ -27,6 +27,7 @@ from gen.weights import DEMO_WEIGHTS
 
 PREFIX = "KILN_"
 TOKEN = "DISCORD_TOKEN"
+SECRETS = frozenset({TOKEN, "KILN_CONSOLE_PASSWORD"})
 ENV_FILE = Path(".env")
 
 
@@ -123,6 +124,16 @@ class Settings(BaseSettings):
         default=True, description="Compile the model for the card: faster, with a slow first picture."
     )
     cache: Folder | None = Field(default=None, description="Folder of packed weights and compiled graphs.")
+    console: bool = Field(default=False, description="Open the web console beside Discord.")
+    console_host: str = Field(
+        default="127.0.0.1",
+        pattern=r"^[0-9A-Za-z.:_-]{1,253}$",
+        description="Where the console listens; beyond this machine only with a password.",
+    )
+    console_port: int = Field(default=6006, ge=1, le=65535, description="Port of the console.")
+    console_password: SecretStr | None = Field(
+        default=None, description="Password of the console, whose user is kiln; 8 characters or more."
+    )
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     @property
@@ -213,5 +224,5 @@ def _worded(mistake: Any) -> str:
     said = str(mistake["msg"])
     if field == "device":
         said = "should be auto, cpu, mps, cuda or cuda:N"
-    shown = "" if name == TOKEN else f" (it is {str(mistake['input'])!r})"
+    shown = "" if name in SECRETS else f" (it is {str(mistake['input'])!r})"
     return f"{name}: {said[:1].lower()}{said[1:]}{shown}."

@@ -6,10 +6,16 @@ a person says beside it goes before what the style says. Knows no Discord and no
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from bot.language import Say, msg
-from gen.request import LoraUse
+from gen.errors import InvalidRequest
+from gen.request import CFG_SCALE_MAX, GUIDANCE_MIN, SIDE_MIN, STEPS_MIN, ImageRequest, LoraUse, check_prompt
+
+NAME_CHARACTERS = 40
+WORDS_CHARACTERS = 400  # before and behind the prompt together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +64,43 @@ SHIPPED = (
 )
 
 
-def style_named(name: str) -> Style | None:
-    """The shipped style of that name, upper or lower case."""
-    return next((style for style in SHIPPED if style.name.casefold() == name.strip().casefold()), None)
+def checked_style(**values: Any) -> Style:
+    """A style of people's own; raise InvalidRequest, naming the limit and the value, for what it cannot have."""
+    style = Style(**values)
+    check_prompt(style.name, name=msg("name"))
+    if len(style.name) > NAME_CHARACTERS:
+        raise InvalidRequest(
+            msg("A style's name may have {most} characters; it has {value}."),
+            most=NAME_CHARACTERS,
+            value=len(style.name),
+        )
+    if len(style.prefix + style.suffix) > WORDS_CHARACTERS:
+        raise InvalidRequest(
+            msg("A style's words may have {most} characters together; they have {value}."),
+            most=WORDS_CHARACTERS,
+            value=len(style.prefix + style.suffix),
+        )
+    ImageRequest(  # whatever cannot be asked for with it is said now, not to whoever uses it
+        prompt=style.prompt("a"),
+        seed=0,
+        width=SIDE_MIN,
+        height=SIDE_MIN,
+        steps=STEPS_MIN if style.steps is None else style.steps,
+        guidance=GUIDANCE_MIN if style.guidance is None else style.guidance,
+        negative=style.negative,
+        cfg_scale=CFG_SCALE_MAX,
+        loras=style.loras,
+    )
+    return style
 
 
-def styles_found(say: Say, typed: str) -> list[Style]:
-    """The shipped styles whose name, in either language, has what was typed; all if none has."""
-    wanted = typed.strip().casefold()
-    found = [one for one in SHIPPED if wanted in one.name.casefold() or wanted in say(one.name).casefold()]
-    return found or list(SHIPPED)
+def style_named(name: str, own: Iterable[Style] = ()) -> Style | None:
+    """The style of that name, upper or lower case: a shipped one, or one of a server's `own`."""
+    return next((one for one in (*own, *SHIPPED) if one.name.casefold() == name.strip().casefold()), None)
+
+
+def styles_found(say: Say, typed: str, own: Iterable[Style] = ()) -> list[Style]:
+    """The styles whose name, in either language, has what was typed, a server's own first; all if none has."""
+    wanted, every = typed.strip().casefold(), [*own, *SHIPPED]
+    found = [one for one in every if wanted in one.name.casefold() or wanted in say(one.name).casefold()]
+    return found or every

@@ -37,6 +37,7 @@ from bot.columns import Values, stored
 from bot.job import Job, JobStatus, LetterState, NewJob, Verb
 from gen.request import ImageRequest, LoraUse, Variation
 
+_REALS = ("guidance", "cfg_scale")
 _REQUEST_FIELDS = tuple(field.name for field in fields(ImageRequest))
 _UNSHOWN = "end_shown = 0 AND status IN ('delivered', 'cancelled', 'failed', 'quarantined', 'kept', 'reply_unknown')"
 _NEW_FIELDS = tuple(
@@ -264,5 +265,8 @@ def _stored_request(row: JobRow) -> ImageRequest:
     It was valid then. If the limits have changed since, the executor refuses it with words for its owner; refusing
     here would make the row unreadable for every verb.
     """
-    request: ImageRequest = stored(ImageRequest, {name: getattr(row, name) for name in _REQUEST_FIELDS})
+    values = {name: getattr(row, name) for name in _REQUEST_FIELDS}
+    for name in _REALS:  # SQLite's RETURNING gives a whole real as an integer; a recipe would say 5 for 5.0
+        values[name] = float(values[name])
+    request: ImageRequest = stored(ImageRequest, values)
     return request

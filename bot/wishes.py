@@ -6,7 +6,7 @@ Limits are `gen.request`'s; the model's defaults its profile's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from bot.edit_dialog import read_loras
@@ -58,11 +58,11 @@ def requests_of(
     return [replace(first, seed=(wishes.seed + number) % (SEED_MAX + 1)) for number in range(count)]
 
 
-def chosen_style(typed: str | None) -> Style | None:
-    """The style of that name; raise InvalidRequest if there is none."""
+def chosen_style(typed: str | None, own: Iterable[Style] = ()) -> Style | None:
+    """The style of that name, shipped or a server's `own`; raise InvalidRequest if there is none."""
     if typed is None:
         return None
-    found = style_named(typed)
+    found = style_named(typed, own)
     if found is None:
         raise InvalidRequest(msg("There is no style {name!r}: choose one from the list."), name=typed[:40])
     return found

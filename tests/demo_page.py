@@ -102,8 +102,7 @@ class DemoPage:
         self._pick("imagine")
         self.page.keyboard.type(prompt)
         for name, value in options.items():
-            self.page.locator(".command-ghost").click()
-            self.page.get_by_role("option", name=name).click()
+            self._add(name)
             self.page.keyboard.type(value)
         self._send()
 
@@ -114,9 +113,13 @@ class DemoPage:
         expect(self.page.locator(".command-chip")).to_be_focused()
         self._send()
 
-    def ask(self, command: str) -> None:
-        """Send a command that needs no words."""
+    def ask(self, command: str, **choices: str) -> None:
+        """Send a command that needs no words; options are chosen from what they offer."""
         self._pick(command)
+        for name, choice in choices.items():
+            self._add(name)
+            self.page.get_by_role("option", name=choice).click()
+            expect(self.page.locator(".command-chip")).to_be_focused()
         self._send()
 
     def view_as(self, person: str) -> None:
@@ -146,6 +149,11 @@ class DemoPage:
         self._box().click()
         self._box().press_sequentially(f"/{command}")
         self.page.get_by_role("option", name=f"/{command}").first.click()
+
+    def _add(self, option: str) -> None:
+        """Add an option to the command that is being written."""
+        self.page.locator(".command-ghost").click()
+        self.page.get_by_role("option", name=option, exact=True).click()
 
     def _send(self) -> None:
         self.page.keyboard.press("Enter")

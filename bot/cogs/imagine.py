@@ -7,6 +7,7 @@ The edge: here a seed is chosen and a trailing `seed:N` is understood; `bot.aski
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from bot.errors import Refusal
 from bot.language import Say, msg
 from bot.quoting import fold, quoted
 from bot.server import STYLE_MAX_CHARACTERS
-from bot.styles import styles_found
+from bot.styles import Style, styles_found
 from bot.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
 from gen.errors import InvalidRequest
 from gen.lora_index import LoraInfo
@@ -82,32 +83,32 @@ class Imagine(commands.Cog):
     ) -> None:
         """Accept pictures."""
         words, first_seed = seed_of(prompt, seed)
+        kiln, mine = self._bot.kiln, self._bot.kiln.people.of(interaction.user.id)
         wishes = Wishes(
             prompt=words,
             seed=first_seed,
             size=size,
             steps=steps,
             guidance=guidance,
-            style=None if style == NO_STYLE else chosen_style(style),
+            style=None if style == NO_STYLE else chosen_style(style, kiln.styles.of(interaction.guild_id)),
             loras=chosen_loras(lora, lora_strength),
             negative=negative or "",
         )
-        kiln, mine = self._bot.kiln, self._bot.kiln.people.of(interaction.user.id)
-        if style is None and mine.style is None:
-            mine = replace(mine, style=await self._style_of_server(interaction))
         wishes = with_defaults(wishes, replace(mine, style=None) if style == NO_STYLE else mine, profile=kiln.profile)
-        requests = requests_of(wishes, kiln.profile, count=count, choose_seed=kiln.choose_seed)
         private = bool(mine.private) if private is None else private
+        if wishes.style is None and style != NO_STYLE:
+            wishes = replace(wishes, style=await in_time(interaction, self._servers_style(interaction), alone=private))
+        requests = requests_of(wishes, kiln.profile, count=count, choose_seed=kiln.choose_seed)
         beginning = Beginning(style=wishes.style.name if wishes.style else None, private=private)
         await self._asking.ask(interaction, *requests, beginning=beginning)
 
-    async def _style_of_server(self, interaction: discord.Interaction[KilnBot]) -> str | None:
+    async def _servers_style(self, interaction: discord.Interaction[KilnBot]) -> Style | None:
         """What the server's keepers chose for whoever names no style; raise Refusal if it is there no more."""
-        assert interaction.guild_id is not None
-        look = self._bot.kiln.keepers.servers.settings(interaction.guild_id)
-        name = (await in_time(interaction, look, alone=False)).default_style
+        kiln, guild_id = self._bot.kiln, interaction.guild_id
+        assert guild_id is not None
+        name = (await kiln.keepers.servers.settings(guild_id)).default_style
         try:
-            chosen_style(name)
+            return chosen_style(name, kiln.styles.of(guild_id))
         except InvalidRequest as error:
             raise Refusal(
                 msg(
@@ -116,14 +117,14 @@ class Imagine(commands.Cog):
                 ),
                 style=quoted(name or "", characters=STYLE_MAX_CHARACTERS),
             ) from error
-        return name
 
     @imagine.autocomplete("style")
     async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
         """Offer the styles as what they are: name, and the words and settings that they bring."""
         say, mine = say_to(interaction), self._bot.kiln.people.of(interaction.user.id)
         none = [app_commands.Choice(name=say("no style"), value=NO_STYLE)] if mine.style else []
-        return [*none, *style_choices(say, current)][:CHOICES_MAX]
+        own = self._bot.kiln.styles.of(interaction.guild_id)
+        return [*none, *style_choices(say, current, own)][:CHOICES_MAX]
 
     @imagine.autocomplete("lora")
     async def loras(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
@@ -152,9 +153,9 @@ def _lora_label(value: str, one: LoraInfo) -> str:
     return f"{value} · {', '.join(one.triggers)}" if one.triggers else value
 
 
-def style_choices(say: Say, current: str) -> list[app_commands.Choice[str]]:
+def style_choices(say: Say, current: str, own: Iterable[Style] = ()) -> list[app_commands.Choice[str]]:
     """The styles that match what was typed, as what they are: name, and the words and settings that they bring."""
-    shown = ((style, f"{say(style.name)}: {style.told(say)}") for style in styles_found(say, current))
+    shown = ((style, f"{say(style.name)}: {style.told(say)}") for style in styles_found(say, current, own))
     return [
         app_commands.Choice(name=fold(text, characters=CHOICE_CHARACTERS), value=style.name)
         for style, text in list(shown)[:CHOICES_MAX]

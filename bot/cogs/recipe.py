@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
@@ -21,6 +21,7 @@ from bot.job import Job
 from bot.language import msg
 from bot.posting import UNREACHABLE
 from bot.recipes import Found, recipe_view
+from bot.sight import visible_channels
 from gen.recipe_reader import FILE_MAX_BYTES, read_parameters, read_recipe
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class Recipe(commands.Cog):
     def __init__(self, bot: KilnBot) -> None:
         self._bot = bot
         self.menus = (
-            app_commands.ContextMenu(name=msg("Show recipe"), callback=self._show_of_message),
-            app_commands.ContextMenu(name=msg("Remix"), callback=self._remix),
+            app_commands.ContextMenu(name=app_commands.locale_str(msg("Show recipe")), callback=self._show_of_message),
+            app_commands.ContextMenu(name=app_commands.locale_str(msg("Remix")), callback=self._remix),
         )
 
     @app_commands.command(description=msg("See what a picture was drawn from"))
@@ -102,17 +103,13 @@ class Recipe(commands.Cog):
             raise Refusal(msg("I cannot read that message.")) from error
         return await _of_files(message.attachments)
 
-    def _visible(self, interaction: discord.Interaction[KilnBot], channel_id: int) -> Any:
+    def _visible(self, interaction: discord.Interaction[KilnBot], channel_id: int) -> discord.PartialMessageable:
         """The channel, if the person may read it; else raise NotAllowed, whether or not there is one."""
-        guild, person = interaction.guild, interaction.user
-        channel = guild.get_channel_or_thread(channel_id) if guild is not None else None
-        if channel_id == interaction.channel_id:
-            return channel or self._bot.get_partial_messageable(channel_id, guild_id=interaction.guild_id)
-        if channel is not None and isinstance(person, discord.Member) and not _is_private_thread(channel):
-            allowed = channel.permissions_for(person)
-            if allowed.view_channel and allowed.read_message_history and hasattr(channel, "fetch_message"):
-                return channel
-        raise NotAllowed(msg("You cannot read that message, or there is none."))
+        person = interaction.user
+        may = isinstance(person, discord.Member) and channel_id in visible_channels(person, here=interaction.channel_id)
+        if not may and channel_id != interaction.channel_id:
+            raise NotAllowed(msg("You cannot read that message, or there is none."))
+        return self._bot.get_partial_messageable(channel_id, guild_id=interaction.guild_id)
 
     async def _job_of(
         self, interaction: discord.Interaction[KilnBot], message_id: int, *, channel_id: int | None = None
@@ -128,10 +125,6 @@ class Recipe(commands.Cog):
                 raise Refusal(msg("The picture of job {number} was deleted."), number=job.id)
             return job
         return None
-
-
-def _is_private_thread(channel: object) -> bool:
-    return isinstance(channel, discord.Thread) and channel.is_private()
 
 
 async def _of_files(files: list[discord.Attachment]) -> Found:

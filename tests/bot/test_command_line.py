@@ -290,7 +290,7 @@ def test_a_data_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_commands_are_listed_for_people_and_as_discord_gets_them(tmp_path: Path) -> None:
-    assert "/imagine prompt [seed] [size] [steps] [guidance]: " in kiln(tmp_path, "commands").stdout
+    assert "/imagine prompt [seed] [size] [steps] [guidance]" in kiln(tmp_path, "commands").stdout
     payloads = json.loads(kiln(tmp_path, "commands", "--json").stdout)
     assert payloads == json.loads(json.dumps(asyncio.run(create_bot().payloads())))
 

@@ -32,7 +32,7 @@ from tests.fakes import Clock, new_job
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOBODY = 65534
-HEAD = "0007"  # the newest revision
+HEAD = "0009"  # the newest revision
 
 
 @pytest.fixture

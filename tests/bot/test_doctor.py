@@ -268,6 +268,16 @@ def test_a_port_in_use_is_told() -> None:
     is_said(doctor_host.port("port", "192.0.2.1", number, cure="Another."), Status.WARN, "cannot be listened on")
 
 
+def test_the_consoles_port_and_password_are_looked_at() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        is_said(
+            doctor._console(settings(console_port=number)), Status.WARN, f"127.0.0.1:{number} cannot be listened on"
+        )
+    is_said(doctor._console(settings(console_host="0.0.0.0")), Status.FAIL, "others can reach the console")
+    assert doctor._console(settings(console_port=number)).status is Status.OK
+
+
 def test_weights_that_nobody_compared_are_told_so(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     folder.symlink_to(DEMO_WEIGHTS)

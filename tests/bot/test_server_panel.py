@@ -141,7 +141,7 @@ async def test_junk_in_the_dialog_is_refused_by_limit_and_value_and_changes_noth
 
 async def test_pictures_have_a_largest_size_most_steps_and_a_style(keepers: Keepers) -> None:
     dialog = await keepers.use(await keepers.panel(), "pictures")
-    typed = {"largest size": "256 x 128", "most steps": "3", "default style": "ink wash"}
+    typed = {"largest size": "256 x 128", "most steps": "3", "default style": "Ink wash"}
     changed = await keepers.keeper.submit_modal(dialog, fields(dialog, **typed))
     assert "**largest size**: 256x128" in shows(changed)
     assert "**default style**: Ink wash" in shows(changed)
@@ -150,6 +150,10 @@ async def test_pictures_have_a_largest_size_most_steps_and_a_style(keepers: Keep
     dialog = await keepers.use(await keepers.panel(), "pictures")
     assert "A size is width x height" in said(
         await keepers.keeper.submit_modal(dialog, fields(dialog, **{"largest size": "huge"}))
+    )
+    dialog = await keepers.use(await keepers.panel(), "pictures")
+    assert "There is no style 'Baroque'" in said(
+        await keepers.keeper.submit_modal(dialog, fields(dialog, **{"default style": "Baroque"}))
     )
 
 
