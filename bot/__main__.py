@@ -29,6 +29,7 @@ from bot.doctor_finding import Status
 from bot.errors import StartError
 from bot.invite import how_to_connect
 from bot.logs import log_to_stderr
+from bot.looking import PictureClassifier
 from bot.settings import Settings, load_settings
 from gen.__main__ import add_draw_arguments, draw
 from gen.errors import GenerationError
@@ -75,7 +76,8 @@ def _run(parsed: argparse.Namespace) -> int:
     faulthandler.enable(sys.__stderr__ or sys.stderr)  # systemd's watchdog ends a hung process by SIGABRT
     load, on_hung = _loader(settings), partial(_hung, end=parsed.end_when_hung)
     try:
-        asyncio.run(run_until_stopped(settings, load=load, token=token, on_hung=on_hung))
+        run = run_until_stopped(settings, load=load, token=token, classifier=_classifier(settings), on_hung=on_hung)
+        asyncio.run(run)
     except discord.LoginFailure:
         raise StartError(how_to_connect("Discord does not accept DISCORD_TOKEN.", token=token)) from None
     _leave(OK)
@@ -86,6 +88,15 @@ def _hung(*, end: bool) -> None:
     faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
     if end:
         _leave(FAILED)
+
+
+def _classifier(settings: Settings) -> PictureClassifier | None:
+    """What looks at pictures before they are posted; loads torch. Raise WeightsMissing."""
+    if settings.classifier is None:
+        return None
+    from gen.picture_classifier import TransformersClassifier
+
+    return TransformersClassifier(settings.classifier)
 
 
 def _console(parsed: argparse.Namespace) -> int:

@@ -34,6 +34,7 @@ from bot.dispatcher import Dispatcher
 from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.keepers import open_keepers
+from bot.looking import PictureClassifier
 from bot.lora_list import LoraList
 from bot.notify import notify
 from bot.past import Past
@@ -87,6 +88,7 @@ async def open_kiln(
             drawing as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
+            delivery.look_with(keepers.looking)
             console.connect(dispatcher)
             rest = await _beside_the_queue(settings, database, watched)
             rest |= {"profile": gpu.profile, "choose_seed": choose_seed, "executor": executor}
@@ -135,7 +137,12 @@ async def _recover(queue: JobQueue, outcomes: ByOrigin, *, console: Console) -> 
 
 
 async def run_until_stopped(
-    settings: Settings, *, load: Callable[[], Generator], token: str, on_hung: Callable[[], None] = lambda: None
+    settings: Settings,
+    *,
+    load: Callable[[], Generator],
+    token: str,
+    classifier: PictureClassifier | None = None,
+    on_hung: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve Discord until SIGTERM or SIGINT. Raise StartError, LoginFailure, or what `load` raises.
 
@@ -152,6 +159,7 @@ async def run_until_stopped(
             open_service(settings, bot, watched, on_hung=on_hung),
             _console_if_wanted(bot, settings),
         ):
+            bot.kiln.keepers.looking.use(classifier)
             _log.info("the model is %s; connecting to Discord", bot.kiln.profile.name)
             await _serve(bot, token=token)
 

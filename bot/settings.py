@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     server_share: bool = Field(
         default=False, description="Give each Discord server the same share of the GPU, whatever its size."
     )
+    classifier: Folder | None = Field(
+        default=None, description="Folder of a picture classifier; what it finds is posted behind a spoiler."
+    )
     owner_ids: OwnerIds = Field(
         default=None, description="Discord ids of the host's owners, with commas: who may use /host."
     )
