@@ -350,7 +350,9 @@ async def test_a_bug_in_recording_leaves_the_job_to_the_next_start_and_draws_the
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.queue.before = failing("record_drawn", KeyError("a bug"), times=1)
-    await stage.ask("one", "two")
+    await stage.ask("one")
+    await stage.idle()
+    await stage.ask("two")
     assert (await stage.outcomes.until("drawn")).id == 2
     assert await stage.status(1) is JobStatus.RUNNING
     assert "job 1: not recorded; it is left to the next start" in caplog.messages
