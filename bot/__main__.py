@@ -21,6 +21,7 @@ import discord
 from bot import database, doctor, doctor_plan
 from bot.app import run_console_until_stopped, run_until_stopped
 from bot.client import create_bot
+from bot.command_words import usage
 from bot.console_address import check_console
 from bot.doctor_finding import Status
 from bot.errors import StartError
@@ -116,9 +117,7 @@ def _commands(parsed: argparse.Namespace) -> int:
         print(json.dumps(payloads, indent=2, ensure_ascii=False))
         return OK
     for payload in payloads:
-        options = [option["name"] for option in payload.get("options", ()) if option.get("required")]
-        options += [f"[{option['name']}]" for option in payload.get("options", ()) if not option.get("required")]
-        print(f"/{' '.join([payload['name'], *options])}: {payload['description']}")
+        print(*usage(payload), sep="\n")
     return OK
 
 

@@ -17,23 +17,30 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import aiohttp
 import discord
 
 from bot import estimates
+from bot.card_reader import CardReader
 from bot.client import Kiln, KilnBot, create_bot
 from bot.console import ByOrigin, Console
 from bot.console_address import open_console
-from bot.database import open_database
+from bot.database import Database, open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
+from bot.keepers import open_keepers
+from bot.lora_list import LoraList
+from bot.past import Past
+from bot.people import open_people
+from bot.reposts import Reposts
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
-from gen.request import SEED_MAX
+from gen.request import SEED_MAX, ModelProfile
 
 STOP_SECONDS = 4.5  # from the first signal to the end of the process, whatever still hangs
 CLOSE_SECONDS = 1.0  # for Discord's connection to close
@@ -53,31 +60,50 @@ async def open_kiln(
 ) -> AsyncIterator[KilnBot]:
     """Open Kiln and yield its client, not yet connected. Raise StartError, or what `load` raises.
 
-    `now` is aware UTC; `make_delivery` is called with `queue` and `data`. Without `remember_sync` the commands are
-    sent to Discord at every start.
+    `now` is aware UTC; without `remember_sync` the commands are sent to Discord at every start.
     """
     settings.make_data_folder()
     async with open_database(settings.database, now=now) as database, GpuExecutor(load) as executor:
-        prior, charge = estimates.prior_rate(executor.profile), partial(charge_used, database)
-        queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
-        delivery = make_delivery(queue=queue, data=settings.data)
+        queue = _open_queue(database, settings, profile=executor.profile, now=now)
+        keepers = open_keepers(database, queue, settings=settings)
+        delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
         console = Console(queue=queue, profile=executor.profile, settings=settings, choose_seed=choose_seed)
         outcomes = ByOrigin(console=console, discord=delivery)
         await _recover(queue, outcomes, console=console)
-        drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data, charge=charge)
-        async with contextlib.aclosing(delivery), contextlib.aclosing(console), drawing as dispatcher:
+        work = partial(Dispatcher, queue=queue, executor=executor, pictures=settings.data, charge=charge)
+        async with (
+            contextlib.aclosing(keepers.log_channel),
+            contextlib.aclosing(delivery),
+            contextlib.aclosing(console),
+            work(outcomes=outcomes) as dispatcher,
+        ):
             delivery.on_requeue(dispatcher.wake)
             console.connect(dispatcher)
-            kiln = Kiln(
-                profile=executor.profile,
-                queue=queue,
-                dispatcher=dispatcher,
-                delivery=delivery,
-                console=console,
-                now=now,
-                choose_seed=choose_seed,
-            )
+            rest = await _beside_the_queue(settings, database, now=now)
+            rest |= {"profile": executor.profile, "choose_seed": choose_seed, "keepers": keepers, "console": console}
+            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
+
+
+async def _beside_the_queue(settings: Settings, database: Database, *, now: Callable[[], datetime]) -> dict[str, Any]:
+    """What commands work with beside the queue, by its name in Kiln."""
+    return {
+        "people": await open_people(database),
+        "past": Past(database, now=now),
+        "reposts": Reposts(database),
+        "card": CardReader(settings.device),
+        "data": settings.data,
+        "loras": LoraList(settings.lora_folder),
+        "started_at": now(),
+        "now": now,
+    }
+
+
+def _open_queue(
+    database: Database, settings: Settings, *, profile: ModelProfile, now: Callable[[], datetime]
+) -> JobQueue:
+    prior = estimates.prior_rate(profile)
+    return JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
 
 
 async def _recover(queue: JobQueue, outcomes: ByOrigin, *, console: Console) -> None:

@@ -171,4 +171,5 @@ def _console(settings: Settings) -> Finding:
 
 def _commands() -> Finding:
     payloads = asyncio.run(create_bot().payloads())
-    return ok("commands", ", ".join(f"/{payload['name']}" for payload in payloads))
+    names = (f"/{payload['name']}" if payload.get("type", 1) == 1 else payload["name"] for payload in payloads)
+    return ok("commands", ", ".join(names))

@@ -5,6 +5,8 @@ Knows no verbs: the caller holds the transaction, but for `charge_used`, which c
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy.orm import Session
 
 from bot import fairness
@@ -89,3 +91,12 @@ def end_line(job: Job) -> str:
         f"job {job.id} {job.status}: seconds={seconds:.1f} wait={(began - job.created_at).total_seconds():.1f} "
         f"size={job.request.size} steps={job.request.steps} attempts={job.attempts}"
     )
+
+
+def quarantine(session: Session, row: JobRow, *, now: datetime) -> None:
+    """Set aside a job whose process died under it too often."""
+    row.status, row.finished_at = JobStatus.QUARANTINED, now
+    row.reason = say_to_owner(row)(
+        "Kiln went down {n} times while drawing this, so it will not be tried again.", n=row.attempts
+    )
+    settle(session, row)

@@ -23,7 +23,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from functools import cache
 
-from sqlalchemy import ColumnElement, ScalarSelect, func, literal, select, text
+from sqlalchemy import ColumnElement, ScalarSelect, and_, func, literal, or_, select, text
 from sqlalchemy.orm import Session, aliased
 
 from bot.job import JobStatus
@@ -158,8 +158,12 @@ def put_back(session: Session, job: JobRow) -> None:
 
 
 def release_due(session: Session, *, now: datetime) -> None:
-    """Deferred jobs whose time has come wait like any other from now on."""
-    due = select(JobRow).where(has_status(JobStatus.QUEUED), JobRow.not_before <= now)
+    """Deferred jobs whose time has come wait like any other from now on.
+
+    So do those that come from the future: the clock was set back, and must not keep them for as long.
+    """
+    time_has_come = or_(JobRow.not_before <= now, and_(JobRow.not_before.is_not(None), JobRow.created_at > now))
+    due = select(JobRow).where(has_status(JobStatus.QUEUED), time_has_come)
     for job in session.scalars(due.order_by(JobRow.not_before, JobRow.id)).all():
         _release(session, job)
 

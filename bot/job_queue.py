@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,18 +17,19 @@ from sqlalchemy import Update, select, update
 from sqlalchemy.orm import Session
 
 from bot import estimates, fairness
-from bot.admission import admit, correct, refund_rate
+from bot.accepting import Terms, accept
 from bot.database import Database
-from bot.endings import end_line, lose_picture, settle
+from bot.endings import end_line, lose_picture, quarantine, settle
 from bot.errors import NotAllowed, QueueFull, Refusal
+from bot.holding import take_back
 from bot.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.job_reader import JobReader
 from bot.language import Message, msg, say_to_owner
-from bot.newcomers import Newcomer
 from bot.outbox import Outbox, put, take_out
-from bot.outlook import newcomer
-from bot.roles import terms_of
-from bot.tables import JobRow, has_status, to_job, to_row
+from bot.removal import Removal
+from bot.server import EVERYWHERE, Standing
+from bot.servers import standing_of
+from bot.tables import JobRow, has_status, to_job
 from gen.request import ImageResult
 
 __all__ = ["Job", "JobQueue", "JobStatus", "Limits", "NewJob", "Overview", "Place", "Recovery"]
@@ -55,51 +56,41 @@ class JobQueue(JobReader):
         With `server_share` each Discord server has a share of its own, and people have theirs within it.
         """
         super().__init__(database, now=now, prior=prior)
-        self.outbox = Outbox(database, now=now)
+        self.outbox, self.removal = Outbox(database, now=now), Removal(database, now=now)
+        self._noted: Callable[[], None] = lambda: None
         self.late_results = 0  # that came with an old token, and were dropped
-        self._limits = limits
-        self._server_share = server_share
+        self._terms = Terms(limits=limits, prior=prior, server_share=server_share)
+
+    def on_note(self, noted: Callable[[], None]) -> None:
+        """Call `noted` whenever a submit may have written into the audit log."""
+        self._noted = noted
 
     async def submit(self, new: NewJob, *, weight: float | None = None) -> Job:
-        """Accept a job, or raise QueueFull, RateLimited or BudgetSpent and store nothing.
+        """Accept a job, or raise what gate.py and admission.py refuse, and store nothing.
 
         The same interaction again returns its first job and charges nothing. What the person may have is said by
         their roles, see roles.py; `weight` overrules that of the roles. It holds from now on.
         """
+        return (await self.submit_all([new], weight=weight))[0]
 
-        def accept(session: Session) -> Job:
-            same = (JobRow.interaction_id == new.interaction_id, JobRow.number == new.number)
-            first = session.scalar(select(JobRow).where(*same))
-            if first is not None:
-                return to_job(first)
-            now = self.now()
-            limits, share = terms_of(session, new, usual=self._limits)
-            admission = admit(session, new, limits=limits, now=now, prior=self._prior)
-            server_id, share = new.guild_id if self._server_share else None, share if weight is None else weight
-            row = to_row(new, created_at=now)
-            row.account_id = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)
-            row.not_before, row.reserved = admission.not_before, admission.reserved
-            row.rate_seconds = admission.rate_seconds
-            session.add(row)
-            session.flush()
-            if row.not_before is None:
-                fairness.enter(session, row)
-                entered.append(newcomer(session, row, prior=self._prior))
-            return to_job(row)
-
-        entered: list[Newcomer | None] = []
+    async def submit_all(self, asked: Sequence[NewJob], *, weight: float | None = None) -> tuple[Job, ...]:
+        """Accept all jobs of one interaction, or raise and store none of them; else as `submit`."""
         try:
-            job = await self._database.write(accept)
+            accepted = await self._database.write(
+                lambda session: [accept(session, new, self._terms, weight=weight, now=self.now()) for new in asked]
+            )
         except QueueFull as full:
-            retry_at = (await self._lookout.look()).first_ready(new.user_id)
+            retry_at = (await self._lookout.look()).first_ready(asked[0].user_id)
             raise QueueFull(waiting=full.waiting, allowed=full.allowed, retry_at=retry_at) from None
-        for one in filter(None, entered):
-            self._lookout.entered(one)
-        return job
+        for _, newcomer in accepted:
+            if newcomer is not None:
+                self._lookout.entered(newcomer)
+        self._noted()
+        return tuple(job for job, _ in accepted)
 
-    async def record_card(self, job_id: int, *, message_id: int) -> None:
-        """Remember which message shows the job."""
-        change = update(JobRow).where(JobRow.id == job_id).values(card_message_id=message_id)
+    async def record_card(self, *job_ids: int, message_id: int) -> None:
+        """Remember which message shows the job, or the jobs."""
+        change = update(JobRow).where(JobRow.id.in_(job_ids)).values(card_message_id=message_id)
         await self._database.write(lambda session: session.execute(change))
 
     async def claim(self) -> Job | None:
@@ -109,6 +100,8 @@ class JobQueue(JobReader):
         """
 
         def take(session: Session) -> Job | None:
+            if standing_of(session, EVERYWHERE) is Standing.PAUSED:
+                return None
             fairness.release_due(session, now=self.now())
             row = self._take(session)
             if row is None and fairness.release_one(session):
@@ -143,13 +136,14 @@ class JobQueue(JobReader):
     async def record_drawn(self, job: Job, *, picture: str, result: ImageResult) -> bool:
         """Note the picture's path, relative to the data folder, and put it into the outbox. False: late, dropped."""
         notice = result.notice.told(say_to_owner(job)) if result.notice else None
-        values = {"picture": picture, "seconds": result.seconds, "notice": notice}
+        values = {"picture": picture, "seconds": result.seconds, "notice": notice, "model": result.model}
         return await self._finish(job, JobStatus.DRAWN, then=_put_into_outbox, **values)
 
-    async def record_delivered(self, job_id: int, *, message_id: int) -> bool:
-        """Note the message that brought the picture. False: the job was not waiting for delivery."""
+    async def record_delivered(self, job_id: int, *, message_id: int, channel_id: int | None = None) -> bool:
+        """Note the message that brought the picture, and its channel. False: the job was not waiting for delivery."""
         drawn = update(JobRow).where(JobRow.id == job_id, has_status(JobStatus.DRAWN))
-        change = drawn.values(status=JobStatus.DELIVERED, result_message_id=message_id)
+        posted = {"result_message_id": message_id, "result_channel_id": channel_id}
+        change = drawn.values(status=JobStatus.DELIVERED, **posted)
         return await self._change(change, then=take_out) is not None
 
     async def record_failed(self, job: Job, *, reason: str) -> bool:
@@ -167,7 +161,7 @@ class JobQueue(JobReader):
         return await self._change(change, then=fairness.put_back) is not None
 
     async def cancel(self, job_id: int, *, user_id: int) -> Job:
-        """Cancel a queued job at once. A running one is returned still running: the dispatcher must stop it.
+        """Cancel a queued or held job at once. A running one is returned still running: the dispatcher must stop it.
 
         Raise NotAllowed for an unknown job or somebody else's, Refusal for one that is over.
         """
@@ -176,11 +170,8 @@ class JobQueue(JobReader):
             row = session.get(JobRow, job_id)
             if row is None or row.user_id != user_id:
                 raise NotAllowed(msg("You have no job {number}."), number=job_id)
-            if row.status is JobStatus.QUEUED:
-                row.status, row.finished_at = JobStatus.CANCELLED, self.now()
-                fairness.leave(session, row)
-                correct(session, row, used=0.0)
-                refund_rate(session, row)
+            if row.status in (JobStatus.QUEUED, JobStatus.HELD):
+                take_back(session, row, now=self.now())
             elif row.status is not JobStatus.RUNNING:
                 state = Message(STATUS_WORDS[row.status])
                 raise Refusal(msg("Job {number} is over already: it is {state}."), number=job_id, state=state)
@@ -204,7 +195,7 @@ class JobQueue(JobReader):
             for row in orphans.all():
                 row.attempt_token = None
                 if row.attempts >= CRASHES_MAX:
-                    self._quarantine(session, row)
+                    quarantine(session, row, now=self.now())
                     quarantined.append(to_job(row))
                 else:
                     row.status, row.started_at = JobStatus.QUEUED, None
@@ -242,13 +233,6 @@ class JobQueue(JobReader):
         job = await self._database.write(again)
         self._lookout.moved()
         return job
-
-    def _quarantine(self, session: Session, row: JobRow) -> None:
-        row.status, row.finished_at = JobStatus.QUARANTINED, self.now()
-        row.reason = say_to_owner(row)(
-            "Kiln went down {n} times while drawing this, so it will not be tried again.", n=row.attempts
-        )
-        settle(session, row)
 
     async def _finish(
         self, job: Job, status: JobStatus, *, then: Callable[[Session, JobRow], None] = settle, **values: Any

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, select, union_all
+from sqlalchemy import ColumnElement, Select, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from bot.database import Database
@@ -25,6 +25,10 @@ class JobReader:
         self._database, self.now, self._prior = database, now, prior
         self._lookout = Lookout(database, now=now, prior=prior)
 
+    def moved(self) -> None:
+        """The line changed by other hands: places are looked at anew."""
+        self._lookout.moved()
+
     async def line(self, *, limit: int) -> tuple[tuple[Job, Place], ...]:
         """The first so many queued jobs in the order of their turns, each with its place."""
         outlook = await self._lookout.look()
@@ -38,11 +42,19 @@ class JobReader:
         found = await self._jobs(JobRow.id == job_id)
         return found[0] if found else None
 
+    async def batch(self, job: Job) -> tuple[Job, ...]:
+        """All jobs of this one's interaction, in their order."""
+        return await self._jobs(JobRow.interaction_id == job.interaction_id)
+
+    async def of_message(self, message_id: int) -> tuple[Job, ...]:
+        """The jobs whose card or picture this message is."""
+        return await self._jobs(or_(JobRow.card_message_id == message_id, JobRow.result_message_id == message_id))
+
     async def active_jobs(self, user_id: int) -> tuple[Job, ...]:
-        """This person's running and queued jobs, oldest first."""
+        """This person's running, queued and held jobs, oldest first."""
         mine = select(JobRow.id).where(JobRow.user_id == user_id)
-        running, queued = mine.where(has_status(JobStatus.RUNNING)), mine.where(has_status(JobStatus.QUEUED))
-        return await self._jobs(JobRow.id.in_(union_all(running, queued)))  # with OR, SQLite would scan the table
+        active = [mine.where(has_status(status)) for status in (JobStatus.RUNNING, JobStatus.QUEUED, JobStatus.HELD)]
+        return await self._jobs(JobRow.id.in_(union_all(*active)))  # with OR, SQLite would scan the table
 
     async def place(self, job_id: int) -> Place | None:
         """Where a queued or running job stands, and when it should be ready; None for any other."""

@@ -182,7 +182,7 @@ def _running(session: Session, now: datetime, *, prior: float) -> Turn | None:
     if row is None:
         return None
     estimate = estimates.estimate(session, estimates.shape_of_row(row), prior=prior, cold=row.cold)
-    since = (now - (row.started_at or now)).total_seconds()
+    since = max((now - (row.started_at or now)).total_seconds(), 0.0)  # the clock may have been set back
     left = max(estimate.seconds * OVERDUE_PART, estimate.seconds - since)
     job = Waiting(
         job_id=row.id, account_id=0, user_id=row.user_id, seconds=left, deviation=estimate.deviation, not_before=None

@@ -14,13 +14,16 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import aiohttp
 import discord
 
 from bot.background import backoff
-from bot.cards import alt_text, author_only, picture_words
+from bot.buttons import picture_view
+from bot.captions import Origin, alt_text, picture_words
+from bot.cards import author_only
 from bot.job import Job
 from bot.language import Worded, msg, say_to_owner
 from bot.outbox import nonce
@@ -29,10 +32,12 @@ from bot.upload import Upload, largest_fitting
 NONCE_LASTS = timedelta(minutes=2)  # Discord keeps a nonce "a few minutes"; we trust it for this long
 UPLOAD_LIMIT = 10 * 2**20  # bytes, of a server without boosts (discord.com/developers, 2026-08)
 TOO_LARGE = 40005  # Discord: request entity too large
-ARCHIVED = 50083  # Discord: an archived thread that is locked as well
+# Discord: no messages in a forum, in a non-text channel, in this type of channel, in an archived or a locked thread
+NO_MESSAGES_HERE = frozenset({40058, 50008, 50024, 50083, 160005})
+REPEATED = "The library repeated this by itself: an earlier try may have taken effect."
 
 # What a request to Discord raises when Discord cannot be reached or does not want it.
-UNREACHABLE = (discord.HTTPException, aiohttp.ClientError, OSError, TimeoutError)
+UNREACHABLE = (discord.HTTPException, discord.RateLimited, aiohttp.ClientError, OSError, TimeoutError)
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -83,6 +88,17 @@ class _TooLarge(Exception):
     """This file is larger than the place takes."""
 
 
+class _Attachment(discord.File):
+    """Knows whether the library sent it more than once: it repeats a 5xx and a broken connection out of our sight."""
+
+    repeated = False
+
+    def reset(self, *, seek: int | bool = True) -> None:
+        """Called before each try, with how many there were."""
+        self.repeated |= bool(seek)
+        super().reset(seek=seek)
+
+
 class Poster:
     """Posts pictures through a logged-in client. One for the process; each post is a call of its own."""
 
@@ -98,7 +114,7 @@ class Poster:
         self._pauses = pauses or backoff
         self._clock = clock
 
-    async def post(self, job: Job, *, png: bytes, target: Target, notes: Notes) -> Posted:
+    async def post(self, job: Job, *, png: bytes, target: Target, notes: Notes, origin: Origin | None = None) -> Posted:
         """Send the largest encoding that fits; each time it is refused as too large, one smaller than that.
 
         Raise Refused, Undeliverable, Unsure or LockedOut.
@@ -109,7 +125,8 @@ class Poster:
             if upload is None:
                 raise Undeliverable(msg("The picture's file is too large for this server."))
             try:
-                return await self._send_once(target, job, upload=upload, notes=notes)
+                send = partial(self._send, target, job, upload=upload, origin=origin)
+                return await self._send_once(target, job, send=send, notes=notes)
             except _TooLarge:
                 _log.warning("job %d: %d bytes are too many here", job.id, len(upload.data))
                 limit = len(upload.data) - 1
@@ -127,11 +144,13 @@ class Poster:
                 return await ask()
             except UNREACHABLE as error:
                 _raise_unless_passing(error)
-                pause = next(pauses)
+                pause = _pause(error, next(pauses))
                 _log.warning("job %d: Discord does not answer (%s), again in %.1f s", job.id, _brief(error), pause)
             await asyncio.sleep(pause)
 
-    async def _send_once(self, target: Target, job: Job, *, upload: Upload, notes: Notes) -> Posted:
+    async def _send_once(
+        self, target: Target, job: Job, *, send: Callable[[], Awaitable[Posted]], notes: Notes
+    ) -> Posted:
         """Try until Discord has the message, with growing pauses."""
         pauses, began, in_doubt = self._pauses(), self._clock(), False
         while True:
@@ -142,30 +161,37 @@ class Poster:
                         return found
                     began, in_doubt = self._clock(), False
                 await notes.begun()
-                return await self._send(target, job, upload=upload)
+                return await send()
             except UNREACHABLE as error:
+                in_doubt |= _may_stand(error)
                 try:
                     _raise_unless_passing(error)
-                except Refused:
+                except (Refused, Undeliverable):
                     found = await self.find(job, channel_id=_id(target)) if in_doubt else None
                     if found is not None:
                         return found
                     raise
-                in_doubt |= not (isinstance(error, discord.HTTPException) and error.status == 429)
-                pause = next(pauses)
+                pause = _pause(error, next(pauses))
                 _log.warning("job %d: posting failed (%s), again in %.1f s", job.id, _brief(error), pause)
                 await notes.failed(pause, _brief(error))
             await asyncio.sleep(pause)
 
-    async def _send(self, target: Target, job: Job, *, upload: Upload) -> Posted:
+    async def _send(self, target: Target, job: Job, *, upload: Upload, origin: Origin | None) -> Posted:
         say = say_to_owner(job)
-        message = await target.channel.send(
-            picture_words(say, job, moved=target.moved),
-            file=discord.File(io.BytesIO(upload.data), filename=upload.name, description=alt_text(say, job)),
-            allowed_mentions=author_only(job),
-            suppress_embeds=True,
-            nonce=nonce(job.id, job.interaction_id),
-        )
+        file = _Attachment(io.BytesIO(upload.data), filename=upload.name, description=alt_text(say, job))
+        try:
+            message = await target.channel.send(
+                picture_words(say, job, moved=target.moved, origin=origin),
+                file=file,
+                view=picture_view(say, job),
+                allowed_mentions=author_only(job),
+                suppress_embeds=True,
+                nonce=nonce(job.id, job.interaction_id),
+            )
+        except UNREACHABLE as error:
+            if file.repeated:
+                error.add_note(REPEATED)
+            raise
         return Posted(message_id=message.id, channel_id=message.channel.id)
 
     async def _find(self, channel: discord.abc.Messageable, job: Job, *, channel_id: int) -> Posted | None:
@@ -213,13 +239,27 @@ def _id(target: Target) -> int:
     return int(target.channel.id)  # type: ignore[attr-defined]
 
 
+def _may_stand(error: Exception) -> bool:
+    """Whether a message may have come of a send that ended in this error."""
+    if REPEATED in getattr(error, "__notes__", ()):
+        return True
+    if isinstance(error, discord.RateLimited):
+        return False
+    return not isinstance(error, discord.HTTPException) or error.status >= 500
+
+
+def _pause(error: Exception, pause: float) -> float:
+    """Seconds until the next try: never less than Discord asked for."""
+    return max(pause, error.retry_after) if isinstance(error, discord.RateLimited) else pause
+
+
 def _raise_unless_passing(error: Exception) -> None:
     """Let 429, 5xx and broken connections pass as worth another try; raise what a repeat cannot cure."""
     if not isinstance(error, discord.HTTPException):
         return
     if error.status == 413 or error.code == TOO_LARGE:
         raise _TooLarge from error
-    if isinstance(error, discord.Forbidden | discord.NotFound) or error.code == ARCHIVED:
+    if isinstance(error, discord.Forbidden | discord.NotFound) or error.code in NO_MESSAGES_HERE:
         raise Refused(_brief(error)) from error
     if error.status == 401:
         raise LockedOut(_brief(error)) from error

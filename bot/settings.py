@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bot.errors import StartError
 from bot.job import Limits, OverLimit
@@ -50,6 +50,19 @@ def _budget(text: str) -> str:
 
 Folder = Annotated[Path, AfterValidator(_expanded)]
 Budget = Annotated[str, AfterValidator(_budget)]
+
+
+def _ids(text: object) -> object:
+    """Discord ids with commas between them."""
+    if not isinstance(text, str):
+        return text
+    names = [name for name in text.replace(",", " ").split() if name]
+    if not all(name.isascii() and name.isdecimal() and 17 <= len(name) <= 20 for name in names):
+        raise ValueError("should be Discord ids of 17 to 20 digits with commas between them")
+    return frozenset(map(int, names))
+
+
+OwnerIds = Annotated[frozenset[int] | None, NoDecode, BeforeValidator(_ids)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -89,6 +102,9 @@ class Settings(BaseSettings):
     )
     server_share: bool = Field(
         default=False, description="Give each Discord server the same share of the GPU, whatever its size."
+    )
+    owner_ids: OwnerIds = Field(
+        default=None, description="Discord ids of the host's owners, with commas: who may use /host."
     )
     device: str = Field(
         default="auto",

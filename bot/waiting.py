@@ -26,6 +26,7 @@ class _Shown:
     """What a card said when it was shown last."""
 
     position: int
+    waiting: int
     ready_at: datetime
     at: datetime
 
@@ -78,7 +79,9 @@ class WaitingCards:
 
     async def _show_again(self, due: list[tuple[Job, Place]], *, now: datetime) -> None:
         for job, place in due:
-            self._shown[job.id] = _Shown(position=place.position, ready_at=place.ready_at, at=now)
+            self._shown[job.id] = _Shown(
+                position=place.position, waiting=place.waiting, ready_at=place.ready_at, at=now
+            )
         tasks = {task for job, _ in due if (task := self._show(job)) is not None}
         if tasks:
             await asyncio.wait(tasks)
@@ -86,11 +89,13 @@ class WaitingCards:
     def _due(self, job: Job, place: Place, *, now: datetime) -> datetime:
         """When the card should be shown again if the place stays as it is."""
         shown = self._shown.get(job.id)
+        if now < (job.created_at if shown is None else shown.at):  # the clock was set back
+            return now
         if shown is None:  # it says what held when it was sent
             return now if place.position == 1 else job.created_at + PATIENCE * self._edit_every
         again = shown.at + PATIENCE * self._edit_every
         said, moved = shown.ready_at - shown.at, abs(place.ready_at - shown.ready_at)
-        if place.position != shown.position or moved > WRONG_PART * said:
+        if (place.position, place.waiting) != (shown.position, shown.waiting) or moved > WRONG_PART * said:
             return again
         return max(shown.ready_at, again)
 

@@ -17,6 +17,7 @@ from PIL import Image
 from bot.app import open_kiln
 from bot.background import backoff
 from bot.cards import card
+from bot.client import RATE_LIMIT_SECONDS
 from bot.delivery import Delivery
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
@@ -160,6 +161,33 @@ async def test_after_the_nonces_time_what_the_history_does_not_have_is_sent(stag
     stage.env.inject_error(*SEND, status=500, times=1)
     await poster.post(job, png=noise(16), **to_channel(stage))
     assert len(stage.pictures()) == 1
+
+
+async def test_a_pause_that_discord_asks_for_is_kept_and_leaves_no_doubt(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library leaves long pauses to us, so that none outlasts the nonce without a look at the history."""
+    assert NONCE_LASTS.total_seconds() >= 4 * RATE_LIMIT_SECONDS  # between its five tries
+    await stage.imagine()
+    job, pauses, answers = await only_job(stage), list[float](), iter([discord.RateLimited(0.125), None])
+    original = Poster._send
+
+    async def limited(self: Poster, *args: Any, **rest: Any) -> Posted:
+        error = next(answers)
+        if error is not None:
+            raise error
+        return await original(self, *args, **rest)
+
+    async def failed(pause: float, error: str) -> None:
+        pauses.append(pause)
+
+    monkeypatch.setattr(Poster, "_send", limited)
+    monkeypatch.setattr(Poster, "_find", None)  # would break
+    clock = iter([0.0, NONCE_LASTS.total_seconds() + 1])
+    poster = Poster(stage.bot, pauses=lambda: iter([0.0] * 3), clock=lambda: next(clock))
+    where = to_channel(stage) | {"notes": Notes(begun=quiet, failed=failed)}
+    await poster.post(job, png=noise(16), **where)
+    assert pauses == [0.125]
 
 
 async def test_a_broken_connection_is_tried_again(stage: Stage) -> None:
@@ -453,6 +481,30 @@ async def test_a_card_that_comes_late_shows_what_happened_meanwhile(stage: Stage
     stage.kiln.delivery.started(replace(job, status=JobStatus.CANCELLED))
     stage.kiln.delivery.card_shown(99, message_id=late.id)
     await eventually(lambda: "Cancelled" in text_of(stage.messages()[-1]))
+
+
+async def test_a_card_that_comes_after_the_end_shows_the_end(stage: Stage) -> None:
+    """The answer of the command took longer than the drawing and the post."""
+    await stage.imagine()
+    job = replace(await only_job(stage), id=99, card_message_id=None)
+    stage.kiln.delivery.cancelled(replace(job, status=JobStatus.CANCELLED))
+    await stage.env.settle()
+    late = await stage.bot.get_partial_messageable(stage.channel.id).send(view=card(say_in(None), job))
+    stage.kiln.delivery.card_shown(99, message_id=late.id)
+    await eventually(lambda: "Cancelled" in text_of(stage.messages()[-1]))
+    assert 99 not in stage.kiln.delivery._showing._cards
+
+
+async def test_a_card_that_never_comes_is_forgotten_when_it_cannot_come_any_more(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.showing.CARD_COMES_WITHIN", timedelta(milliseconds=20))
+    await stage.imagine()
+    job = replace(await only_job(stage), id=99, card_message_id=None, status=JobStatus.CANCELLED)
+    cards = stage.kiln.delivery._showing._cards
+    stage.kiln.delivery.cancelled(job)
+    assert 99 in cards
+    await eventually(lambda: 99 not in cards)
 
 
 async def test_a_card_that_could_not_be_recorded_still_moves(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

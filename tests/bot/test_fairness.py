@@ -455,6 +455,20 @@ async def test_a_deferred_jobs_time_comes_and_it_is_lifted(
     assert await owners(deferring, 2) == [3, 1]  # 1 had one second already
 
 
+async def test_a_clock_that_was_set_back_by_a_day_does_not_defer_a_job_for_a_day(
+    deferring: JobQueue, clock: Clock, ask: Asker
+) -> None:
+    await ask(deferring, 2)
+    await draw(deferring, seconds=100.0)
+    clock.move(3600)
+    for _ in range(2):
+        await ask(deferring, 1)
+    await draw(deferring, seconds=1.0)
+    clock.move(-86_400)
+    await ask(deferring, 2)
+    assert await owners(deferring, 2) == [1, 2]
+
+
 async def test_a_deferred_job_can_be_cancelled(deferring: JobQueue, path: Path, ask: Asker) -> None:
     await ask(deferring, 1)
     second = await ask(deferring, 1)

@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -161,6 +162,55 @@ async def test_a_cancelled_claim_never_loses_a_job(path: Path, clock: Clock) -> 
         queue = JobQueue(database, limits=PLENTY, now=clock)
         await queue.recover()
         assert (await claimed(queue)).interaction_id == 1
+
+
+VERBS: dict[str, Callable[[JobQueue, Job], Coroutine[Any, Any, object]]] = {
+    "claim": lambda queue, job: queue.claim(),
+    "cancel": lambda queue, job: queue.cancel(job.id, user_id=1),
+    "record_drawn": lambda queue, job: queue.record_drawn(job, picture="x", result=DRAWN),
+    "record_failed": lambda queue, job: queue.record_failed(job, reason="x"),
+    "record_cancelled": lambda queue, job: queue.record_cancelled(job),
+    "requeue": lambda queue, job: queue.requeue(job),
+    "recover": lambda queue, job: queue.recover(),
+    "record_delivered": lambda queue, job: queue.record_delivered(job.id, message_id=5),
+    "redraw": lambda queue, job: queue.redraw(job.id),
+    "keep": lambda queue, job: queue.outbox.keep(job.id, reason="x"),
+    "give_up": lambda queue, job: queue.outbox.give_up(job.id, reason="x"),
+}
+FROM_QUEUED, FROM_DRAWN = ("claim", "cancel"), ("record_delivered", "redraw", "keep", "give_up")
+
+
+def torn(path: Path) -> list[object]:
+    """What a transaction that was done by half would leave: accounts that count wrongly, pictures without a letter."""
+    counts = (
+        "SELECT name, waiting FROM accounts WHERE name LIKE 'user:%' AND waiting <> "
+        "(SELECT count(*) FROM jobs WHERE account_id = accounts.id AND status = 'queued')"
+    )
+    letters = "SELECT id FROM jobs WHERE status = 'drawn' AND id NOT IN (SELECT job_id FROM outbox)"
+    with closing(sqlite3.connect(path)) as raw:
+        return raw.execute(counts).fetchall() + raw.execute(letters).fetchall()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_verb_cancelled_at_any_await_is_whole_or_absent(path: Path, clock: Clock, verb: str) -> None:
+    async with open_database(path) as database:
+        queue = JobQueue(database, limits=PLENTY, now=clock)
+        for awaits in range(12):
+            job = await queue.submit(new_job(awaits))
+            if verb not in FROM_QUEUED:
+                job = await claimed(queue)
+            if verb in FROM_DRAWN:
+                await queue.record_drawn(job, picture="x", result=DRAWN)
+            task = asyncio.ensure_future(VERBS[verb](queue, job))
+            for _ in range(awaits):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+            await queue.record_shown(job.id)  # behind it, so it is done
+            assert torn(path) == []
+            for left in await queue.active_jobs(1):
+                if left.status is JobStatus.QUEUED:
+                    await queue.cancel(left.id, user_id=1)
 
 
 KILLED_WHILE_SUBMITTING = """
@@ -559,6 +609,17 @@ async def test_a_place_counts_what_is_left_of_the_running_job_and_all_before(que
     clock.move(600)  # overdue: nobody knows, but a little is left
     places = [await queue.place(job.id) for job in jobs]
     assert [place.ready_at - clock() for place in places if place] == [timedelta(seconds=4), timedelta(seconds=44)]
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+async def test_a_clock_that_jumps_by_a_day_moves_nobodys_time_by_a_day(
+    queue: JobQueue, clock: Clock, days: int
+) -> None:
+    jobs = [await queue.submit(new_job(number)) for number in (1, 2)]
+    await claimed(queue)
+    clock.move(days * 86_400)
+    places = [await queue.place(job.id) for job in jobs]
+    assert all(timedelta() < place.ready_at - clock() < timedelta(minutes=1) for place in places if place)
 
 
 async def test_jobs_that_are_over_have_no_place(queue: JobQueue) -> None:

@@ -17,7 +17,7 @@ from simcord import ChannelHandle
 from bot.background import PAUSE_MAX
 from bot.job import Job, JobStatus
 from bot.outbox import DEAD_FOR
-from bot.posting import Poster, Unsure
+from bot.posting import NO_MESSAGES_HERE, Poster, Unsure
 from tests.bot.conftest import Stage, eventually, open_stage, text_of
 
 
@@ -82,6 +82,15 @@ async def test_from_a_thread_under_a_closed_channel_it_goes_to_its_author(stage:
     await stage.alice.slash(thread, "imagine", prompt="a fox")
     assert len(stage.pictures(stage.alice.user.dm_channel)) == 1
     assert (posts(stage, thread.id), posts(stage, stage.channel.id)) == (1, 1)
+
+
+@pytest.mark.parametrize("code", sorted(NO_MESSAGES_HERE))
+async def test_where_nobody_can_post_at_all_as_in_a_forum_it_goes_to_its_author(stage: Stage, code: int) -> None:
+    thread = await open_thread(stage)
+    stage.env.inject_error(*post_to(thread.id), status=404, code=10003, times=None)
+    stage.env.inject_error(*post_to(stage.channel.id), status=400, code=code, times=None)
+    await stage.alice.slash(thread, "imagine", prompt="a fox")
+    assert len(stage.pictures(stage.alice.user.dm_channel)) == 1
 
 
 async def test_a_picture_that_nobody_takes_is_kept_and_costs_nothing(tmp_path: Path) -> None:

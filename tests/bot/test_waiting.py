@@ -85,6 +85,22 @@ async def test_who_becomes_next_is_shown_at_once_and_others_once_a_minute(line: 
     assert await line.moved() == [4]
 
 
+async def test_the_length_of_the_line_is_shown_anew_once_a_minute(line: Line) -> None:
+    await line.queue.submit(new_job(9))  # behind all others
+    await line.moved()
+    line.clock.move((PATIENCE * EVERY).total_seconds())
+    await line.moved()
+    await line.queue.cancel(5, user_id=1)
+    assert await line.moved() == [2]  # it was shown a minute ago, the others just now
+
+
+async def test_a_clock_that_was_set_back_by_a_day_leaves_no_card_alone_for_a_day(line: Line) -> None:
+    assert await line.moved() == [2]
+    line.clock.move(-86_400)
+    assert await line.moved() == [2, 3, 4]
+    assert await line.moved() == []
+
+
 async def test_a_time_that_has_passed_is_shown_anew(line: Line) -> None:
     await line.moved()
     (_, place), *_ = await line.queue.line(limit=1)

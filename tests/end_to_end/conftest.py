@@ -14,8 +14,6 @@ from tests.loopback_discord import LoopbackDiscord
 @pytest.fixture
 async def loopback() -> AsyncIterator[LoopbackDiscord]:
     async with LoopbackDiscord() as discord:
-        # Two cores shared with other work: only the tests about late answers hold Kiln to Discord's 3 s.
-        discord.world.answer_within_seconds = 20
         yield discord
 
 

@@ -47,6 +47,19 @@ async def test_a_post_that_fails_in_passing_is_repeated_until_the_picture_is_the
     assert second.payload["nonce"] == first.payload["nonce"] == f"{job.id}-{job.interaction_id % 10**12}"
 
 
+async def test_a_channel_that_closes_behind_a_500_that_took_effect_is_searched_before_anybody_is_written_to(
+    loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel
+) -> None:
+    """discord.py repeats the 500 by itself, so Kiln sees the 403 alone."""
+    loopback.faults.plan(faults.POST_MESSAGE, faults.server_error(after_effect=True))
+    loopback.faults.plan(faults.POST_MESSAGE, faults.missing_permissions())
+    await kiln.start()
+    await loopback.slash(ana, room, "imagine", prompt="a red house")
+    [job] = await kiln.until_all("delivered")
+    assert [picture.id for picture in loopback.pictures(room)] == [job.result_message_id]
+    assert loopback.asked(faults.OPEN_DIRECT) == []
+
+
 async def test_a_file_that_is_refused_as_too_large_is_sent_smaller_and_kept_whole(
     loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel
 ) -> None:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, closing
 import pytest
 
 from tests.end_to_end.kiln_process import KilnProcess
-from tests.loopback.world import EPHEMERAL, LOADING, Channel, Person
+from tests.loopback.world import EPHEMERAL, LOADING, Channel, Message, Person
 from tests.loopback_discord import LoopbackDiscord
 
 DISCORD_SECONDS = 3.0
@@ -18,7 +18,6 @@ DISCORD_SECONDS = 3.0
 
 @pytest.fixture
 def ana(loopback: LoopbackDiscord) -> Person:
-    loopback.world.answer_within_seconds = DISCORD_SECONDS
     return loopback.world.add_person("Ana")
 
 
@@ -38,8 +37,12 @@ async def locked(kiln: KilnProcess, *, seconds: float) -> AsyncIterator[None]:
         browser.execute("ROLLBACK")
 
 
+def messages_with(loopback: LoopbackDiscord, words: str) -> list[Message]:
+    return [one for one in loopback.world.messages.values() if words in one.content]
+
+
 @pytest.mark.parametrize(("command", "options"), [("imagine", {"prompt": "a red house"}), ("cancel", {"job": 1})])
-async def test_a_long_lock_is_told_to_the_person_and_changes_nothing(
+async def test_a_long_lock_is_told_to_the_person_alone_and_changes_nothing(
     loopback: LoopbackDiscord,
     kiln: KilnProcess,
     ana: Person,
@@ -49,15 +52,28 @@ async def test_a_long_lock_is_told_to_the_person_and_changes_nothing(
 ) -> None:
     await kiln.start()
     async with locked(kiln, seconds=6):
-        interaction = await loopback.slash(ana, room, command, seconds=DISCORD_SECONDS, **options)
-        message = interaction.message
-        assert message is not None
-        await loopback.world.until(
-            lambda world: bool(message.content), seconds=20
-        )  # the claim of the start may wait first
-    assert "cannot reach its queue" in message.content
-    assert not message.body["flags"] & LOADING
+        await loopback.slash(ana, room, command, seconds=DISCORD_SECONDS, **options)
+        # The claim of the start may wait first.
+        await loopback.world.until(lambda world: bool(messages_with(loopback, "cannot reach its queue")), seconds=20)
+        [told] = loopback.world.messages.values()
+        assert told.body["flags"] & (EPHEMERAL | LOADING) == EPHEMERAL
     assert kiln.jobs() == []
+
+
+@pytest.mark.slow
+async def test_a_lock_of_half_a_minute_in_mid_drawing_costs_neither_the_picture_nor_those_who_ask_then(
+    loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel
+) -> None:
+    kiln.step_seconds = 0.3
+    await kiln.start()
+    await loopback.slash(ana, room, "imagine", prompt="a red house", steps=10)
+    await kiln.until(lambda: kiln.statuses() == ["running"])
+    async with locked(kiln, seconds=30):
+        await loopback.slash(ana, room, "imagine", seconds=DISCORD_SECONDS, prompt="another", steps=1)
+        await loopback.world.until(lambda world: bool(messages_with(loopback, "cannot reach its queue")))
+    await kiln.until(lambda: kiln.statuses() == ["delivered"], seconds=90)
+    [job] = kiln.jobs()
+    assert ([picture.id for picture in loopback.pictures(room)], job.attempts) == ([job.result_message_id], 1)
 
 
 async def test_a_short_lock_ends_in_the_card_and_the_picture(

@@ -151,6 +151,24 @@ def command_interaction(
     return _interaction(interaction, 2 if focused is None else 4, data, world=world)
 
 
+def component_interaction(interaction: Interaction, pressed: Message, custom_id: str, world: World, cdn: str) -> Json:
+    """An INTERACTION_CREATE of a button under a message."""
+    body = _interaction(interaction, 3, {"custom_id": custom_id, "component_type": 2}, world=world)
+    return body | {"message": message(pressed, world, cdn)}
+
+
+def modal_interaction(interaction: Interaction, custom_id: str, values: dict[str, str], world: World) -> Json:
+    """An INTERACTION_CREATE of a dialog that was sent; a value is of a text field, or of a choice if it is a size."""
+    fields = [
+        {"type": 3, "custom_id": name, "values": [value]}
+        if name == "size"
+        else {"type": 4, "custom_id": name, "value": value}
+        for name, value in values.items()
+    ]
+    labels = [{"type": 18, "id": number, "component": field} for number, field in enumerate(fields, start=1)]
+    return _interaction(interaction, 5, {"custom_id": custom_id, "components": labels}, world=world)
+
+
 def option_type(value: object) -> int:
     return next(number for kind, number in OPTION_TYPES if isinstance(value, kind))
 
@@ -171,7 +189,7 @@ def _interaction(interaction: Interaction, kind: int, data: Json, *, world: Worl
         "channel": channel(interaction.channel, world),
         "channel_id": str(interaction.channel.id),
         "app_permissions": str(interaction.channel.app_permissions),
-        "locale": "en-US",
+        "locale": interaction.person.locale,
         "guild_locale": "en-US",
         "entitlements": [],
         "authorizing_integration_owners": {"0": str(world.guild_id)},

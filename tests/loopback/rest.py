@@ -21,7 +21,7 @@ from tests.loopback.world import EPHEMERAL, LOADING, ApiError, Interaction, Json
 Answer = object  # JSON; None answers 204
 Handler = Callable[[Request], Awaitable[Answer]]
 
-DEFERRED, MESSAGE, AUTOCOMPLETE = 5, 4, 8
+DEFERRED, MESSAGE, AUTOCOMPLETE, DEFERRED_UPDATE = 5, 4, 8, 6
 PUBLIC_ROUTES = ("/interactions/", "/webhooks/", "/attachments/")  # their path is their key: no bot token
 
 
@@ -49,11 +49,13 @@ class Rest:
             ("POST", "/webhooks/{application_id}/{token}", self._follow_up),
             ("GET", original, self._get_original),
             ("PATCH", original, self._edit_original),
+            ("DELETE", original, self._delete_original),
             ("GET", "/channels/{channel_id}", self._get_channel),
             ("GET", "/channels/{channel_id}/messages", self._list_messages),
             ("POST", "/channels/{channel_id}/messages", self._post_message),
             ("GET", message, self._get_message),
             ("PATCH", message, self._edit_message),
+            ("DELETE", message, self._delete_message),
             ("POST", "/users/@me/channels", self._open_direct),
         ]
         for method, path, handler in table:
@@ -125,7 +127,12 @@ class Rest:
 
     async def _sync_commands(self, request: Request) -> Answer:
         assert isinstance(request.body, list)
-        extra = {"application_id": str(self._world.bot.id), "version": "1", "default_member_permissions": None}
+        extra = {
+            "application_id": str(self._world.bot.id),
+            "version": "1",
+            "default_member_permissions": None,
+            "description": "",
+        }
         self._world.commands = [{**extra, **one, "id": str(self._world.snowflake())} for one in request.body]
         return self._world.commands
 
@@ -138,6 +145,8 @@ class Rest:
             data = {**data, "flags": int(data.get("flags", 0)) | LOADING}
         if kind in (MESSAGE, DEFERRED):
             interaction.message = self._world.store(interaction.channel, data, uploads)
+        if kind == DEFERRED_UPDATE:
+            interaction.message = interaction.pressed
         interaction.answer = request.payload
         interaction.answered.set()
         return self._callback_response(interaction, kind)
@@ -156,6 +165,10 @@ class Rest:
     async def _follow_up(self, request: Request) -> Answer:
         interaction = self._world.interaction(request.parameters["token"])
         uploads = self._uploads(request, request.payload)
+        first = interaction.message
+        if first is not None and first.body.get("flags", 0) & LOADING:  # it takes the place of "thinking…"
+            seen_by = int(first.body["flags"]) & EPHEMERAL
+            return self._shown(self._world.edit(first, {**request.payload, "flags": seen_by}, uploads))
         return self._shown(self._world.store(interaction.channel, request.payload, uploads))
 
     async def _get_original(self, request: Request) -> Answer:
@@ -164,6 +177,12 @@ class Rest:
     async def _edit_original(self, request: Request) -> Answer:
         uploads = self._uploads(request, request.payload)
         return self._shown(self._world.edit(self._original(request), request.payload, uploads))
+
+    async def _delete_original(self, request: Request) -> Answer:
+        message = self._original(request)
+        del self._world.messages[message.id]
+        self._world.interaction(request.parameters["token"]).message = None
+        return None
 
     def _original(self, request: Request) -> Message:
         message = self._world.interaction(request.parameters["token"]).message
@@ -192,6 +211,10 @@ class Rest:
     async def _edit_message(self, request: Request) -> Answer:
         uploads = self._uploads(request, request.payload)
         return self._shown(self._world.edit(self._message(request), request.payload, uploads))
+
+    async def _delete_message(self, request: Request) -> Answer:
+        self._world.delete(self._message(request))
+        return None
 
     def _message(self, request: Request) -> Message:
         return self._world.message(request.number("channel_id"), request.number("message_id"))

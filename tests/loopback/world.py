@@ -38,6 +38,7 @@ class Person:
     id: int
     name: str
     bot: bool = False
+    locale: str = "en-US"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,8 @@ class Interaction:
     created_at: datetime
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     answer: Json | None = None  # the callback's payload
-    message: Message | None = None  # the original response
+    message: Message | None = None  # the original response, which an update of the pressed message is too
+    pressed: Message | None = None  # whose button it was
 
 
 class World:
@@ -129,8 +131,8 @@ class World:
         milliseconds = (self.now() - DISCORD_EPOCH) // timedelta(milliseconds=1)
         return (milliseconds << 22) | (next(self._numbers) & 0x3FFFFF)
 
-    def add_person(self, name: str) -> Person:
-        return Person(id=self.snowflake(), name=name)
+    def add_person(self, name: str, *, locale: str = "en-US") -> Person:
+        return Person(id=self.snowflake(), name=name, locale=locale)
 
     def add_channel(self, name: str, *, app_permissions: int = ALL_PERMISSIONS) -> Channel:
         channel = Channel(id=self.snowflake(), name=name, app_permissions=app_permissions)
@@ -193,6 +195,10 @@ class World:
         message.body["flags"] = kept_flags & ~LOADING
         message.edits += 1
         return message
+
+    def delete(self, message: Message) -> None:
+        """A message of the bot's own may always go."""
+        del self.messages[message.id]
 
     def interaction(self, token: str) -> Interaction:
         """The interaction of a token that is still alive."""
