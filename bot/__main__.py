@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, NoReturn
 import discord
 
 from bot import database, doctor, doctor_plan
-from bot.app import run_until_stopped
+from bot.app import run_console_until_stopped, run_until_stopped
 from bot.client import create_bot
+from bot.command_words import usage
+from bot.console_address import check_console
+from bot.doctor_finding import Status
 from bot.errors import StartError
 from bot.invite import how_to_connect
 from bot.settings import Settings, load_settings
@@ -64,11 +67,22 @@ def _run(_: argparse.Namespace) -> int:
     token = settings.token
     if not token:
         raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
+    if settings.console:
+        check_console(settings)
     load = _loader(settings)
     try:
         asyncio.run(run_until_stopped(settings, load=load, token=token))
     except discord.LoginFailure:
         raise StartError(how_to_connect("Discord does not accept DISCORD_TOKEN.", token=token)) from None
+    _leave(OK)
+
+
+def _console(parsed: argparse.Namespace) -> int:
+    given = {"console_host": parsed.host, "console_port": parsed.port}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
+    check_console(settings)
+    _log_to_stderr(settings.log_level)
+    asyncio.run(run_console_until_stopped(settings, load=_loader(settings), tell=lambda at: print(at, flush=True)))
     _leave(OK)
 
 
@@ -103,9 +117,7 @@ def _commands(parsed: argparse.Namespace) -> int:
         print(json.dumps(payloads, indent=2, ensure_ascii=False))
         return OK
     for payload in payloads:
-        options = [option["name"] for option in payload.get("options", ()) if option.get("required")]
-        options += [f"[{option['name']}]" for option in payload.get("options", ()) if not option.get("required")]
-        print(f"/{' '.join([payload['name'], *options])}: {payload['description']}")
+        print(*usage(payload), sep="\n")
     return OK
 
 
@@ -118,7 +130,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
     findings = doctor.examine()
     for line in doctor.report(findings, as_json=parsed.json):
         print(line)
-    return FAILED if any(finding.status is doctor.Status.FAIL for finding in findings) else OK
+    return FAILED if any(finding.status is Status.FAIL for finding in findings) else OK
 
 
 def _bench_queue(parsed: argparse.Namespace) -> int:
@@ -208,6 +220,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
+    console = add("console", _console, "Serve a web page for drawing, without Discord; KILN_CONSOLE adds it to `run`.")
+    console.add_argument("--host", help="where to listen (default: KILN_CONSOLE_HOST)")
+    console.add_argument("--port", type=_port, help="of the page (default: KILN_CONSOLE_PORT)")
     demo = add("demo", _demo, "Show Kiln on a local page that looks like Discord; needs no token.")
     demo.add_argument("--port", type=_port, help="of the page; 0 takes any (default: 8765, or any while that is taken)")
     demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")

@@ -14,14 +14,20 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
 from bot import estimates
-from bot.errors import BudgetSpent, QueueFull, RateLimited
-from bot.job import JobStatus, Limits, NewJob, OverLimit
+from bot.errors import BudgetSpent, QueueFull, RateLimited, Refusal, ServerBudgetSpent
+from bot.job import JobStatus, Limits, NewJob, OverLimit, Verb
+from bot.language import msg
 from bot.limits import take
+from bot.server_tables import ServerRow
 from bot.tables import JobRow, UserRow, has_status
 
 _CORRECT = text(
     "UPDATE users SET budget_seconds = max(0, budget_seconds + :used - :reserved) "
     "WHERE id = :user AND budget_day = :day"
+)
+_CORRECT_SERVER = text(
+    "UPDATE servers SET budget_seconds = max(0, budget_seconds + :used - :reserved) "
+    "WHERE guild_id = :server AND budget_day = :day"
 )
 
 
@@ -30,13 +36,19 @@ class Admission:
     """What was agreed: when the job may go before others, and what it took from the day's budget."""
 
     not_before: datetime | None  # aware UTC; None: it waits like any other
-    rate_seconds: float  # what it took from the rate
+    rate_seconds: float | None  # what it took from the rate; None: it costs nothing
     reserved: float | None  # GPU-seconds; None: there is no budget
 
 
 def admit(session: Session, new: NewJob, *, limits: Limits, now: datetime, prior: float) -> Admission:
-    """Charge one job to the person's rate and budget, or raise QueueFull, RateLimited or BudgetSpent."""
+    """Charge one job to the person's rate and budget, or raise QueueFull, RateLimited or BudgetSpent.
+
+    To try a failed job again costs nothing, once.
+    """
     _check_waiting(session, new.user_id, limits)
+    if new.verb is Verb.RETRY:
+        _check_first_retry(session, new)
+        return Admission(not_before=None, rate_seconds=None, reserved=None)
     user = session.get(UserRow, new.user_id)
     every = timedelta(hours=1) / limits.pictures_per_hour
     defers = limits.over_limit is OverLimit.DEFER
@@ -50,12 +62,15 @@ def admit(session: Session, new: NewJob, *, limits: Limits, now: datetime, prior
     if verdict.retry_at is not None and not defers:
         raise RateLimited(pictures_per_hour=limits.pictures_per_hour, retry_at=verdict.retry_at)
     values: dict[str, object] = {"theoretical_arrival": verdict.arrival + (every if verdict.retry_at else timedelta())}
+    server = session.get(ServerRow, new.guild_id)
     reserved = None
-    if limits.gpu_seconds_per_day:
+    if limits.gpu_seconds_per_day or (server is not None and server.server_gpu_seconds_per_day):
         reserved = estimates.expected(session, estimates.shape_of(new.request), prior=prior)
         used = user.budget_seconds if user and user.budget_day == now.date() else 0.0
         _check_budget(used, reserved, limits=limits, now=now)
         values |= {"budget_day": now.date(), "budget_seconds": used + reserved}
+        if server is not None:
+            _charge_server(server, reserved, now=now)
     change = insert(UserRow).values(id=new.user_id, **values)
     session.execute(change.on_conflict_do_update(index_elements=[UserRow.id], set_=values))
     return Admission(not_before=verdict.retry_at, rate_seconds=every.total_seconds(), reserved=reserved)
@@ -65,7 +80,9 @@ def correct(session: Session, job: JobRow, *, used: float) -> None:
     """A job is over and used so many GPU-seconds; 0.0 gives back all that it took from its day's budget."""
     if job.reserved is not None:
         day = job.created_at.date().isoformat()
-        session.execute(_CORRECT, {"user": job.user_id, "day": day, "used": used, "reserved": job.reserved})
+        change = {"user": job.user_id, "server": job.guild_id, "day": day, "used": used, "reserved": job.reserved}
+        session.execute(_CORRECT, change)
+        session.execute(_CORRECT_SERVER, change)
 
 
 def refund_rate(session: Session, job: JobRow) -> None:
@@ -81,14 +98,34 @@ def refund_rate(session: Session, job: JobRow) -> None:
 
 
 def _check_waiting(session: Session, user_id: int, limits: Limits) -> None:
-    count = select(func.count()).select_from(JobRow).where(has_status(JobStatus.QUEUED), JobRow.user_id == user_id)
-    waiting = session.scalar(count) or 0
+    mine = select(func.count()).select_from(JobRow).where(JobRow.user_id == user_id)
+    waiting = sum(session.scalar(mine.where(has_status(status))) or 0 for status in (JobStatus.QUEUED, JobStatus.HELD))
     if waiting >= limits.waiting_per_user:
         raise QueueFull(waiting=waiting, allowed=limits.waiting_per_user)
 
 
+def _check_first_retry(session: Session, new: NewJob) -> None:
+    tried = select(JobRow.id).where(JobRow.parent_id == new.parent_id, JobRow.verb == Verb.RETRY)
+    first = session.scalar(tried.limit(1))
+    if first is not None:
+        raise Refusal(msg("Job {number} was tried again already, as job {again}."), number=new.parent_id, again=first)
+
+
 def _check_budget(used: float, estimate: float, *, limits: Limits, now: datetime) -> None:
-    """Raise BudgetSpent unless `estimate` more GPU-seconds fit into the day."""
-    if used + estimate > limits.gpu_seconds_per_day:
-        midnight = datetime.combine(now.date() + timedelta(days=1), time(), tzinfo=UTC)
-        raise BudgetSpent(used=used, estimate=estimate, per_day=limits.gpu_seconds_per_day, retry_at=midnight)
+    """Raise BudgetSpent unless `estimate` more GPU-seconds fit into the person's day."""
+    per_day = limits.gpu_seconds_per_day
+    if per_day and used + estimate > per_day:
+        raise BudgetSpent(used=used, estimate=estimate, per_day=per_day, retry_at=_midnight(now))
+
+
+def _charge_server(server: ServerRow, estimate: float, *, now: datetime) -> None:
+    """Charge the day of all people in a server together; raise ServerBudgetSpent if it does not suffice."""
+    used = server.budget_seconds if server.budget_day == now.date() else 0.0
+    per_day = server.server_gpu_seconds_per_day
+    if per_day and used + estimate > per_day:
+        raise ServerBudgetSpent(used=used, estimate=estimate, per_day=per_day, retry_at=_midnight(now))
+    server.budget_day, server.budget_seconds = now.date(), used + estimate
+
+
+def _midnight(now: datetime) -> datetime:
+    return datetime.combine(now.date() + timedelta(days=1), time(), tzinfo=UTC)

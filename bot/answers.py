@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
@@ -53,8 +53,9 @@ def is_deferred(interaction: discord.Interaction[Any]) -> bool:
 
 
 def say_to(interaction: discord.Interaction[Any]) -> Say:
-    """The language of the person, else that of the server, else English."""
-    return say_in(str(interaction.locale), str(interaction.guild_locale))
+    """The language that the person chose with /settings, else their Discord's, the server's, or English."""
+    chosen = interaction.client.kiln.people.of(interaction.user.id).locale
+    return say_in(chosen, str(interaction.locale), str(interaction.guild_locale))
 
 
 async def answer(interaction: discord.Interaction[Any], text: str) -> None:
@@ -71,6 +72,26 @@ async def answer(interaction: discord.Interaction[Any], text: str) -> None:
         await interaction.followup.send(text, ephemeral=True)
     else:
         await interaction.response.send_message(text, ephemeral=True)
+
+
+async def answer_with(
+    interaction: discord.Interaction[Any], view: discord.ui.LayoutView, files: Sequence[discord.File]
+) -> None:
+    """The same with a layout and the files that it shows."""
+    if is_deferred(interaction):
+        await interaction.edit_original_response(view=view, attachments=files)
+    else:
+        await interaction.response.send_message(view=view, files=files, ephemeral=True)
+
+
+async def show(interaction: discord.Interaction[Any], view: discord.ui.LayoutView) -> None:
+    """Answer the person alone with a card; raise what Discord raises. It notifies nobody."""
+    if is_deferred(interaction):
+        await interaction.edit_original_response(view=view, allowed_mentions=discord.AllowedMentions.none())
+    else:
+        await interaction.response.send_message(
+            view=view, ephemeral=True, allowed_mentions=discord.AllowedMentions.none()
+        )
 
 
 async def tell(interaction: discord.Interaction[Any], text: str) -> None:

@@ -16,20 +16,30 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 import discord
 
 from bot import estimates
+from bot.card_reader import CardReader
 from bot.client import Kiln, KilnBot, create_bot
-from bot.database import open_database
+from bot.console import ByOrigin, Console
+from bot.console_address import open_console
+from bot.database import Database, open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.errors import StartError
 from bot.job_queue import JobQueue
+from bot.keepers import open_keepers
+from bot.lora_list import LoraList
+from bot.past import Past
+from bot.people import open_people
+from bot.reposts import Reposts
+from bot.server_styles import open_styles
 from bot.settings import Settings
 from gen.executor import Generator, GpuExecutor
-from gen.request import SEED_MAX
+from gen.request import SEED_MAX, ModelProfile
 
 STOP_SECONDS = 4.5  # from the first signal to the end of the process, whatever still hangs
 CLOSE_SECONDS = 1.0  # for Discord's connection to close
@@ -49,41 +59,61 @@ async def open_kiln(
 ) -> AsyncIterator[KilnBot]:
     """Open Kiln and yield its client, not yet connected. Raise StartError, or what `load` raises.
 
-    `now` is aware UTC; `make_delivery` is called with `queue` and `data`. Without `remember_sync` the commands are
-    sent to Discord at every start.
+    `now` is aware UTC; without `remember_sync` the commands are sent to Discord at every start.
     """
     settings.make_data_folder()
-    async with (
-        open_database(settings.database, now=now) as database,
-        GpuExecutor(load) as executor,
-    ):
-        prior = estimates.prior_rate(executor.profile)
-        queue = JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
+    async with open_database(settings.database, now=now) as database, GpuExecutor(load) as executor:
+        queue = _open_queue(database, settings, profile=executor.profile, now=now)
+        keepers = open_keepers(database, queue, settings=settings)
         delivery = make_delivery(queue=queue, data=settings.data)
-        await _recover(queue, delivery)
+        console = Console(queue=queue, profile=executor.profile, settings=settings, choose_seed=choose_seed)
+        outcomes = ByOrigin(console=console, discord=delivery)
+        await _recover(queue, outcomes, console=console)
+        drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data)
         async with (
+            contextlib.aclosing(keepers.log_channel),
             contextlib.aclosing(delivery),
-            Dispatcher(queue=queue, executor=executor, outcomes=delivery, pictures=settings.data) as dispatcher,
+            contextlib.aclosing(console),
+            drawing as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
-            kiln = Kiln(
-                profile=executor.profile,
-                queue=queue,
-                dispatcher=dispatcher,
-                delivery=delivery,
-                now=now,
-                choose_seed=choose_seed,
-            )
+            console.connect(dispatcher)
+            rest = await _beside_the_queue(settings, database, now=now)
+            rest |= {"profile": executor.profile, "choose_seed": choose_seed, "keepers": keepers, "console": console}
+            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
 
-async def _recover(queue: JobQueue, delivery: Delivery) -> None:
+async def _beside_the_queue(settings: Settings, database: Database, *, now: Callable[[], datetime]) -> dict[str, Any]:
+    """What commands work with beside the queue, by its name in Kiln."""
+    return {
+        "people": await open_people(database),
+        "styles": await open_styles(database),
+        "past": Past(database, now=now),
+        "reposts": Reposts(database),
+        "card": CardReader(settings.device),
+        "data": settings.data,
+        "loras": LoraList(settings.lora_folder),
+        "started_at": now(),
+        "now": now,
+    }
+
+
+def _open_queue(
+    database: Database, settings: Settings, *, profile: ModelProfile, now: Callable[[], datetime]
+) -> JobQueue:
+    prior = estimates.prior_rate(profile)
+    return JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
+
+
+async def _recover(queue: JobQueue, outcomes: ByOrigin, *, console: Console) -> None:
     """Sort out what the last process left running; people hear of it once Discord is there."""
     recovery = await queue.recover()
     for job in recovery.requeued:
-        delivery.requeued(job)
+        outcomes.requeued(job)
     for job in recovery.quarantined:
-        delivery.failed(job)
+        outcomes.failed(job)
+    await console.settle()
 
 
 async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator], token: str) -> None:
@@ -93,9 +123,35 @@ async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator]
     """
     stop = asyncio.Event()
     with _signals(stop):
-        async with _unless(stop), open_kiln(settings, load=load) as bot:
+        async with _unless(stop), open_kiln(settings, load=load) as bot, _console_if_wanted(bot, settings):
             _log.info("the model is %s; connecting to Discord", bot.kiln.profile.name)
             await _serve(bot, token=token)
+
+
+async def run_console_until_stopped(
+    settings: Settings, *, load: Callable[[], Generator], tell: Callable[[str], None]
+) -> None:
+    """Serve the web console without Discord, until SIGTERM or SIGINT; `tell` its address. Raise as above.
+
+    Jobs from Discord that wait in the same database are drawn too, and posted by the next `kiln run`.
+    """
+    stop = asyncio.Event()
+    with _signals(stop):
+        async with _unless(stop), open_kiln(settings, load=load) as bot:
+            bot.kiln.dispatcher.wake()
+            async with open_console(bot.kiln.console, settings) as address:
+                tell(address)
+                await stop.wait()
+
+
+@asynccontextmanager
+async def _console_if_wanted(bot: KilnBot, settings: Settings) -> AsyncIterator[None]:
+    if not settings.console:
+        yield
+        return
+    async with open_console(bot.kiln.console, settings) as address:
+        _log.info("the console is at %s", address)
+        yield
 
 
 async def _serve(bot: KilnBot, *, token: str) -> None:

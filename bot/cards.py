@@ -1,115 +1,73 @@
-"""What a job looks like in Discord, state by state, and the words that go with its picture.
+"""What a job looks like in Discord, state by state.
 
-A card is Components V2 from its first send, because a message cannot change its style later; a picture is a plain
-message with a file, so that Discord's search finds its prompt and every app sees the original. Knows no queue, no
-network: job in, message out.
+A card is Components V2 from its first send, because a message cannot change its style later. The picture is a message
+of its own, see `bot.captions`, because an edit notifies nobody. Knows no queue, no network: job in, message out.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from datetime import datetime
+import io
+from dataclasses import replace
+from typing import Any
 
 import discord
 from discord import ui
 
+from bot.buttons import card_row
+from bot.captions import LINE_CHARACTERS, PICTURE_PROMPT_CHARACTERS, alt_text, detail_lines, lineage_line, settings_line
 from bot.job import Job, JobStatus, Place
 from bot.language import Say
-from gen.request import ImageRequest, StepReport
+from bot.quoting import ago as ago
+from bot.quoting import fold as fold
+from bot.quoting import message_link as message_link
+from bot.quoting import quoted as quoted
+from gen.request import StepReport
 
 CARD_PROMPT_CHARACTERS = 300  # of the prompt on a card, before escaping
-PICTURE_PROMPT_CHARACTERS = 500  # of the prompt above a picture, and of a reason; escaped, a message holds 2,000
-ALT_TEXT_CHARACTERS = 1024  # Discord's limit for a file's description
+THUMBNAIL_TEXT_CHARACTERS = 256  # of its description, as discord.py documents it
 BAR_WIDTH = 10  # characters
+PREVIEW = "preview.jpg"  # the name of the file that a card shows while the picture is drawn
 
 WAITING, WORKING, DONE, STOPPED, BROKEN = 0x5865F2, 0xF0B232, 0x23A55A, 0x80848E, 0xDA373C
 
-_MARKUP = re.compile(r"([\\`*_~|<>\[\]#])")
-_MENTION = re.compile(r"@(?=everyone|here|[!&]?\d)")
-_INVITE = re.compile(r"(discord(?:app)?\.(?:gg|com))/", re.IGNORECASE)
-_INVISIBLE = re.compile("[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-
-
-def quoted(text: str, *, characters: int) -> str:
-    """Fold `text` and make it inert: no mention, markdown, back-tick, link, invite or direction trick works in it."""
-    shown = fold(_INVISIBLE.sub(" ", text), characters=characters)
-    shown = _MARKUP.sub(r"\\\1", shown).replace("://", r":\//")
-    return _MENTION.sub("@\u200b", _INVITE.sub(r"\1\\/", shown))
-
-
-def fold(text: str, *, characters: int) -> str:
-    """Shorten `text` to `characters` at most, with an ellipsis where something was left out."""
-    return text if len(text) <= characters else text[: characters - 1].rstrip() + "…"
-
-
-def ago(moment: datetime) -> str:
-    """A time that Discord shows relative to now, and that ticks on the client by itself; rounded up, not to be past."""
-    return f"<t:{math.ceil(moment.timestamp())}:R>"
-
-
-def settings_line(say: Say, request: ImageRequest) -> str:
-    """Seed and settings, as each card and picture shows them."""
-    return say("seed `{seed}` · {size} · {steps} · guidance {guidance:g}", **_settings(say, request))
-
 
 def card(
-    say: Say, job: Job, *, place: Place | None = None, report: StepReport | None = None, link: str | None = None
+    say: Say,
+    job: Job,
+    *,
+    place: Place | None = None,
+    report: StepReport | None = None,
+    link: str | None = None,
+    parent: Job | None = None,
 ) -> ui.LayoutView:
-    """The card of `job` as its status, and what is known beside it, has it."""
+    """The card of `job` as its status, and what is known beside it, has it; `preview_files` go with it."""
     colour, words = _state(say, job, place=place, report=report, link=link)
+    texts = [f"**{quoted(job.request.prompt, characters=CARD_PROMPT_CHARACTERS)}**", words]
+    small = [lineage_line(say, job, parent=parent), _small_print(say, job), *detail_lines(say, job)]
     if job.notice and job.status in (JobStatus.DRAWN, JobStatus.DELIVERED):
-        words += f"\n-# {quoted(job.notice, characters=CARD_PROMPT_CHARACTERS)}"
+        small.append(quoted(job.notice, characters=LINE_CHARACTERS))
+    parts: list[ui.Item[Any]] = [ui.TextDisplay(text) for text in texts]
+    if report is not None and report.preview is not None:
+        shown = alt_text(say, job, characters=THUMBNAIL_TEXT_CHARACTERS)
+        parts = [ui.Section(*texts, accessory=ui.Thumbnail(f"attachment://{PREVIEW}", description=shown))]
+    parts.append(ui.TextDisplay("\n".join(f"-# {line}" for line in small if line)))
+    row = card_row(say, job)
     view = ui.LayoutView(timeout=None)
-    view.add_item(
-        ui.Container(
-            ui.TextDisplay(f"**{quoted(job.request.prompt, characters=CARD_PROMPT_CHARACTERS)}**"),
-            ui.TextDisplay(words),
-            ui.TextDisplay(f"-# {_small_print(say, job)}"),
-            accent_colour=colour,
-        )
-    )
+    view.add_item(ui.Container(*parts, *([row] if row else []), accent_colour=colour))
     return view
 
 
-def picture_words(say: Say, job: Job, *, moved: bool = False) -> str:
-    """The text above a picture; `moved` when it could not go where it was asked for."""
-    request = job.request
-    took = "" if job.seconds is None else " · " + say("{seconds:.1f} s", seconds=job.seconds)
-    lines = [
-        f"<@{job.user_id}> **{quoted(request.prompt, characters=PICTURE_PROMPT_CHARACTERS)}**",
-        f"-# {settings_line(say, request)}{took}",
-    ]
-    if job.notice:
-        lines.append(f"-# {quoted(job.notice, characters=CARD_PROMPT_CHARACTERS)}")
-    if moved:
-        gone = say("I may not post in <#{channel}> any more, so your picture comes here.", channel=job.channel_id)
-        lines.append(f"-# {gone}")
-    return "\n".join(lines)
+def preview_files(report: StepReport | None) -> list[discord.File]:
+    """The files that a card with this report shows."""
+    if report is None or report.preview is None:
+        return []
+    return [discord.File(io.BytesIO(report.preview), filename=PREVIEW)]
 
 
 def failure_words(say: Say, job: Job) -> str:
     """A message of its own for a job whose card is gone."""
     prompt = quoted(job.request.prompt, characters=CARD_PROMPT_CHARACTERS)
     return f"<@{job.user_id}> **{prompt}**\n{_state(say, job)[1]}\n-# {_small_print(say, job)}"
-
-
-def message_link(guild_id: int | None, channel_id: int, message_id: int) -> str:
-    """The address that jumps to a message; without a guild, of a direct message."""
-    return f"https://discord.com/channels/{guild_id or '@me'}/{channel_id}/{message_id}"
-
-
-def alt_text(say: Say, job: Job) -> str:
-    """What a screen reader says for the picture: prompt, seed and settings."""
-
-    def words(prompt: str) -> str:
-        return say(
-            "AI-generated picture: {prompt} (seed {seed}, {size}, {steps}, guidance {guidance:g})",
-            prompt=prompt,
-            **_settings(say, job.request),
-        )
-
-    return words(fold(job.request.prompt, characters=ALT_TEXT_CHARACTERS - len(words(""))))
 
 
 def progress_bar(report: StepReport) -> str:
@@ -137,26 +95,50 @@ def _ready(say: Say, place: Place) -> str:
     return say("ready {when}, give or take {minutes} min", when=when, minutes=max(1, round(seconds / 60)))
 
 
+def state_words(
+    say: Say,
+    job: Job,
+    *,
+    place: Place | None = None,
+    report: StepReport | None = None,
+    link: str | None = None,
+    characters: int = PICTURE_PROMPT_CHARACTERS,
+) -> str:
+    """The sentence of a job's status; of its reason so many characters, before escaping."""
+    folded = job if job.reason is None else replace(job, reason=fold(job.reason, characters=characters))
+    return _state(say, folded, place=place, report=report, link=link)[1]
+
+
 def _state(
     say: Say, job: Job, *, place: Place | None = None, report: StepReport | None = None, link: str | None = None
 ) -> tuple[int, str]:
     """The accent colour and the sentence of a job's status."""
     match job.status:
+        case _ if job.deleted_at is not None:
+            return STOPPED, say("Deleted")
         case JobStatus.QUEUED if place is not None:
             return WAITING, say("Waiting: {place}", place=place_words(say, place))
         case JobStatus.QUEUED:
             return WAITING, say("Waiting for its turn")
         case JobStatus.RUNNING:
             return WORKING, _drawing(say, report)
-        case JobStatus.DELIVERED if link:
-            return DONE, say("{done}: [the picture]({link})", done=_done(say, job), link=link)
         case JobStatus.DELIVERED:
-            return DONE, say("{done}. The picture is posted.", done=_done(say, job))
+            return DONE, _posted(say, job, link)
+        case JobStatus.HELD:
+            return WAITING, say("Held: {why}", why=_why(job, say("It waits for a moderator.")))
+        case JobStatus.CANCELLED if job.reason:
+            return STOPPED, say("Cancelled: {why}", why=_why(job, ""))
         case JobStatus.CANCELLED:
             return STOPPED, say("Cancelled")
         case JobStatus.QUARANTINED:
             return BROKEN, say("Set aside: Kiln stopped twice while drawing this, so it is not tried again by itself.")
     return (DONE if job.status is JobStatus.DRAWN else BROKEN), _explained(say, job)
+
+
+def _posted(say: Say, job: Job, link: str | None) -> str:
+    if link is None:
+        return say("{done}. The picture is posted.", done=_done(say, job))
+    return say("{done}: [the picture]({link})", done=_done(say, job), link=link)
 
 
 def _explained(say: Say, job: Job) -> str:
@@ -190,11 +172,6 @@ def _why(job: Job, otherwise: str) -> str:
 
 def _small_print(say: Say, job: Job) -> str:
     return settings_line(say, job.request) + " · " + say("job {number}", number=job.id)
-
-
-def _settings(say: Say, request: ImageRequest) -> dict[str, object]:
-    steps = say.many("{n} step", "{n} steps", request.steps, n=request.steps)
-    return {"seed": request.seed, "size": request.size, "steps": steps, "guidance": request.guidance}
 
 
 def author_only(job: Job) -> discord.AllowedMentions:

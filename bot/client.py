@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,14 +20,37 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import say_to, tell
+from bot.buttons import JobButton
+from bot.card_reader import CardReader
+from bot.cogs.buttons import Buttons
+from bot.cogs.history import History, PageButton
+from bot.cogs.host import HostCog
 from bot.cogs.imagine import Imagine
+from bot.cogs.mod import Mod
 from bot.cogs.queue import Queue
+from bot.cogs.recipe import Recipe
+from bot.cogs.report import report_menu
+from bot.cogs.reposting import RepostButton
+from bot.cogs.server import Server
+from bot.cogs.settings import Settings
+from bot.cogs.stats import Stats
+from bot.cogs.style import style_group
 from bot.command_words import CommandWords
+from bot.console import Console
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
-from bot.errors import Refusal
+from bot.edit_dialog import NAME as EDITED
+from bot.job import Job, JobStatus, Verb
 from bot.job_queue import JobQueue
-from gen.errors import InvalidRequest
+from bot.keepers import Keepers
+from bot.lora_list import LoraList
+from bot.mistakes import tell_mistake
+from bot.past import Past
+from bot.people import People
+from bot.reposts import Reposts
+from bot.review import Decision
+from bot.server_actions import PanelItem
+from bot.server_styles import ServerStyles
 from gen.request import ModelProfile
 
 # A longer pause that Discord asks for is ours to wait out, not the library's: behind it a nonce is forgotten, and the
@@ -46,8 +68,24 @@ class Kiln:
     queue: JobQueue
     dispatcher: Dispatcher
     delivery: Delivery
+    loras: LoraList
+    people: People
+    styles: ServerStyles
+    past: Past
+    reposts: Reposts
+    card: CardReader
+    data: Path  # folder of the pictures
+    started_at: datetime  # aware UTC
+    keepers: Keepers
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
+    console: Console
+
+    def show_changed(self, jobs: Iterable[Job]) -> None:
+        """Moderators held, released or cancelled these: let their cards say so, and the queue go on."""
+        for job in jobs:
+            (self.delivery.cancelled if job.status is JobStatus.CANCELLED else self.delivery.requeued)(job)
+        self.dispatcher.wake()
 
 
 class KilnTree(app_commands.CommandTree["KilnBot"]):
@@ -64,22 +102,14 @@ class KilnTree(app_commands.CommandTree["KilnBot"]):
 
     async def on_error(self, interaction: discord.Interaction[KilnBot], error: app_commands.AppCommandError, /) -> None:
         """Show our own refusals as they are; anything else is a bug: traceback to the log, one sentence to them."""
-        say = say_to(interaction)
         cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
-        if isinstance(cause, Refusal | InvalidRequest):
-            await tell(interaction, cause.told(say))
-            return
         if isinstance(cause, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
             _log.warning("a command of an older Kiln was used: %s", cause)
+            say = say_to(interaction)
             await tell(interaction, say("This command has changed. Please reload Discord (Ctrl+R) and try again."))
             return
-        incident = secrets.token_hex(4)
         name = interaction.command.qualified_name if interaction.command else "?"
-        _log.error("incident %s in /%s: %s", incident, name, cause, exc_info=cause)
-        words = say(
-            "That did not work, and it is not your fault. The operator finds it as `{incident}`.", incident=incident
-        )
-        await tell(interaction, words)
+        await tell_mistake(interaction, cause, where=f"/{name}")
 
 
 class KilnBot(commands.Bot):
@@ -104,10 +134,15 @@ class KilnBot(commands.Bot):
         )
         self._kiln = kiln
         self._synced = synced
+        self._buttons = Buttons(self)
         self._words = CommandWords()
-        for cog in (Imagine(self), Queue(self)):
+        recipe = Recipe(self)
+        members = (Imagine(self), Queue(self), Settings(self), History(self), Stats(self), recipe)
+        for cog in (*members, Server(self), Mod(self), HostCog(self)):
             for command in cog.get_app_commands():
                 self.tree.add_command(command)
+        for more in (*recipe.menus, report_menu(), style_group(self)):
+            self.tree.add_command(more)
 
     @property
     def kiln(self) -> Kiln:
@@ -118,8 +153,32 @@ class KilnBot(commands.Bot):
     async def setup_hook(self) -> None:
         """Logged in: tell Discord the commands if they changed, then let deliveries and the queue begin."""
         await self._sync()
+        self.add_dynamic_items(JobButton, PageButton, RepostButton, Decision, PanelItem)
         self.kiln.delivery.connect(self)
+        self.kiln.keepers.log_channel.connect(self)
         self.kiln.dispatcher.wake()
+
+    async def pressed(self, interaction: discord.Interaction[KilnBot], job_id: int, press: str) -> None:
+        """A button of a job was pressed."""
+        try:
+            await self._buttons.press(interaction, job_id, press)
+        except Exception as error:  # noqa: BLE001 - worded, and logged if it is a bug
+            await tell_mistake(interaction, error, where=f"the button {press[:20]} of job {job_id}")
+
+    async def on_interaction(self, interaction: discord.Interaction[KilnBot]) -> None:
+        """A dialog came back, perhaps of an earlier process: its name says whose it is."""
+        if interaction.type is not discord.InteractionType.modal_submit:
+            return
+        data: Mapping[str, Any] = interaction.data or {}
+        found = EDITED.fullmatch(str(data.get("custom_id", "")))
+        if found is None:
+            return
+        try:
+            job_id = None if found["job"] is None else int(found["job"])
+            verb = Verb.EDIT if found["how"] == "edited" else Verb.REMIX
+            await self._buttons.submit(interaction, job_id, verb)
+        except Exception as error:  # noqa: BLE001 - worded, and logged if it is a bug
+            await tell_mistake(interaction, error, where=f"the dialog {found[0]}")
 
     async def _sync(self) -> None:
         """Send the commands when they differ from what this application was sent last (200 a day are allowed)."""
@@ -134,7 +193,7 @@ class KilnBot(commands.Bot):
             _log.warning("Discord takes no commands for %.0f s; the next start tells it again", error.retry_after)
             return
         _log.info("told Discord about %d commands", len(payloads))
-        _remember(self._synced, digest)
+        _remember(self._synced, f"{digest} {self.application_id}")
 
     async def payloads(self) -> list[dict[str, Any]]:
         """The commands as Discord receives them, in every language, in the order of their names."""
@@ -153,16 +212,16 @@ def _recall(synced: Path | None) -> str | None:
     if synced is None or not synced.exists():
         return None
     try:
-        return synced.read_text(encoding="utf-8").strip()
+        return synced.read_text(encoding="utf-8").partition(" ")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         _log.warning("%s cannot be read, so Discord is told the commands again: %s", synced, error)
         return None
 
 
-def _remember(synced: Path | None, digest: str) -> None:
+def _remember(synced: Path | None, sent: str) -> None:
     if synced is None:
         return
     try:
-        synced.write_text(digest + "\n", encoding="utf-8")
+        synced.write_text(sent + "\n", encoding="utf-8")
     except OSError as error:
         _log.warning("%s cannot be written, so the next start tells Discord the commands again: %s", synced, error)

@@ -18,14 +18,17 @@ from pathlib import Path
 import discord
 
 from bot.background import Tasks, patiently
-from bot.cards import message_link
-from bot.job import Job, JobStatus
+from bot.captions import Origin
+from bot.comparing import compare
+from bot.job import Job, JobStatus, Verb
 from bot.job_queue import JobQueue
 from bot.ladder import Ladder
 from bot.language import Message, Worded, msg, say_to_owner
 from bot.outbox import Letter
 from bot.posting import LockedOut, Posted, Poster, Undeliverable, Unsure
+from bot.quoting import message_link
 from bot.showing import Showing
+from bot.whispers import Whispers
 from gen.request import StepReport
 
 EDIT_EVERY = timedelta(seconds=3)  # a card, at most
@@ -49,8 +52,8 @@ class Delivery:
         self._data = data
         self._make_poster = make_poster
         self._ladder: Ladder | None = None
-        self._tasks = Tasks()
-        self._showing = Showing(queue=queue, tasks=self._tasks, edit_every=edit_every)
+        self._tasks, self.whispers = Tasks(), Whispers()
+        self._showing = Showing(queue=queue, tasks=self._tasks, edit_every=edit_every, whispers=self.whispers)
         self._posting: set[int] = set()
         self._wake: Callable[[], None] = lambda: None
 
@@ -60,7 +63,8 @@ class Delivery:
 
     def connect(self, client: discord.Client) -> None:
         """Begin to talk to Discord through a client that is logged in: what waited so far, and what was not posted."""
-        self._ladder = Ladder(client, poster=self._make_poster(client), outbox=self._queue.outbox)
+        poster = self._make_poster(client)
+        self._ladder = Ladder(client, poster=poster, outbox=self._queue.outbox, whispers=self.whispers)
         self._showing.connect(client)
         self._tasks.spawn(self._post_undelivered(), name="undelivered")
 
@@ -92,6 +96,10 @@ class Delivery:
 
     def cancelled(self, job: Job) -> None:
         """Its owner took it back."""
+        self._showing.show(job)
+
+    def deleted(self, job: Job) -> None:
+        """Its picture was taken away."""
         self._showing.show(job)
 
     def requeued(self, job: Job) -> None:
@@ -130,7 +138,7 @@ class Delivery:
             return
         await asyncio.sleep(letter.pause(self._queue.now()))
         try:
-            posted = await ladder.climb(letter, png=png)
+            posted = await ladder.climb(letter, png=png, origin=await self._origin(job, png))
         except LockedOut as error:
             text = msg("The picture is drawn, but Discord does not let me in ({error}).")
             self._wait(job, error, reason=Message(text, error=str(error)))
@@ -139,8 +147,20 @@ class Delivery:
         except Unsure as error:
             await self._over(job, error, close=outbox.give_up)
         else:
-            await patiently(lambda: self._queue.record_delivered(job.id, message_id=posted.message_id))
+            where = {"message_id": posted.message_id, "channel_id": posted.channel_id}
+            await patiently(lambda: self._queue.record_delivered(job.id, **where))
             self._close_card(job, posted)
+
+    async def _origin(self, job: Job, png: bytes) -> Origin | None:
+        """What is told of the job that this one was made from."""
+        if job.parent_id is None:
+            return None
+        parent_id = job.parent_id
+        parent = await patiently(lambda: self._queue.job(parent_id))
+        if job.verb is not Verb.REPRODUCE or parent is None:
+            return Origin(parent=parent)
+        first = self._data / (parent.picture or "gone")
+        return Origin(parent=parent, compared=await asyncio.to_thread(compare, say_to_owner(job), first, png))
 
     async def _read(self, job: Job) -> bytes | None:
         """The picture's file; None: it is not there, and that is seen to."""
@@ -181,5 +201,7 @@ class Delivery:
 
     def _close_card(self, job: Job, posted: Posted) -> None:
         delivered = replace(job, status=JobStatus.DELIVERED, result_message_id=posted.message_id)
-        guild = job.guild_id if posted.channel_id in (job.channel_id, job.parent_channel_id) else None
-        self._showing.show(delivered, link=message_link(guild, posted.channel_id, posted.message_id))
+        in_server = posted.channel_id in (job.channel_id, job.parent_channel_id)
+        link = message_link(job.guild_id if in_server else None, posted.channel_id, posted.message_id)
+        whispered = job.private and in_server  # nothing links to that
+        self._showing.show(delivered, link=None if whispered else link)

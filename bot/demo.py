@@ -1,9 +1,9 @@
 """`kiln demo`: the real bot on a local page that looks like Discord. No token, no GPU.
 
 Kiln runs here as it does on Discord, with its queue, SQLite file, dispatcher, GPU thread and the small model; only
-Discord is played, by simcord. All the glue to simcord is in this file. What it uses of simcord's private side is
-marked `private:` with the reason, and holds because the version is checked at start. Knows no torch: the caller
-brings `load`.
+Discord is played, by simcord. All the glue to simcord is here, in `demo_page.py` and in `demo_stage.py`. What they use
+of simcord's private side is marked `private:` with the reason, and holds because the version is checked at start.
+Knows no torch: the caller brings `load`.
 """
 
 from __future__ import annotations
@@ -19,34 +19,31 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bot.app import open_kiln
 from bot.client import KilnBot
 from bot.delivery import Delivery
-from bot.demo_look import SCRIPT, STEP_SECONDS, STYLE, Paced, face
+from bot.demo_look import STEP_SECONDS, Paced, face
+from bot.demo_page import LivePage, RealClock
+from bot.demo_stage import set_stage
 from bot.errors import StartError
 from bot.settings import load_settings
 from gen.executor import Generator
 
 if TYPE_CHECKING:
-    from simcord.actors import MemberActor
     from simcord.env import Env
-    from simcord.preview import Preview
 
 _log = logging.getLogger(__name__)
 
 PINS = {"simcord": "3.2.1", "discord.py": "2.7.1"}  # the versions whose private side this file knows
 PORT = 8765  # of the page, where it is free
 EDIT_EVERY = timedelta(seconds=1)  # a card's progress; nobody limits our rate here
-REFRESH_SECONDS = 0.5  # between looks for news; the page asks every 0.5 s as well
 SETTLE_SECONDS = 10.0  # a command answers in well under one; its job does not count, see `_outside_commands`
-GREETING = "Type /imagine a red house at night and press Enter"
 COMPANY_PROMPT, COMPANY_SEED = "a white lighthouse at sunset", 7  # what the second person asks for at the start
 
 
@@ -146,19 +143,22 @@ async def _page(bot: KilnBot, *, port: int) -> AsyncIterator[str]:
 
     async with simcord.run(bot, check_errors=False, settle_timeout=SETTLE_SECONDS) as env:
         env.backend.edit_bot_profile("Kiln").avatar = "Kiln"  # private: simcord calls each bot TestBot
-        guild = env.create_guild("Kiln's studio")
-        channel = guild.create_text_channel("pictures", topic=GREETING)
-        people = [guild.add_member(env.create_user(name, global_name=name, avatar=name)) for name in ("You", "Ada")]
+        stage = set_stage(env)
         # private: until here simcord's clock stood at its own fixed date, so that ids are the same in each demo and a
         # kept `--data` folder finds its people and channel again. From here it is the real date, and runs.
-        env.backend.clock = _RealClock()
+        env.backend.clock = RealClock()
         # private: simcord keeps a refused command in the composer, since an error came by. Discord clears it: the
         # person has the answer, and the log has the rest.
         env.errors_since = lambda cursor: ()  # type: ignore[method-assign]
         preview = env.preview(
-            channel, viewers=people, layout="channel", port=port, timezone=_timezone(), assets=_avatars(env)
+            stage.channels[0],
+            viewers=stage.people,
+            layout="channel",
+            port=port,
+            timezone=_timezone(),
+            assets=_avatars(env),
         )
-        live = _LivePage(preview)
+        live = LivePage(preview, stage)
         async with contextlib.AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(preview)
@@ -166,82 +166,8 @@ async def _page(bot: KilnBot, *, port: int) -> AsyncIterator[str]:
                 raise StartError(f"The demo's page cannot open: {error}. Try --port 0, which takes any port.") from None
             refreshing = asyncio.create_task(live.keep_true(env))
             stack.callback(refreshing.cancel)
-            await live.imagine(people[1], prompt=COMPANY_PROMPT, seed=COMPANY_SEED)
+            await live.imagine(stage.people[1], prompt=COMPANY_PROMPT, seed=COMPANY_SEED)
             yield preview.url
-
-
-class _RealClock:
-    """simcord's clock, but following real time: `<t:…:R>`, time.monotonic and deadlines in commands then agree."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()  # simcord puts time.monotonic on this very clock
-
-    @property
-    def elapsed(self) -> float:
-        return time.perf_counter() - self._start
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def advance(self, seconds: float) -> None:
-        """Real time advances by itself."""
-
-
-class _LivePage:
-    """Keeps the page true without a manual refresh: one lock for its own actions and ours."""
-
-    def __init__(self, preview: Preview) -> None:
-        self._preview = preview
-        self._lock = asyncio.Lock()  # simcord refuses a second operation instead of queueing it
-        self._act = preview._action
-        # private: the one function through which the browser acts; it must wait for our refresh instead of failing.
-        preview._action = self._action_in_turn  # type: ignore[method-assign]
-        server = preview._server
-        self._file = server._static
-        # private: the page's own files, served with our style and script appended; routes are made from this table.
-        server._static = self._dressed_file  # type: ignore[method-assign]
-        server._STATIC_FILES = {**server._STATIC_FILES, "/favicon.ico": "index.html"}  # type: ignore[misc]
-
-    async def keep_true(self, env: Env) -> None:
-        """Publish the page anew whenever the bot has called Discord; never ends by itself."""
-        seen = 0
-        while True:
-            await asyncio.sleep(REFRESH_SECONDS)
-            calls = len(env.http_requests)
-            if calls == seen:
-                continue
-            try:
-                async with self._lock:
-                    await self._preview.refresh()
-                seen = calls
-            except Exception:  # noqa: BLE001 - the page lives on and tries again
-                _log.warning("the demo's page could not be refreshed", exc_info=True)
-
-    async def imagine(self, person: MemberActor, **options: Any) -> None:
-        """Let `person` use /imagine, as the browser would."""
-        async with self._lock:
-            await person.slash(self._preview.channel, "imagine", **options)
-
-    async def _action_in_turn(self, context_id: str | None, body: Any) -> dict[str, Any]:
-        async with self._lock:
-            # private: commands publish with the time of the last refresh; a card's "in 8 seconds" needs now.
-            self._preview._advance_presentation_time()
-            page = self._preview._pages.get(context_id or "")
-            if page is not None and isinstance(body, dict) and "published_revision" in body:
-                # private: an action is refused when the page was published since; ours is, all the time. What it
-                # points at is looked up afresh in any case.
-                body = {**body, "published_revision": page.revision}
-            return await self._act(context_id, body)
-
-    async def _dressed_file(self, request: Any) -> Any:
-        response = await self._file(request)
-        if request.path == "/preview.css":
-            response.text += STYLE
-        elif request.path == "/app.js":
-            response.text += SCRIPT
-        elif request.path == "/favicon.ico":
-            response.body, response.content_type = face("Kiln"), "image/png"
-        return response
 
 
 def _avatars(env: Env) -> dict[str, tuple[str, bytes]]:

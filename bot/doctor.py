@@ -1,94 +1,60 @@
 """`kiln doctor`: what would happen if Kiln started here, without starting it.
 
-Each check is one finding with a cure. torch is asked in a process of its own, because loading it takes seconds and
-the bot's side stays free of it.
+Each check is one finding with a cure; the checks have families, `bot.doctor_card`, `bot.doctor_host` and
+`bot.doctor_discord`. Here are the order, the settings, the database and the weights, and how findings are told.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
+from bot import doctor_card, doctor_discord, doctor_host
 from bot.client import create_bot
+from bot.console_address import check_console
 from bot.database import check
+from bot.doctor_finding import Finding, Status, fail, ok, warn
+from bot.doctor_torch import Torch, ask_torch
 from bot.errors import StartError
 from bot.invite import PORTAL, client_id, invite_link
 from bot.schema import check_folder
 from bot.settings import Settings, load_settings
 from gen.errors import WeightsMissing
-from gen.weights import read_profile
-
-ASK_SECONDS = 120  # for torch to load on a slow disk
-_ASK_TORCH = """
-import json, torch
-numbers = range(torch.cuda.device_count())
-free, memory = zip(*map(torch.cuda.mem_get_info, numbers)) if numbers else ((), ())
-print(json.dumps({
-    "version": torch.__version__,
-    "cards": [torch.cuda.get_device_name(card) for card in numbers],
-    "memory": memory,
-    "free": free,
-    "capability": [torch.cuda.get_device_capability(card) for card in numbers],
-    "mps": torch.backends.mps.is_available(),
-}))
-"""
+from gen.pull.store import read_listed
+from gen.streaming.sizes import Precision
+from gen.weights import DEMO_WEIGHTS, Weights, find_weights, stored_as
 
 
-class Status(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARN = "warn"  # works, but perhaps not as meant
-    FAIL = "fail"  # Kiln cannot run like this
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What one check found, and what cures it."""
-
-    name: str
-    status: Status
-    detail: str
-    cure: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Torch:
-    """What torch sees on this machine."""
-
-    version: str
-    cards: list[str]
-    mps: bool
-    memory: list[int] = field(default_factory=list)  # bytes, a card
-    free: list[int] = field(default_factory=list)  # bytes, a card
-    capability: list[tuple[int, int]] = field(default_factory=list)  # CUDA's, a card
-
-
-def examine() -> list[Finding]:
-    """Run all checks, in the order in which a start would need them."""
+def examine(
+    *, ask: Callable[[], Torch] = ask_torch, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> list[Finding]:
+    """Run all checks, in the order in which a start would need them; `now` is aware UTC."""
     try:
         settings = load_settings()
     except StartError as error:
-        return [
-            Finding(name="settings", status=Status.FAIL, detail=line, cure="Correct it in .env or the environment.")
-            for line in str(error).splitlines()
-        ]
-    findings = [_settings(settings), _token(settings), _database(settings), *_model(settings)]
-    findings.append(_commands())
-    return findings
+        cure = "Correct it in .env or the environment."
+        return [fail("settings", line, cure) for line in str(error).splitlines()]
+    weights, found = _weights(settings)
+    return [
+        _settings(settings),
+        _database(settings),
+        found,
+        *_drawing(settings, weights, ask),
+        *_host(settings, weights),
+        _commands(),
+        _token(settings),
+        *_discord(settings, now),
+    ]
 
 
 def report(findings: list[Finding], *, as_json: bool) -> Iterator[str]:
     """The findings as lines for a person, or as one JSON text."""
     if as_json:
-        yield json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False)
+        yield json.dumps({"checks": [asdict(finding) for finding in findings]}, indent=2, ensure_ascii=False)
         return
     for finding in findings:
         yield f"{finding.status:<4}  {finding.name}: {finding.detail}"
@@ -98,109 +64,112 @@ def report(findings: list[Finding], *, as_json: bool) -> Iterator[str]:
 
 def _settings(settings: Settings) -> Finding:
     limits = settings.limits
-    detail = (
+    return ok(
+        "settings",
         f"{limits.waiting_per_user} waiting jobs and {limits.pictures_per_hour} pictures an hour for one person, "
-        f"{limits.burst} in a row; log level {settings.log_level}"
+        f"{limits.burst} in a row; log level {settings.log_level}",
     )
-    return Finding(name="settings", status=Status.OK, detail=detail)
 
 
 def _token(settings: Settings) -> Finding:
     token = settings.token
     if not token:
         cure = "Only `kiln run` needs one; run it and it says where to get the token."
-        return Finding(name="token", status=Status.WARN, detail="DISCORD_TOKEN is not set", cure=cure)
+        return warn("token", "DISCORD_TOKEN is not set", cure)
     if client_id(token) is None:
         cure = f"Copy it again: {PORTAL}, your application, Bot, Reset Token."
-        return Finding(name="token", status=Status.WARN, detail="DISCORD_TOKEN does not look like a token", cure=cure)
-    invite = f"To invite the bot to a server, open {invite_link(token)}"
-    return Finding(name="token", status=Status.OK, detail="DISCORD_TOKEN is set", cure=invite)
+        return warn("token", "DISCORD_TOKEN does not look like a token", cure)
+    return ok("token", "DISCORD_TOKEN is set", f"To invite the bot to a server, open {invite_link(token)}")
+
+
+def _discord(settings: Settings, now: Callable[[], datetime]) -> list[Finding]:
+    """Discord is asked only where there is something to ask it with."""
+    if client_id(settings.token) is None:
+        return []
+    return doctor_discord.on_discord(settings.token, data=settings.data, now=now)
 
 
 def _database(settings: Settings) -> Finding:
     path = settings.database
-    if not path.exists():
-        return _new_database(path)
     try:
-        check_folder(path)
+        check_folder(doctor_host.nearest(path.parent) / path.name)
+        if not path.exists():
+            return ok("database", f"{path} will be made at the first start")
         found = check(path)
     except StartError as error:
-        return Finding(name="database", status=Status.FAIL, detail=str(error), cure="See the line above.")
-    detail = f"{path}: {found.jobs} jobs, schema {found.revision}"
+        return fail("database", str(error), _database_cure(path))
+    detail = f"{path}: sound, {found.jobs} jobs, schema {found.revision}"
     if found.revision != found.head:
         detail += f"; the next start upgrades it to {found.head}, after a copy"
-    return Finding(name="database", status=Status.OK, detail=detail)
+    return ok("database", detail)
 
 
-def _new_database(path: Path) -> Finding:
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
+def _database_cure(path: Path) -> str:
+    if not path.exists():
+        return "Choose a folder that can be written, with KILN_DATA."
+    return (
+        "Put a copy in its place (`kiln db backup` makes them, upgrades too), or choose another folder with KILN_DATA."
+    )
+
+
+def _weights(settings: Settings) -> tuple[Weights | None, Finding]:
+    """The model's files; whole by their headers, which is quick: `kiln weights verify` reads every byte."""
     try:
-        check_folder(folder / path.name)
-    except StartError as error:
-        cure = "Choose a folder that can be written, with KILN_DATA."
-        return Finding(name="database", status=Status.FAIL, detail=str(error), cure=cure)
-    return Finding(name="database", status=Status.OK, detail=f"{path} will be made at the first start")
-
-
-def _model(settings: Settings) -> list[Finding]:
-    """Weights and device, and in one sentence what will draw here."""
-    try:
-        profile = read_profile(settings.weights)
+        weights = find_weights(settings.weights)
+        stored, listed = stored_as(weights.dit), read_listed(weights.folder)
     except WeightsMissing as error:
-        cure = "Set KILN_WEIGHTS to a complete folder, or leave it out for the demo model."
-        return [Finding(name="weights", status=Status.FAIL, detail=str(error), cure=cure), _device(settings)[0]]
-    device, place = _device(settings)
-    kind = "the small demo model" if profile.is_demo else profile.name
-    detail = f"{profile.name} in {settings.weights}, {profile.width}x{profile.height}, {profile.steps} steps"
-    weights = Finding(name="weights", status=Status.OK, detail=detail)
-    if device.status is Status.FAIL:
-        return [weights, device]
-    return [weights, device, Finding(name="here", status=Status.OK, detail=f"draws on {place} with {kind}")]
+        cure = (
+            "`kiln weights pull` fetches a model. Set KILN_WEIGHTS to a whole folder, or leave it out for the demo's."
+        )
+        return None, fail("weights", str(error), cure)
+    profile = weights.profile
+    place = "which ships with Kiln" if weights.folder == DEMO_WEIGHTS else f"in {weights.folder}"
+    detail = f"{profile.name}, {place}: {stored}, {profile.width}x{profile.height}, {profile.steps} steps"
+    if not listed and weights.folder != DEMO_WEIGHTS:
+        detail += "; whether its bytes are right is not known: `kiln weights verify` compares them"
+    return weights, ok("weights", detail)
 
 
-def _device(settings: Settings, *, ask: Callable[[], Torch] | None = None) -> tuple[Finding, str]:
-    """The finding, and the words for where Kiln draws."""
+def _drawing(settings: Settings, weights: Weights | None, ask: Callable[[], Torch]) -> Iterator[Finding]:
+    """torch, card, plan, and in one sentence what will draw here."""
     try:
-        torch = (ask or ask_torch)()
+        torch = ask()
     except StartError as error:
-        cure = "Install Kiln's dependencies again: make demo, or pip install -e ."
-        return Finding(name="device", status=Status.FAIL, detail=str(error), cure=cure), ""
-    wanted, cards = settings.device, torch.cards
-    number = int(wanted.partition(":")[2] or 0) if wanted.startswith("cuda") else 0
-    if wanted.startswith("cuda") and number >= len(cards):
-        seen = f"torch {torch.version} sees {len(cards)} cards"
-        cure = "Set KILN_DEVICE=auto, or install the card's driver and a torch that is built for it."
-        return Finding(name="device", status=Status.FAIL, detail=f"KILN_DEVICE is {wanted}, but {seen}", cure=cure), ""
-    if wanted == "mps" and not torch.mps:
-        seen = f"torch {torch.version} sees no graphics chip of a Mac"
-        cure = "Set KILN_DEVICE=auto, or install a torch that is built for it."
-        return Finding(name="device", status=Status.FAIL, detail=f"KILN_DEVICE is mps, but {seen}", cure=cure), ""
-    if cards and wanted not in ("cpu", "mps"):
-        return Finding(name="device", status=Status.OK, detail=f"{cards[number]}, torch {torch.version}"), cards[number]
-    place = "the Mac's graphics chip" if torch.mps and wanted != "cpu" else "the CPU"
-    return Finding(name="device", status=Status.OK, detail=f"{place}, torch {torch.version}"), place
+        yield fail("torch", str(error), "Install Kiln's dependencies again: make demo, or pip install -e .")
+        return
+    profile = weights.profile if weights else None
+    device, place = doctor_card.device(torch, settings, profile)
+    yield doctor_card.torch_version(torch)
+    yield doctor_card.driver(torch, settings)
+    yield device
+    yield from doctor_card.on_card(torch, settings)
+    if profile is not None and device.status is not Status.FAIL:
+        yield doctor_card.plan(torch, settings, profile)
+        kind = "the small demo model" if profile.is_demo else profile.name
+        yield ok("here", f"draws on {place} with {kind}")
 
 
-def ask_torch() -> Torch:
-    """Ask torch, in a process of its own, what it sees; StartError if it cannot be loaded."""
-    if importlib.util.find_spec("torch") is None:
-        raise StartError("torch is not installed")
-    command = [sys.executable, "-c", _ASK_TORCH]
+def _host(settings: Settings, weights: Weights | None) -> Iterator[Finding]:
+    streams = weights is not None and not (weights.profile.is_demo and settings.tuning.is_plain)
+    precision = Precision.BFLOAT16 if settings.precision == "bfloat16" else Precision.FLOAT8
+    needed = doctor_host.packed_bytes(weights, precision) if weights and streams else 0
+    yield doctor_host.memory(needed)
+    yield doctor_host.disk(settings, needed)
+    if settings.console:
+        yield _console(settings)
+
+
+def _console(settings: Settings) -> Finding:
+    """May the console listen where it is told to, and is the port free?"""
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=True)
-        seen = json.loads(asked.stdout)
-        seen["capability"] = [tuple(pair) for pair in seen["capability"]]
-        return Torch(**seen)
-    except subprocess.TimeoutExpired as error:
-        raise StartError(f"torch did not load within {ASK_SECONDS} s") from error
-    except subprocess.CalledProcessError as error:
-        last = (str(error.stderr).strip().splitlines() or ["no message"])[-1]
-        raise StartError(f"torch cannot be loaded: {last}") from error
+        check_console(settings)
+    except StartError as error:
+        return fail("console", " ".join(str(error).splitlines()), "Do as it says, or leave KILN_CONSOLE out.")
+    cure = "Stop the program that listens there, unless it is Kiln itself, or choose another KILN_CONSOLE_PORT."
+    return doctor_host.port("console", settings.console_host, settings.console_port, cure=cure)
 
 
 def _commands() -> Finding:
     payloads = asyncio.run(create_bot().payloads())
-    names = ", ".join(f"/{payload['name']}" for payload in payloads)
-    return Finding(name="commands", status=Status.OK, detail=names)
+    names = (f"/{payload['name']}" if payload.get("type", 1) == 1 else payload["name"] for payload in payloads)
+    return ok("commands", ", ".join(names))

@@ -1,15 +1,15 @@
 """`kiln doctor --plan 6.8GiB`: what would rest on the card and what would stream, as a table, before any loading.
 
-Asks the card for its name and memory through `bot.doctor`; the plan is `gen.streaming.planner`'s. Knows no torch.
+Asks the card for its name and memory through `bot.doctor_torch`; the plan is `gen.streaming.planner`'s. Knows no torch.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from bot.doctor import Torch, ask_torch
+from bot.doctor_torch import Torch, ask_torch
 from bot.settings import Settings
 from gen.request import parse_size
 from gen.streaming.cards import GIB, Card, known_card
@@ -85,4 +85,6 @@ def _card(torch: Torch, device: str) -> tuple[Card, int]:
         name, capability, memory = _STAND_IN
         return known_card(f"{name} (no card here)", memory_bytes=memory, capability=capability), memory
     memory, free, capability = torch.memory[number], torch.free[number], torch.capability[number]
-    return known_card(torch.cards[number], memory_bytes=memory, capability=capability), free
+    card = known_card(torch.cards[number], memory_bytes=memory, capability=capability)
+    measured = torch.link[number] if torch.link else 0.0
+    return (replace(card, link_bytes_s=measured) if measured else card), free

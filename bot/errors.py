@@ -4,7 +4,11 @@ Refusal                    will not do; the person is shown it, in their languag
 ├─ QueueFull               too many of their jobs wait already; says when the first is ready
 ├─ RateLimited             too many pictures in a short time; says when to come back
 ├─ BudgetSpent             no GPU time left for them today; says when the next day begins
-├─ NotAllowed              somebody else's job, or none
+├─ ServerBudgetSpent       the same for all people in the server together
+├─ NotAllowed              somebody else's job, or none; more than the server allows
+│  ├─ Banned               kept out by a moderator or the host; says why and until when
+│  └─ WrongChannel         the server has chosen other channels
+├─ PromptRefused           a rule refuses the words; names them
 └─ QueueUnavailable        the database takes nothing right now; nothing was stored
 StartError                 start is impossible; str() is one line for the operator
 """
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from bot.language import Worded, msg
+from bot.language import Message, Worded, msg
 
 
 class Refusal(Worded):
@@ -87,8 +91,56 @@ class BudgetSpent(Refusal):
             )
 
 
+class ServerBudgetSpent(Refusal):
+    """The GPU time of the day of all people in a server does not suffice for the picture."""
+
+    def __init__(self, *, used: float, estimate: float, per_day: float, retry_at: datetime) -> None:
+        """As in BudgetSpent."""
+        self.retry_at = retry_at
+        super().__init__(
+            msg(
+                "This picture needs about {needed:.0f} s of the GPU, and {left:.0f} s of the {per_day:g} s a day that "
+                "this server has are left. It has all of them again {when}."
+            ),
+            needed=estimate,
+            left=max(0.0, per_day - used),
+            per_day=per_day,
+            when=f"<t:{_up(retry_at)}:R>",
+        )
+
+
 class NotAllowed(Refusal):
     """The job is somebody else's, or there is none."""
+
+
+class Banned(NotAllowed):
+    """A moderator, or the host (`everywhere`), keeps this person out."""
+
+    def __init__(self, *, everywhere: bool, reason: str, until: datetime | None) -> None:
+        """`until` is aware UTC; None: until it is lifted. `reason` is quoted already."""
+        where = Message(msg("everywhere") if everywhere else msg("in this server"))
+        if until is None:
+            super().__init__(msg("You may not use Kiln {where}. Reason: {reason}"), where=where, reason=reason)
+        else:
+            super().__init__(
+                msg("You may not use Kiln {where} before {when}. Reason: {reason}"),
+                where=where,
+                when=f"<t:{_up(until)}:f>",
+                reason=reason,
+            )
+
+
+class WrongChannel(NotAllowed):
+    """The server has chosen channels for Kiln, and this is none of them."""
+
+    def __init__(self, *, channel_ids: tuple[int, ...]) -> None:
+        self.channel_ids = channel_ids
+        shown = tuple(f"<#{channel_id}>" for channel_id in channel_ids)
+        super().__init__(msg("In this server Kiln draws in other channels: {channels}."), channels=shown)
+
+
+class PromptRefused(Refusal):
+    """A rule refuses the words of the prompt."""
 
 
 class QueueUnavailable(Refusal):

@@ -2,6 +2,9 @@
 
 A job's life, each arrow one committed transaction:
 
+    held (a moderator is to look at its words, or its server is paused)
+      │  ▲
+      ▼  │
     queued ──► running ──► drawn ──► delivered, kept (nobody could be reached), reply_unknown
       │  ▲        │
       │  └────────┤  requeued: by a drain (not counted), or at start after the process died
@@ -18,22 +21,26 @@ from enum import StrEnum
 from bot.language import msg
 from gen.request import ImageRequest
 
+JOB_ID_MAX = 2**53 - 1  # Discord's largest integer
+
 
 class JobStatus(StrEnum):
     """Where a job stands; stored by value."""
 
+    HELD = "held"  # not in line: waits for a moderator, or for its server's pause to end; see holding.py
     QUEUED = "queued"  # waits for the GPU
     RUNNING = "running"  # is being drawn, or its process died
     DRAWN = "drawn"  # its picture is on disk, not yet posted
     DELIVERED = "delivered"  # its picture was posted
     KEPT = "kept"  # neither its channel nor its owner takes the picture: it is on disk, and cost nothing
     REPLY_UNKNOWN = "reply_unknown"  # posted or not, nobody can tell; never posted again
-    CANCELLED = "cancelled"  # by its owner
+    CANCELLED = "cancelled"  # by its owner, or a moderator; then `reason` says why
     FAILED = "failed"  # broken while running; `reason` says why
     QUARANTINED = "quarantined"  # its process died under it twice; never tried again
 
 
 STATUS_WORDS = {
+    JobStatus.HELD: msg("held"),
     JobStatus.QUEUED: msg("waiting"),
     JobStatus.RUNNING: msg("being drawn"),
     JobStatus.DRAWN: msg("drawn"),
@@ -83,11 +90,13 @@ class NewJob:
     request: ImageRequest
     parent_channel_id: int | None = None  # where a thread hangs
     role_ids: tuple[int, ...] = ()  # the person's roles in this server, everyone's among them
-    number: int = 0  # of the interaction's jobs
+    age_restricted: bool = False  # the channel, or the one above a thread
+    number: int = 0  # of the interaction's jobs, from 0
+    count: int = 1  # how many these are
     parent_id: int | None = None  # the job that it is made from
     verb: Verb | None = None  # how
     style: str | None = None  # the name of a style that went into the request
-    locale: str | None = None  # of the person, as Discord names it
+    locale: str | None = None  # in which the person is answered
     private: bool = False  # for nobody else's eyes
 
 
@@ -108,18 +117,22 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    reason: str | None  # why it failed, in words for its owner
+    reason: str | None  # why it failed or is held or was cancelled for them, in words for its owner
     picture: str | None  # path relative to the data folder, with forward slashes
     result_message_id: int | None
     seconds: float | None  # on the GPU
     notice: str | None  # from the generator, one line for the owner
     parent_channel_id: int | None = None  # where a thread hangs
-    number: int = 0  # of its interaction's jobs
+    number: int = 0  # of its interaction's jobs, from 0
+    count: int = 1  # how many these are; they share a card
     parent_id: int | None = None  # the job that it was made from
     verb: Verb | None = None  # how
     style: str | None = None  # the name of a style that went into the request
-    locale: str | None = None  # of the person, as Discord names it
+    locale: str | None = None  # in which the person is answered
     private: bool = False  # for nobody else's eyes
+    model: str | None = None  # that drew it
+    result_channel_id: int | None = None  # where its picture stands; None, of older jobs: in its channel
+    deleted_at: datetime | None = None  # its picture was taken away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from bot import estimates, fairness
-from bot.admission import admit, correct, refund_rate
+from bot.accepting import Terms, accept
 from bot.database import Database
 from bot.endings import end_line, lose_picture, quarantine
 from bot.errors import NotAllowed, QueueFull, Refusal
+from bot.holding import take_back
 from bot.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.job_recorder import JobRecorder
 from bot.language import Message, msg
-from bot.newcomers import Newcomer
 from bot.outbox import take_out
-from bot.outlook import newcomer
-from bot.roles import terms_of
-from bot.tables import JobRow, has_status, to_job, to_row
+from bot.removal import Removal
+from bot.server import EVERYWHERE, Standing
+from bot.servers import standing_of
+from bot.tables import JobRow, has_status, to_job
 
 __all__ = ["Job", "JobQueue", "JobStatus", "Limits", "NewJob", "Overview", "Place", "Recovery"]
 
@@ -53,49 +54,40 @@ class JobQueue(JobRecorder):
         With `server_share` each Discord server has a share of its own, and people have theirs within it.
         """
         super().__init__(database, now=now, prior=prior)
-        self._limits = limits
-        self._server_share = server_share
+        self.removal = Removal(database, now=now)
+        self._noted: Callable[[], None] = lambda: None
+        self._terms = Terms(limits=limits, prior=prior, server_share=server_share)
+
+    def on_note(self, noted: Callable[[], None]) -> None:
+        """Call `noted` whenever a submit may have written into the audit log."""
+        self._noted = noted
 
     async def submit(self, new: NewJob, *, weight: float | None = None) -> Job:
-        """Accept a job, or raise QueueFull, RateLimited or BudgetSpent and store nothing.
+        """Accept a job, or raise what gate.py and admission.py refuse, and store nothing.
 
         The same interaction again returns its first job and charges nothing. What the person may have is said by
         their roles, see roles.py; `weight` overrules that of the roles. It holds from now on.
         """
+        return (await self.submit_all([new], weight=weight))[0]
 
-        def accept(session: Session) -> Job:
-            same = (JobRow.interaction_id == new.interaction_id, JobRow.number == new.number)
-            first = session.scalar(select(JobRow).where(*same))
-            if first is not None:
-                return to_job(first)
-            now = self.now()
-            limits, share = terms_of(session, new, usual=self._limits)
-            admission = admit(session, new, limits=limits, now=now, prior=self._prior)
-            server_id, share = new.guild_id if self._server_share else None, share if weight is None else weight
-            row = to_row(new, created_at=now)
-            row.account_id = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)
-            row.not_before, row.reserved = admission.not_before, admission.reserved
-            row.rate_seconds = admission.rate_seconds
-            session.add(row)
-            session.flush()
-            if row.not_before is None:
-                fairness.enter(session, row)
-                entered.append(newcomer(session, row, prior=self._prior))
-            return to_job(row)
-
-        entered: list[Newcomer | None] = []
+    async def submit_all(self, asked: Sequence[NewJob], *, weight: float | None = None) -> tuple[Job, ...]:
+        """Accept all jobs of one interaction, or raise and store none of them; else as `submit`."""
         try:
-            job = await self._database.write(accept)
+            accepted = await self._database.write(
+                lambda session: [accept(session, new, self._terms, weight=weight, now=self.now()) for new in asked]
+            )
         except QueueFull as full:
-            retry_at = (await self._lookout.look()).first_ready(new.user_id)
+            retry_at = (await self._lookout.look()).first_ready(asked[0].user_id)
             raise QueueFull(waiting=full.waiting, allowed=full.allowed, retry_at=retry_at) from None
-        for one in filter(None, entered):
-            self._lookout.entered(one)
-        return job
+        for _, newcomer in accepted:
+            if newcomer is not None:
+                self._lookout.entered(newcomer)
+        self._noted()
+        return tuple(job for job, _ in accepted)
 
-    async def record_card(self, job_id: int, *, message_id: int) -> None:
-        """Remember which message shows the job."""
-        change = update(JobRow).where(JobRow.id == job_id).values(card_message_id=message_id)
+    async def record_card(self, *job_ids: int, message_id: int) -> None:
+        """Remember which message shows the job, or the jobs."""
+        change = update(JobRow).where(JobRow.id.in_(job_ids)).values(card_message_id=message_id)
         await self._database.write(lambda session: session.execute(change))
 
     async def claim(self) -> Job | None:
@@ -105,6 +97,8 @@ class JobQueue(JobRecorder):
         """
 
         def take(session: Session) -> Job | None:
+            if standing_of(session, EVERYWHERE) is Standing.PAUSED:
+                return None
             fairness.release_due(session, now=self.now())
             row = self._take(session)
             if row is None and fairness.release_one(session):
@@ -137,7 +131,7 @@ class JobQueue(JobRecorder):
         return session.scalar(change.returning(JobRow))
 
     async def cancel(self, job_id: int, *, user_id: int) -> Job:
-        """Cancel a queued job at once. A running one is returned still running: the dispatcher must stop it.
+        """Cancel a queued or held job at once. A running one is returned still running: the dispatcher must stop it.
 
         Raise NotAllowed for an unknown job or somebody else's, Refusal for one that is over.
         """
@@ -146,11 +140,8 @@ class JobQueue(JobRecorder):
             row = session.get(JobRow, job_id)
             if row is None or row.user_id != user_id:
                 raise NotAllowed(msg("You have no job {number}."), number=job_id)
-            if row.status is JobStatus.QUEUED:
-                row.status, row.finished_at = JobStatus.CANCELLED, self.now()
-                fairness.leave(session, row)
-                correct(session, row, used=0.0)
-                refund_rate(session, row)
+            if row.status in (JobStatus.QUEUED, JobStatus.HELD):
+                take_back(session, row, now=self.now())
             elif row.status is not JobStatus.RUNNING:
                 state = Message(STATUS_WORDS[row.status])
                 raise Refusal(msg("Job {number} is over already: it is {state}."), number=job_id, state=state)

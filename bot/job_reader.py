@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, select, union_all
+from sqlalchemy import ColumnElement, Select, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from bot.database import Database
@@ -25,6 +25,10 @@ class JobReader:
         self._database, self.now, self._prior = database, now, prior
         self._lookout = Lookout(database, now=now, prior=prior)
 
+    def moved(self) -> None:
+        """The line changed by other hands: places are looked at anew."""
+        self._lookout.moved()
+
     async def line(self, *, limit: int) -> tuple[tuple[Job, Place], ...]:
         """The first so many queued jobs in the order of their turns, each with its place."""
         outlook = await self._lookout.look()
@@ -38,11 +42,19 @@ class JobReader:
         found = await self._jobs(JobRow.id == job_id)
         return found[0] if found else None
 
+    async def batch(self, job: Job) -> tuple[Job, ...]:
+        """All jobs of this one's interaction, in their order."""
+        return await self._jobs(JobRow.interaction_id == job.interaction_id)
+
+    async def of_message(self, message_id: int) -> tuple[Job, ...]:
+        """The jobs whose card or picture this message is."""
+        return await self._jobs(or_(JobRow.card_message_id == message_id, JobRow.result_message_id == message_id))
+
     async def active_jobs(self, user_id: int) -> tuple[Job, ...]:
-        """This person's running and queued jobs, oldest first."""
+        """This person's running, queued and held jobs, oldest first."""
         mine = select(JobRow.id).where(JobRow.user_id == user_id)
-        running, queued = mine.where(has_status(JobStatus.RUNNING)), mine.where(has_status(JobStatus.QUEUED))
-        return await self._jobs(JobRow.id.in_(union_all(running, queued)))  # with OR, SQLite would scan the table
+        active = [mine.where(has_status(status)) for status in (JobStatus.RUNNING, JobStatus.QUEUED, JobStatus.HELD)]
+        return await self._jobs(JobRow.id.in_(union_all(*active)))  # with OR, SQLite would scan the table
 
     async def place(self, job_id: int) -> Place | None:
         """Where a queued or running job stands, and when it should be ready; None for any other."""
@@ -56,6 +68,16 @@ class JobReader:
         """How many wait, who is being drawn, and when the last should be ready."""
         return (await self._lookout.look()).overview
 
+    async def drawn_for(self, user_id: int, *, guild_id: int, limit: int) -> tuple[Job, ...]:
+        """The last so many of a person's jobs in one place that have a picture, the newest first."""
+        statement = (
+            select(JobRow)
+            .where(JobRow.user_id == user_id, JobRow.guild_id == guild_id, JobRow.picture.is_not(None))
+            .order_by(JobRow.id.desc())
+            .limit(limit)
+        )
+        return await self._fetch(statement)
+
     async def undelivered(self) -> tuple[Job, ...]:
         """Jobs whose picture is on disk and not yet posted, oldest first."""
         return await self._jobs(has_status(JobStatus.DRAWN))
@@ -65,8 +87,9 @@ class JobReader:
         return await self._jobs(is_unshown())
 
     async def _jobs(self, *conditions: ColumnElement[bool]) -> tuple[Job, ...]:
-        statement = select(JobRow).where(*conditions).order_by(JobRow.id)
+        return await self._fetch(select(JobRow).where(*conditions).order_by(JobRow.id))
 
+    async def _fetch(self, statement: Select[JobRow]) -> tuple[Job, ...]:
         def fetch(session: Session) -> tuple[Job, ...]:
             return tuple(to_job(row) for row in session.scalars(statement))
 

@@ -53,13 +53,14 @@ class JobRecorder(JobReader):
     async def record_drawn(self, job: Job, *, picture: str, result: ImageResult) -> bool:
         """Note the picture's path, relative to the data folder, and put it into the outbox. False: late, dropped."""
         notice = result.notice.told(say_to_owner(job)) if result.notice else None
-        values = {"picture": picture, "seconds": result.seconds, "notice": notice}
+        values = {"picture": picture, "seconds": result.seconds, "notice": notice, "model": result.model}
         return await self._finish(job, JobStatus.DRAWN, then=_put_into_outbox, **values)
 
-    async def record_delivered(self, job_id: int, *, message_id: int) -> bool:
-        """Note the message that brought the picture. False: the job was not waiting for delivery."""
+    async def record_delivered(self, job_id: int, *, message_id: int, channel_id: int | None = None) -> bool:
+        """Note the message that brought the picture, and its channel. False: the job was not waiting for delivery."""
         drawn = update(JobRow).where(JobRow.id == job_id, has_status(JobStatus.DRAWN))
-        change = drawn.values(status=JobStatus.DELIVERED, result_message_id=message_id)
+        posted = {"result_message_id": message_id, "result_channel_id": channel_id}
+        change = drawn.values(status=JobStatus.DELIVERED, **posted)
         return await self._change(change, then=take_out) is not None
 
     async def record_failed(self, job: Job, *, reason: str) -> bool:

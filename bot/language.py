@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from bot.job import Job
     from bot.tables import JobRow
 
-__all__ = ["ENGLISH", "LOCALES", "Message", "Say", "Worded", "msg", "say_in", "say_to_owner"]
+__all__ = ["ENGLISH", "LOCALES", "LOCALE_NAMES", "Message", "Say", "Worded", "msg", "say_in", "say_to_owner"]
 
 ENGLISH, CHINESE = "en", "zh"
-LOCALES = (ENGLISH, CHINESE)
+LOCALE_NAMES = {ENGLISH: "English", CHINESE: "简体中文"}  # each in itself, for whoever looks for their own
+LOCALES = tuple(LOCALE_NAMES)
 CATALOGUES = Path(__file__).parent / "locales"
 
 
@@ -59,7 +60,7 @@ def say_in(*locales: str | None) -> Say:
 
 def say_to_owner(job: Job | JobRow) -> Say:
     """The language of who asked for a job: its card and its picture come without an interaction."""
-    return say_in(getattr(job, "locale", None))
+    return say_in(job.locale)
 
 
 @cache

@@ -14,13 +14,16 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import aiohttp
 import discord
 
 from bot.background import backoff
-from bot.cards import alt_text, author_only, picture_words
+from bot.buttons import picture_view
+from bot.captions import Origin, alt_text, picture_words
+from bot.cards import author_only
 from bot.job import Job
 from bot.language import Worded, msg, say_to_owner
 from bot.outbox import nonce
@@ -111,7 +114,7 @@ class Poster:
         self._pauses = pauses or backoff
         self._clock = clock
 
-    async def post(self, job: Job, *, png: bytes, target: Target, notes: Notes) -> Posted:
+    async def post(self, job: Job, *, png: bytes, target: Target, notes: Notes, origin: Origin | None = None) -> Posted:
         """Send the largest encoding that fits; each time it is refused as too large, one smaller than that.
 
         Raise Refused, Undeliverable, Unsure or LockedOut.
@@ -122,7 +125,8 @@ class Poster:
             if upload is None:
                 raise Undeliverable(msg("The picture's file is too large for this server."))
             try:
-                return await self._send_once(target, job, upload=upload, notes=notes)
+                send = partial(self._send, target, job, upload=upload, origin=origin)
+                return await self._send_once(target, job, send=send, notes=notes)
             except _TooLarge:
                 _log.warning("job %d: %d bytes are too many here", job.id, len(upload.data))
                 limit = len(upload.data) - 1
@@ -144,7 +148,9 @@ class Poster:
                 _log.warning("job %d: Discord does not answer (%s), again in %.1f s", job.id, _brief(error), pause)
             await asyncio.sleep(pause)
 
-    async def _send_once(self, target: Target, job: Job, *, upload: Upload, notes: Notes) -> Posted:
+    async def _send_once(
+        self, target: Target, job: Job, *, send: Callable[[], Awaitable[Posted]], notes: Notes
+    ) -> Posted:
         """Try until Discord has the message, with growing pauses."""
         pauses, began, in_doubt = self._pauses(), self._clock(), False
         while True:
@@ -155,7 +161,7 @@ class Poster:
                         return found
                     began, in_doubt = self._clock(), False
                 await notes.begun()
-                return await self._send(target, job, upload=upload)
+                return await send()
             except UNREACHABLE as error:
                 in_doubt |= _may_stand(error)
                 try:
@@ -170,13 +176,14 @@ class Poster:
                 await notes.failed(pause, _brief(error))
             await asyncio.sleep(pause)
 
-    async def _send(self, target: Target, job: Job, *, upload: Upload) -> Posted:
+    async def _send(self, target: Target, job: Job, *, upload: Upload, origin: Origin | None) -> Posted:
         say = say_to_owner(job)
         file = _Attachment(io.BytesIO(upload.data), filename=upload.name, description=alt_text(say, job))
         try:
             message = await target.channel.send(
-                picture_words(say, job, moved=target.moved),
+                picture_words(say, job, moved=target.moved, origin=origin),
                 file=file,
+                view=picture_view(say, job),
                 allowed_mentions=author_only(job),
                 suppress_embeds=True,
                 nonce=nonce(job.id, job.interaction_id),

@@ -48,11 +48,7 @@ class Roles:
 
     async def set(self, terms: RoleTerms) -> None:
         """Let these be the role's terms, in the place of any before. Raise QueueUnavailable."""
-        row = insert(RoleRow).values(asdict(terms))
-        key = [RoleRow.guild_id, RoleRow.role_id]
-        await self._database.write(
-            lambda session: session.execute(row.on_conflict_do_update(index_elements=key, set_=asdict(terms)))
-        )
+        await self._database.write(lambda session: put_terms(session, terms))
 
     async def remove(self, guild_id: int, role_id: int) -> None:
         """Let the role say nothing any more. Raise QueueUnavailable."""
@@ -61,14 +57,25 @@ class Roles:
 
     async def of_guild(self, guild_id: int) -> tuple[RoleTerms, ...]:
         """The terms of a server's roles, by role id. Raise QueueUnavailable."""
-        return await self._database.read(lambda session: tuple(_terms(session, guild_id)))
+        return await self._database.read(lambda session: tuple(terms_of_guild(session, guild_id)))
+
+
+def put_terms(session: Session, terms: RoleTerms) -> None:
+    """Let these be the role's terms; one that says nothing is forgotten."""
+    key = [RoleRow.guild_id, RoleRow.role_id]
+    if _said(terms) or terms.weight is not None:
+        row = insert(RoleRow).values(asdict(terms))
+        session.execute(row.on_conflict_do_update(index_elements=key, set_=asdict(terms)))
+    else:
+        gone = delete(RoleRow).where(RoleRow.guild_id == terms.guild_id, RoleRow.role_id == terms.role_id)
+        session.execute(gone)
 
 
 def terms_of(session: Session, new: NewJob, *, usual: Limits) -> tuple[Limits, float]:
     """The limits and the weight of whoever asks, by their roles in that server."""
     if not new.role_ids:
         return usual, USUAL_WEIGHT
-    held = [terms for terms in _terms(session, new.guild_id) if terms.role_id in new.role_ids]
+    held = [terms for terms in terms_of_guild(session, new.guild_id) if terms.role_id in new.role_ids]
     weights = [terms.weight for terms in held if terms.weight is not None]
     said = [_said(terms) for terms in held]
     best: dict[str, Any] = {
@@ -86,7 +93,8 @@ def _said(terms: RoleTerms) -> dict[str, Any]:
     return {name: value for name in _LIMITS if (value := getattr(terms, name)) is not None}
 
 
-def _terms(session: Session, guild_id: int) -> list[RoleTerms]:
+def terms_of_guild(session: Session, guild_id: int) -> list[RoleTerms]:
+    """What the roles of a server say, by role id."""
     found = select(RoleRow).where(RoleRow.guild_id == guild_id).order_by(RoleRow.role_id)
     names = [field.name for field in fields(RoleTerms)]
     return [RoleTerms(**{name: getattr(row, name) for name in names}) for row in session.scalars(found)]

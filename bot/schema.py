@@ -26,9 +26,12 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from bot import people_tables, server_tables, style_tables, tables
 from bot.errors import StartError
-from bot.tables import Base
 
+METADATA = tables.Base.metadata
+# The modules that hold rows: importing one makes its tables known.
+FAMILIES = (tables, people_tables, server_tables, style_tables)
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 BUSY_SECONDS = 5.0  # how long a write waits for somebody else's lock
 
@@ -128,15 +131,15 @@ def backup(path: Path, to: Path) -> None:
 
 
 def model_differences() -> tuple[str, ...]:
-    """How `tables.py` differs from what the migrations make; empty when they agree."""
+    """How the modules of rows differ from what the migrations make; empty when they agree."""
     config = _config(MIGRATIONS)
     in_memory = URL.create("sqlite")
     with _migrating(in_memory) as migrated, _migrating(in_memory) as modelled:
         config.attributes["connection"] = migrated
         command.upgrade(config, "head")
-        Base.metadata.create_all(modelled)
+        METADATA.create_all(modelled)
         context = MigrationContext.configure(migrated, opts={"compare_type": True, "compare_server_default": True})
-        found = [str(difference) for difference in compare_metadata(context, Base.metadata)]
+        found = [str(difference) for difference in compare_metadata(context, METADATA)]
         ours, theirs = _indexes(modelled), _indexes(migrated)  # Alembic does not compare the WHERE of an index
     return (*found, *(f"index {name}" for name in sorted(ours.keys() | theirs) if ours.get(name) != theirs.get(name)))
 
@@ -190,7 +193,7 @@ def _revision(connection: sqlite3.Connection, path: Path, config: Config) -> str
 
 
 def _config(script: Path) -> Config:
-    config = Config(attributes={"metadata": Base.metadata})
+    config = Config(attributes={"metadata": METADATA})
     config.set_main_option("script_location", str(script).replace("%", "%%"))
     return config
 

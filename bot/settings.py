@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bot.errors import StartError
 from bot.job import Limits, OverLimit
@@ -27,6 +27,7 @@ from gen.weights import DEMO_WEIGHTS
 
 PREFIX = "KILN_"
 TOKEN = "DISCORD_TOKEN"
+SECRETS = frozenset({TOKEN, "KILN_CONSOLE_PASSWORD"})
 ENV_FILE = Path(".env")
 
 
@@ -49,6 +50,19 @@ def _budget(text: str) -> str:
 
 Folder = Annotated[Path, AfterValidator(_expanded)]
 Budget = Annotated[str, AfterValidator(_budget)]
+
+
+def _ids(text: object) -> object:
+    """Discord ids with commas between them."""
+    if not isinstance(text, str):
+        return text
+    names = [name for name in text.replace(",", " ").split() if name]
+    if not all(name.isascii() and name.isdecimal() and 17 <= len(name) <= 20 for name in names):
+        raise ValueError("should be Discord ids of 17 to 20 digits with commas between them")
+    return frozenset(map(int, names))
+
+
+OwnerIds = Annotated[frozenset[int] | None, NoDecode, BeforeValidator(_ids)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -89,6 +103,9 @@ class Settings(BaseSettings):
     server_share: bool = Field(
         default=False, description="Give each Discord server the same share of the GPU, whatever its size."
     )
+    owner_ids: OwnerIds = Field(
+        default=None, description="Discord ids of the host's owners, with commas: who may use /host."
+    )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$",
@@ -104,6 +121,16 @@ class Settings(BaseSettings):
         default=True, description="Compile the model for the card: faster, with a slow first picture."
     )
     cache: Folder | None = Field(default=None, description="Folder of packed weights and compiled graphs.")
+    console: bool = Field(default=False, description="Open the web console beside Discord.")
+    console_host: str = Field(
+        default="127.0.0.1",
+        pattern=r"^[0-9A-Za-z.:_-]{1,253}$",
+        description="Where the console listens; beyond this machine only with a password.",
+    )
+    console_port: int = Field(default=6006, ge=1, le=65535, description="Port of the console.")
+    console_password: SecretStr | None = Field(
+        default=None, description="Password of the console, whose user is kiln; 8 characters or more."
+    )
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     @property
@@ -194,5 +221,5 @@ def _worded(mistake: Any) -> str:
     said = str(mistake["msg"])
     if field == "device":
         said = "should be auto, cpu, mps, cuda or cuda:N"
-    shown = "" if name == TOKEN else f" (it is {str(mistake['input'])!r})"
+    shown = "" if name in SECRETS else f" (it is {str(mistake['input'])!r})"
     return f"{name}: {said[:1].lower()}{said[1:]}{shown}."

@@ -11,11 +11,14 @@ import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
+from weakref import WeakValueDictionary
 
 import discord
 
 from bot.background import Tasks, backoff, patiently
-from bot.cards import author_only, card, failure_words, message_link
+from bot.batch_card import Shown, batch_card
+from bot.captions import picture_link
+from bot.cards import author_only, card, failure_words, preview_files
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus
 from bot.job_queue import JobQueue
@@ -23,13 +26,14 @@ from bot.language import say_to_owner
 from bot.outbox import nonce
 from bot.posting import UNREACHABLE
 from bot.waiting import WaitingCards
+from bot.whispers import Whispers
 from gen.request import StepReport
 
 CARD_COMES_WITHIN = timedelta(minutes=15)  # then the command's token is dead, and no card can come of it
 LAST_EDIT_TRIES = 8  # about four minutes; then the next start tries again
 PASSING = frozenset({408, 429})  # of the 4xx; asking again for the others brings the address a ban, not the card
 
-OVER = frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
+OVER = frozenset(JobStatus) - {JobStatus.HELD, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,7 @@ class _Card:
     job: Job
     report: StepReport | None = None
     link: str | None = None
+    parent: Job | None = None  # the job that this one was made from
     message_id: int | None = None
     changed: bool = True
     waited_for_card: bool = False  # its message did not come in time
@@ -52,8 +57,10 @@ class _Card:
 class Showing:
     """All cards of the process."""
 
-    def __init__(self, *, queue: JobQueue, tasks: Tasks, edit_every: timedelta) -> None:
+    def __init__(self, *, queue: JobQueue, tasks: Tasks, edit_every: timedelta, whispers: Whispers) -> None:
         """A running job's card is edited once in `edit_every` at most."""
+        self._whispers = whispers
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()  # by message
         self._queue, self._tasks, self._edit_every = queue, tasks, edit_every
         self._client: discord.Client | None = None
         self._closing = False
@@ -112,7 +119,7 @@ class Showing:
         for job in await patiently(self._queue.unshown):
             if job.id not in self._cards:
                 self._cards[job.id] = _Card(job=job, waited_for_card=True)
-                self.show(job, link=_link(job))
+                self.show(job, link=picture_link(job))
 
     def _start_editing(self, shown: _Card) -> None:
         if self._client is not None and (shown.task is None or shown.task.done()):
@@ -193,20 +200,54 @@ class Showing:
 
     async def _edit(self, shown: _Card) -> None:
         client, job = self._connected(), shown.job
+        assert shown.message_id is not None
+        async with self._locks.setdefault(shown.message_id, asyncio.Lock()):  # jobs may share a card
+            made = await self._view(shown)
+            if made is None:
+                return  # it moved on meanwhile; the next edit says how
+            view, files = made
+            if job.private:
+                whisper = self._whispers.of(job)
+                await (whisper.edit(view, files) if whisper else self._tell_failure(job))
+                return
+            channel = client.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+            await channel.get_partial_message(shown.message_id).edit(
+                view=view, attachments=files, allowed_mentions=discord.AllowedMentions.none()
+            )
+
+    async def _view(self, shown: _Card) -> tuple[discord.ui.LayoutView, list[discord.File]] | None:
+        """The card as it should be now, and the files that it shows."""
+        job = shown.job
+        if job.count > 1:
+            return await self._batch_view(job)
         place = await self._queue.place(job.id) if job.status is JobStatus.QUEUED else None
         if job.status is JobStatus.QUEUED and (place is None or place.position == 0 or job is not shown.job):
-            return  # it moved on meanwhile; the next edit says how
-        assert shown.message_id is not None
-        channel = client.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
-        await channel.get_partial_message(shown.message_id).edit(
-            view=card(say_to_owner(job), job, place=place, report=shown.report, link=shown.link),
-            allowed_mentions=discord.AllowedMentions.none(),
-        )
+            return None
+        if job.parent_id is not None and shown.parent is None:
+            shown.parent = await self._queue.job(job.parent_id)
+        view = card(say_to_owner(job), job, place=place, report=shown.report, link=shown.link, parent=shown.parent)
+        return view, preview_files(shown.report)
+
+    async def _batch_view(self, job: Job) -> tuple[discord.ui.LayoutView, list[discord.File]]:
+        """The card that the job shares with others, as the queue has them all now."""
+        batch = []
+        for one in await self._queue.batch(job):
+            known, place = self._cards.get(one.id), None
+            if one.status is JobStatus.QUEUED:
+                place = await self._queue.place(one.id)
+            report = known.report if known is not None and one.status is JobStatus.RUNNING else None
+            batch.append(Shown(job=one, place=place, report=report, link=picture_link(one)))
+        reports = [one.report for one in batch if one.report is not None][:1]
+        return batch_card(say_to_owner(job), batch), preview_files(reports[0] if reports else None)
 
     async def _tell_failure(self, job: Job) -> None:
-        if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED):
+        by_others = job.status is JobStatus.CANCELLED and job.reason
+        if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED) and not by_others:
             return
-        channel = self._connected().get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+        client = self._connected()
+        channel: discord.abc.Messageable = client.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+        if job.private:
+            channel = await client.create_dm(discord.Object(job.user_id))
         await channel.send(
             failure_words(say_to_owner(job), job),
             allowed_mentions=author_only(job),
@@ -221,9 +262,3 @@ class Showing:
 
 def _is_refusal(error: Exception) -> bool:
     return isinstance(error, discord.HTTPException) and 400 <= error.status < 500 and error.status not in PASSING
-
-
-def _link(job: Job) -> str | None:
-    if job.result_message_id is None:
-        return None
-    return message_link(job.guild_id, job.channel_id, job.result_message_id)

@@ -37,9 +37,12 @@ from bot.columns import Values, stored
 from bot.job import Job, JobStatus, LetterState, NewJob, Verb
 from gen.request import ImageRequest, LoraUse, Variation
 
+_REALS = ("guidance", "cfg_scale")
 _REQUEST_FIELDS = tuple(field.name for field in fields(ImageRequest))
 _UNSHOWN = "end_shown = 0 AND status IN ('delivered', 'cancelled', 'failed', 'quarantined', 'kept', 'reply_unknown')"
-_NEW_FIELDS = tuple(field.name for field in fields(NewJob) if field.name not in ("request", "role_ids"))
+_NEW_FIELDS = tuple(
+    field.name for field in fields(NewJob) if field.name not in ("request", "role_ids", "age_restricted")
+)
 _JOB_COLUMNS = tuple(field.name for field in fields(Job) if field.name != "request")
 
 
@@ -121,10 +124,14 @@ class JobRow(Base):
             sqlite_where=text("status = 'queued' AND not_before IS NULL"),
         ),
         Index("jobs_deferred", "not_before", "id", sqlite_where=text("status = 'queued' AND not_before IS NOT NULL")),
+        Index("jobs_held_by_user", "user_id", "id", sqlite_where=text("status = 'held'")),
         Index("jobs_running", "id", sqlite_where=text("status = 'running'")),
         Index("jobs_drawn", "id", sqlite_where=text("status = 'drawn'")),
+        Index("jobs_cards", "card_message_id", sqlite_where=text("card_message_id IS NOT NULL")),
+        Index("jobs_results", "result_message_id", sqlite_where=text("result_message_id IS NOT NULL")),
         Index("jobs_children", "parent_id", sqlite_where=text("parent_id IS NOT NULL")),
         Index("jobs_unshown", "id", sqlite_where=text(_UNSHOWN)),
+        Index("jobs_pictures", "user_id", "id", sqlite_where=text("picture IS NOT NULL")),
         Index("jobs_timed", "finished_at", sqlite_where=text("seconds IS NOT NULL")),
         Index(
             "jobs_timed_by_shape",
@@ -139,6 +146,7 @@ class JobRow(Base):
     status: Mapped[JobStatus] = mapped_column(_stored_by_value(JobStatus))
     interaction_id: Mapped[int] = mapped_column(BigInteger)
     number: Mapped[int] = mapped_column(Integer, server_default=text("0"))  # of the interaction's jobs, from 0
+    count: Mapped[int] = mapped_column(Integer, server_default=text("1"))  # how many these are
     user_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("users.id"))
     guild_id: Mapped[int] = mapped_column(BigInteger)
     channel_id: Mapped[int] = mapped_column(BigInteger)
@@ -160,8 +168,11 @@ class JobRow(Base):
     parent_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("jobs.id", ondelete="SET NULL"))  # made from it
     verb: Mapped[Verb | None] = mapped_column(_stored_by_value(Verb))
     style: Mapped[str | None] = mapped_column(Text)
-    locale: Mapped[str | None] = mapped_column(String(16))  # of whoever asked, as Discord names it
+    locale: Mapped[str | None] = mapped_column(String(16))  # in which whoever asked is answered
     private: Mapped[bool] = mapped_column(server_default=text("0"))
+    model: Mapped[str | None] = mapped_column(Text)
+    result_channel_id: Mapped[int | None] = mapped_column(BigInteger)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     attempts: Mapped[int] = mapped_column(Integer)
     attempt_token: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -254,5 +265,8 @@ def _stored_request(row: JobRow) -> ImageRequest:
     It was valid then. If the limits have changed since, the executor refuses it with words for its owner; refusing
     here would make the row unreadable for every verb.
     """
-    request: ImageRequest = stored(ImageRequest, {name: getattr(row, name) for name in _REQUEST_FIELDS})
+    values = {name: getattr(row, name) for name in _REQUEST_FIELDS}
+    for name in _REALS:  # SQLite's RETURNING gives a whole real as an integer; a recipe would say 5 for 5.0
+        values[name] = float(values[name])
+    request: ImageRequest = stored(ImageRequest, values)
     return request

@@ -64,9 +64,9 @@ def calls(source: bytes) -> Iterator[ast.Call]:
 
 
 def called(call: ast.Call) -> str:
-    """The name of what is called; `say_in(locale)("…")` is `say`."""
+    """The name of what is called; `self._say("…")` and `say_in(locale)("…")` are `say`, `other.say` is not."""
     match call.func:
-        case ast.Name(id=name) | ast.Attribute(attr=name):
+        case ast.Name(id=name) | ast.Attribute(attr=name) if name != "say" or isinstance(call.func, ast.Name):
             return name.lstrip("_")
         case ast.Call(func=ast.Name(id=name)) if name.startswith("say_"):
             return "say"

@@ -34,7 +34,7 @@ def main() -> int:
                 shot = _picture(DemoPage(page), demo.url)
         finally:
             demo.stop()
-    TARGET.write_bytes(_small(shot))
+    TARGET.write_bytes(few_colours(shot, bytes_max=BYTES_MAX))
     sys.stdout.write(f"{TARGET}: {TARGET.stat().st_size:,} bytes\n")
     return 0
 
@@ -52,15 +52,15 @@ def _picture(page: DemoPage, url: str) -> bytes:
     return page.page.screenshot()
 
 
-def _small(png: bytes) -> bytes:
-    """The same picture in few bytes: 256 colours are enough for a page."""
+def few_colours(png: bytes, *, bytes_max: int) -> bytes:
+    """The same picture in few bytes: 256 colours are enough for a page. Raise SystemExit where 64 are too many."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     for colours in (256, 128, 64):
         file = io.BytesIO()
         picture.quantize(colours, dither=Image.Dither.FLOYDSTEINBERG).save(file, "PNG", optimize=True)
-        if file.tell() <= BYTES_MAX:
+        if file.tell() <= bytes_max:
             return file.getvalue()
-    raise SystemExit(f"the picture has {file.tell():,} bytes, {BYTES_MAX:,} are allowed")
+    raise SystemExit(f"the picture has {file.tell():,} bytes, {bytes_max:,} are allowed")
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ from gen.streaming.sizes import Precision, Wanted
 from gen.streaming.slots import Slots
 from gen.sums import ExactSums, has_float8_cores, pick_exact, pick_sums
 from gen.t5 import StreamedT5, t5_layer
+from gen.tuning import PINNED_SHARE
 from gen.weights import Weights
 
 log = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
-PINNED_SHARE = 0.6  # of the host's memory; locking more starves the rest of the system
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

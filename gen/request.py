@@ -194,17 +194,18 @@ class ModelProfile:
 
     def sizes(self) -> tuple[str, ...]:
         """Common sizes around the default's area, the default first: 1:1, 3:2, 2:3, 16:9, 9:16, 4:3, 3:4."""
-        area = self.width * self.height
-        found = [f"{self.width}x{self.height}"]
-        for across, down in ((1, 1), (3, 2), (2, 3), (16, 9), (9, 16), (4, 3), (3, 4)):
-            height = math.sqrt(area * down / across)
-            sides = [
-                min(self.side_max, max(self.side_min, round(side / SIDE_MULTIPLE) * SIDE_MULTIPLE))
-                for side in (height * across / down, height)
-            ]
-            if sides[0] * sides[1] <= self.pixels_max:
-                found.append(f"{sides[0]}x{sides[1]}")
-        return tuple(dict.fromkeys(found))
+        shapes = ((1, 1), (3, 2), (2, 3), (16, 9), (9, 16), (4, 3), (3, 4))
+        found = (f"{self.width}x{self.height}", *(self.size_of(*shape) for shape in shapes))
+        return tuple(dict.fromkeys(size for size in found if size is not None))
+
+    def size_of(self, across: int, down: int) -> str | None:
+        """A size of this shape with about the default's area; None if the model cannot draw it."""
+        height = math.sqrt(self.width * self.height * down / across)
+        width, height = (
+            min(self.side_max, max(self.side_min, round(side / SIDE_MULTIPLE) * SIDE_MULTIPLE))
+            for side in (height * across / down, height)
+        )
+        return f"{width}x{height}" if width * height <= self.pixels_max else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from gen.streaming.sizes import Precision
 
+PINNED_SHARE = 0.6  # of the host's memory, for weights that stream; locking more starves the rest of the system
+
 
 def default_cache(environment: Mapping[str, str]) -> Path | None:
     """The folder `kiln` among the user's caches; None where there is no home."""

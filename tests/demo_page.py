@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Locator, Page, expect, sync_playwright
 
 START_SECONDS = 60.0  # to load the model on two busy cores
 STOP_SECONDS = 10.0
@@ -84,8 +84,13 @@ class DemoPage:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.complaints: list[str] = []  # errors in the browser's console
-        page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        """simcord's Discord forgets a preview as soon as the next one is there; Discord keeps it for a while."""
+        if said.type == "error" and "preview.jpg" not in said.location.get("url", ""):
+            self.complaints.append(said.text)
 
     def open(self, url: str) -> None:
         """Load the page and wait until it can be used."""
@@ -97,8 +102,7 @@ class DemoPage:
         self._pick("imagine")
         self.page.keyboard.type(prompt)
         for name, value in options.items():
-            self.page.locator(".command-ghost").click()
-            self.page.get_by_role("option", name=name).click()
+            self._add(name)
             self.page.keyboard.type(value)
         self._send()
 
@@ -109,15 +113,47 @@ class DemoPage:
         expect(self.page.locator(".command-chip")).to_be_focused()
         self._send()
 
-    def ask(self, command: str) -> None:
-        """Send a command that needs no words."""
+    def ask(self, command: str, **choices: str) -> None:
+        """Send a command that needs no words; options are chosen from what they offer."""
         self._pick(command)
+        for name, choice in choices.items():
+            self._add(name)
+            self.page.get_by_role("option", name=choice).click()
+            expect(self.page.locator(".command-chip")).to_be_focused()
         self._send()
+
+    def view_as(self, person: str) -> None:
+        """Become another person, by the page's own list."""
+        picker = self.page.get_by_label("Viewing as")
+        picker.select_option(label=person)
+        self._wait_for_the_page()
+        expect(picker.locator("option:checked")).to_have_text(person)
+
+    def enter(self, channel: str) -> None:
+        """Go to a channel by the sidebar."""
+        self.page.locator(".kiln-channels").get_by_text(f"# {channel}").click()
+        expect(self.page.locator("#channel-name")).to_have_text(channel)
+        self._wait_for_the_page()
+
+    def press(self, message: Locator, button: str) -> None:
+        """Press a message's button, by its words."""
+        self._wait_for_the_page()
+        message.get_by_role("button", name=button).click()
+        self._wait_for_the_page()
+
+    def _wait_for_the_page(self) -> None:
+        """Until the page is free to act: it drops what comes while it talks to the bot."""
+        self.page.wait_for_function("simcordPreview.ready && !simcordPreview.pendingAction")
 
     def _pick(self, command: str) -> None:
         self._box().click()
         self._box().press_sequentially(f"/{command}")
         self.page.get_by_role("option", name=f"/{command}").first.click()
+
+    def _add(self, option: str) -> None:
+        """Add an option to the command that is being written."""
+        self.page.locator(".command-ghost").click()
+        self.page.get_by_role("option", name=option, exact=True).click()
 
     def _send(self) -> None:
         self.page.keyboard.press("Enter")

@@ -70,8 +70,10 @@ class FakeGenerator:
     `release` is set; `crash` ends the process at once, like a driver's fault.
     """
 
-    def __init__(self, *, seconds_per_step: float = 0.0, profile: ModelProfile = FAKE_PROFILE) -> None:
-        self.profile = profile
+    def __init__(
+        self, *, seconds_per_step: float = 0.0, profile: ModelProfile = FAKE_PROFILE, preview: bytes | None = None
+    ) -> None:
+        self.profile, self.preview = profile, preview
         self.seconds_per_step = seconds_per_step
         self.release = threading.Event()
         self.drawn: list[ImageRequest] = []  # finished, in order
@@ -93,7 +95,8 @@ class FakeGenerator:
         while step < request.steps or "endless" in request.prompt:
             step += 1
             time.sleep(max(self.seconds_per_step, 0.001 if "endless" in request.prompt else 0.0))
-            on_step(StepReport(step=step, steps=request.steps, seconds=time.perf_counter() - began))
+            seconds = time.perf_counter() - began
+            on_step(StepReport(step=step, steps=request.steps, seconds=seconds, preview=self.preview))
             if step == 1:
                 self._misbehave(request)
         self.drawn.append(request)

@@ -24,7 +24,7 @@ from tests.loopback import payloads
 from tests.loopback.gateway import Gateway
 from tests.loopback.record import UNKNOWN_ROUTE, Request
 from tests.loopback.rest import Rest
-from tests.loopback.world import Channel, Interaction, Message, Person, World
+from tests.loopback.world import Channel, Interaction, Json, Message, Person, World
 
 TOKEN = "bG9vcGJhY2s.loopback.bG9vcGJhY2stZGlzY29yZA"
 
@@ -81,6 +81,24 @@ class LoopbackDiscord:
         interaction = self._new_interaction(person, channel)
         body = payloads.command_interaction(interaction, command, options, world=self.world)
         await self.gateway.dispatch("INTERACTION_CREATE", body)
+        return interaction
+
+    async def press(self, person: Person, message: Message, custom_id: str) -> Interaction:
+        """Press a button under a message and wait for the first answer."""
+        interaction = self._new_interaction(person, message.channel)
+        interaction.pressed = message
+        body = payloads.component_interaction(interaction, message, custom_id, self.world, self.address)
+        return await self._answered(interaction, body)
+
+    async def submit(self, person: Person, channel: Channel, custom_id: str, **values: str) -> Interaction:
+        """Send a dialog and wait for the first answer."""
+        interaction = self._new_interaction(person, channel)
+        return await self._answered(interaction, payloads.modal_interaction(interaction, custom_id, values, self.world))
+
+    async def _answered(self, interaction: Interaction, body: Json) -> Interaction:
+        await self.gateway.dispatch("INTERACTION_CREATE", body)
+        async with asyncio.timeout(10):
+            await interaction.answered.wait()
         return interaction
 
     async def autocomplete(

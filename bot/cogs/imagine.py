@@ -1,37 +1,41 @@
 """/imagine: words and options in, one durable job and its card out.
 
-The edge: here a seed is chosen, a trailing `seed:N` is understood, and the channel is checked. Limits are
+The edge: here a seed is chosen and a trailing `seed:N` is understood; `bot.asking` does the rest. Limits are
 `gen.request`'s; caps and rates are the queue's. Knows nothing of drawing.
 """
 
 from __future__ import annotations
 
-import logging
-import re
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import aiohttp
 import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.answers import ALREADY_ANSWERED, CHOICES_MAX, in_time, is_deferred, say_to
-from bot.cards import card
-from bot.errors import QueueUnavailable, Refusal
-from bot.job import Job, NewJob, Place
-from bot.language import Message, Say, msg, say_to_owner
-from bot.posting import UNREACHABLE
+from bot.answers import ANSWER_SECONDS, CHOICES_MAX, in_time, say_to
+from bot.asking import Asking, Beginning
+from bot.defaults import NO_STYLE, with_defaults
+from bot.edit_dialog import LORAS_CHARACTERS
+from bot.errors import Refusal
+from bot.language import Say, msg
+from bot.quoting import fold, quoted
+from bot.server import STYLE_MAX_CHARACTERS
+from bot.styles import Style, styles_found
+from bot.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
 from gen.errors import InvalidRequest
+from gen.lora_index import LoraInfo
 from gen.request import (
     GUIDANCE_MAX,
     GUIDANCE_MIN,
+    LORA_STRENGTH_MAX,
     PROMPT_MAX_CHARACTERS,
     SEED_MAX,
     STEPS_MAX,
     STEPS_MIN,
-    ImageRequest,
     ModelProfile,
-    check_prompt,
     parse_size,
 )
 
@@ -39,17 +43,14 @@ if TYPE_CHECKING:
     from bot.client import KilnBot
 
 SIZE_MAX_CHARACTERS = 20
-
-_TRAILING_SEED = re.compile(r"(?:^|\s)seed\s*[:：](?P<gap>\s*)(?P<value>\S+)\s*$", re.IGNORECASE)
-_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
-_log = logging.getLogger(__name__)
+CHOICE_CHARACTERS = 100  # Discord's limit for a choice
 
 
 class Imagine(commands.Cog):
     """The command that draws."""
 
     def __init__(self, bot: KilnBot) -> None:
-        self._bot = bot
+        self._bot, self._asking = bot, Asking(bot)
 
     @app_commands.command(description=msg("Draw a picture from your words"))
     @app_commands.describe(
@@ -58,8 +59,14 @@ class Imagine(commands.Cog):
         size=msg("Width x height in pixels, like 768x512"),
         steps=msg("Denoising steps: more is slower, and finer"),
         guidance=msg("How closely to follow your words"),
+        style=msg("A named preset; its words become part of your prompt"),
+        lora=msg("A LoRA by name, or up to five with commas, like ink:0.8, oil"),
+        lora_strength=msg("How strongly the LoRA works, 1 if left out"),
+        negative=msg("What to stay away from; takes twice the time"),
+        count=msg("How many pictures, each a job of its own"),
+        private=msg("Only you see the card and the picture"),
     )
-    async def imagine(
+    async def imagine(  # noqa: PLR0913 - Discord's options are the callback's arguments
         self,
         interaction: discord.Interaction[KilnBot],
         prompt: app_commands.Range[str, 1, PROMPT_MAX_CHARACTERS],
@@ -67,167 +74,102 @@ class Imagine(commands.Cog):
         size: app_commands.Range[str, 1, SIZE_MAX_CHARACTERS] | None = None,
         steps: app_commands.Range[int, STEPS_MIN, STEPS_MAX] | None = None,
         guidance: app_commands.Range[float, GUIDANCE_MIN, GUIDANCE_MAX] | None = None,
+        style: app_commands.Range[str, 1, CHOICE_CHARACTERS] | None = None,
+        lora: app_commands.Range[str, 1, LORAS_CHARACTERS] | None = None,
+        lora_strength: app_commands.Range[float, -LORA_STRENGTH_MAX, LORA_STRENGTH_MAX] | None = None,
+        negative: app_commands.Range[str, 1, PROMPT_MAX_CHARACTERS] | None = None,
+        count: app_commands.Range[int, 1, COUNT_MAX] = 1,
+        private: bool | None = None,
     ) -> None:
-        """Accept one picture: check, store, answer, wake; in this order."""
-        check_channel(interaction)
-        kiln = self._bot.kiln
-        words, typed = split_seed(prompt)
-        if typed is not None and seed is not None:
-            raise InvalidRequest(
-                msg(
-                    "The seed is there twice: {typed} in the prompt and {seed} as the option. Please keep one of them."
-                ),
-                typed=typed,
-                seed=seed,
-            )
-        chosen = seed if seed is not None else typed
-        request = kiln.profile.request(
-            words,
-            seed=kiln.choose_seed() if chosen is None else chosen,
+        """Accept pictures."""
+        words, first_seed = seed_of(prompt, seed)
+        kiln, mine = self._bot.kiln, self._bot.kiln.people.of(interaction.user.id)
+        wishes = Wishes(
+            prompt=words,
+            seed=first_seed,
             size=size,
             steps=steps,
             guidance=guidance,
+            style=None if style == NO_STYLE else chosen_style(style, kiln.styles.of(interaction.guild_id)),
+            loras=chosen_loras(lora, lora_strength),
+            negative=negative or "",
         )
-        new = _new_job(interaction, request)
-        job, place = await in_time(interaction, self._accept(new), alone=False)
+        wishes = with_defaults(wishes, replace(mine, style=None) if style == NO_STYLE else mine, profile=kiln.profile)
+        private = bool(mine.private) if private is None else private
+        if wishes.style is None and style != NO_STYLE:
+            wishes = replace(wishes, style=await in_time(interaction, self._servers_style(interaction), alone=private))
+        requests = requests_of(wishes, kiln.profile, count=count, choose_seed=kiln.choose_seed)
+        beginning = Beginning(style=wishes.style.name if wishes.style else None, private=private)
+        await self._asking.ask(interaction, *requests, beginning=beginning)
+
+    async def _servers_style(self, interaction: discord.Interaction[KilnBot]) -> Style | None:
+        """What the server's keepers chose for whoever names no style; raise Refusal if it is there no more."""
+        kiln, guild_id = self._bot.kiln, interaction.guild_id
+        assert guild_id is not None
+        name = (await kiln.keepers.servers.settings(guild_id)).default_style
         try:
-            await self._show_card(interaction, job, place)
-        finally:
-            kiln.dispatcher.wake()
+            return chosen_style(name, kiln.styles.of(guild_id))
+        except InvalidRequest as error:
+            raise Refusal(
+                msg(
+                    "The default style of this server, {style}, is there no more. Its moderators can choose another "
+                    "with /server; until then please name a style, or - for none."
+                ),
+                style=quoted(name or "", characters=STYLE_MAX_CHARACTERS),
+            ) from error
+
+    @imagine.autocomplete("style")
+    async def styles(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
+        """Offer the styles as what they are: name, and the words and settings that they bring."""
+        say, mine = say_to(interaction), self._bot.kiln.people.of(interaction.user.id)
+        none = [app_commands.Choice(name=say("no style"), value=NO_STYLE)] if mine.style else []
+        own = self._bot.kiln.styles.of(interaction.guild_id)
+        return [*none, *style_choices(say, current, own)][:CHOICES_MAX]
+
+    @imagine.autocomplete("lora")
+    async def loras(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
+        """Offer LoRAs for what stands behind the last comma, with their trigger words."""
+        before, comma, typed = current.rpartition(",")
+        kept = f"{before.strip()}, " if comma else ""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                found = await self._bot.kiln.loras.found(typed, limit=CHOICES_MAX)
+        except TimeoutError:
+            return []  # the name can be typed
+        named = ((one, kept + one.name) for one in found)
+        return [
+            app_commands.Choice(name=fold(_lora_label(value, one), characters=CHOICE_CHARACTERS), value=value)
+            for one, value in named
+            if len(value) <= CHOICE_CHARACTERS
+        ]
 
     @imagine.autocomplete("size")
     async def sizes(self, interaction: discord.Interaction[KilnBot], current: str) -> list[app_commands.Choice[str]]:
         """Offer this model's sizes, and what was typed when it is a size."""
-        profile, say = self._bot.kiln.profile, say_to(interaction)
-        sizes = profile.sizes()
-        typed = current.strip().lower()
-        found = [size for size in sizes if typed in size_label(say, size)] or list(sizes)
-        own = _own_size(profile, typed)
-        if own is not None:
-            found = [own, *(size for size in found if size != own)]
-        return [app_commands.Choice(name=size_label(say, size), value=size) for size in found[:CHOICES_MAX]]
-
-    async def _accept(self, new: NewJob) -> tuple[Job, Place | None]:
-        """Store the job, and look where it stands; once it is stored, nothing here fails."""
-        queue = self._bot.kiln.queue
-        job = await queue.submit(new)
-        try:
-            return job, await queue.place_of_new(job.id)
-        except QueueUnavailable:
-            return job, None  # the card does without
-
-    async def _show_card(self, interaction: discord.Interaction[KilnBot], job: Job, place: Place | None) -> None:
-        """Answer with the card and remember its message.
-
-        The job is stored: whatever fails here must neither lose it nor tell the person that it was not accepted.
-        """
-        kiln = self._bot.kiln
-        try:
-            message_id = await self._answer(interaction, job, view=card(say_to_owner(job), job, place=place))
-            if message_id is None:
-                return
-            try:
-                await kiln.queue.record_card(job.id, message_id=message_id)
-            finally:
-                kiln.delivery.card_shown(job.id, message_id=message_id)
-        except (*UNREACHABLE, QueueUnavailable) as error:
-            _log.warning("job %d: its card is not shown or not recorded: %s", job.id, error)
-
-    async def _answer(
-        self, interaction: discord.Interaction[KilnBot], job: Job, *, view: discord.ui.LayoutView
-    ) -> int | None:
-        """Send the card as the answer, or by channel when Discord no longer takes an answer; return its message.
-
-        A connection that breaks may have brought the answer or not: it is sent once more, and then Discord either
-        takes it or says that it has it. What a crash between here and `record_card` leaves is not looked for: that
-        card goes on saying "waiting", and the picture comes all the same.
-        """
-        try:
-            try:
-                return await _send(interaction, view)
-            except (aiohttp.ClientError, OSError) as error:
-                _log.info("job %d: its card is sent once more (%s)", job.id, error)
-                return await _send(interaction, view)
-        except discord.InteractionResponded:
-            return None
-        except discord.HTTPException as error:
-            if error.code == ALREADY_ANSWERED:  # a repeat, ours or the library's, hit the first one's success
-                return await _original(interaction, view)
-            _log.warning("job %d: the interaction takes no answer (%s); its card goes by channel", job.id, error)
-            channel = self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
-            return (await channel.send(view=view)).id
+        return size_choices(say_to(interaction), self._bot.kiln.profile, current)
 
 
-async def _send(interaction: discord.Interaction[KilnBot], view: discord.ui.LayoutView) -> int | None:
-    if is_deferred(interaction):
-        return (await interaction.edit_original_response(view=view)).id
-    return (await interaction.response.send_message(view=view)).message_id
+def _lora_label(value: str, one: LoraInfo) -> str:
+    return f"{value} · {', '.join(one.triggers)}" if one.triggers else value
 
 
-async def _original(interaction: discord.Interaction[KilnBot], view: discord.ui.LayoutView) -> int:
-    """The message of an answer that Discord has already; the card replaces a "thinking…" whose deferral broke off."""
-    shown = await interaction.original_response()
-    if shown.flags.loading:
-        await interaction.edit_original_response(view=view)
-    return shown.id
+def style_choices(say: Say, current: str, own: Iterable[Style] = ()) -> list[app_commands.Choice[str]]:
+    """The styles that match what was typed, as what they are: name, and the words and settings that they bring."""
+    shown = ((style, f"{say(style.name)}: {style.told(say)}") for style in styles_found(say, current, own))
+    return [
+        app_commands.Choice(name=fold(text, characters=CHOICE_CHARACTERS), value=style.name)
+        for style, text in list(shown)[:CHOICES_MAX]
+    ]
 
 
-def check_channel(interaction: discord.Interaction[KilnBot]) -> None:
-    """Raise Refusal, naming what is missing, unless the bot may post a picture in this channel later."""
-    allowed = interaction.app_permissions
-    in_thread = isinstance(interaction.channel, discord.Thread)
-    needed = {
-        msg("View Channel"): allowed.view_channel,
-        msg("Send Messages in Threads"): allowed.send_messages_in_threads or not in_thread,
-        msg("Send Messages"): allowed.send_messages or in_thread,
-        msg("Attach Files"): allowed.attach_files,
-    }
-    missing = [Message(name) for name, given in needed.items() if not given]
-    if missing and not allowed.administrator:
-        raise Refusal(
-            msg(
-                "I may not post pictures here: in this channel I lack {permissions}. "
-                "Please ask a moderator, or try another channel."
-            ),
-            permissions=tuple(missing),
-        )
-
-
-def split_seed(prompt: str) -> tuple[str, int | None]:
-    """Take a trailing `seed:N` off a prompt; raise InvalidRequest, naming the limit, when N is no seed."""
-    found = _TRAILING_SEED.search(prompt)
-    if found is None:
-        return prompt, None
-    value = found["value"]
-    if found["gap"] and not any(character.isdigit() for character in value):
-        return prompt, None  # `a bird eating seed: millet`
-    if not _WHOLE_NUMBER.fullmatch(value) or not 0 <= int(value) <= SEED_MAX:
-        shown = value if len(value) <= 40 else value[:40] + "…"
-        raise InvalidRequest(
-            msg("The seed must be a whole number from 0 to {most:,}; it is {value!r}."), most=SEED_MAX, value=shown
-        )
-    words = prompt[: found.start()].rstrip()
-    another = _TRAILING_SEED.search(words)
-    if another is not None and _WHOLE_NUMBER.fullmatch(another["value"]):
-        text = msg("The prompt ends with two seeds, {first} and {second}. Please keep one.")
-        raise InvalidRequest(text, first=another["value"][:40], second=value)
-    check_prompt(words)
-    return words, int(value)
-
-
-def _new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest) -> NewJob:
-    assert interaction.guild_id is not None
-    assert interaction.channel_id is not None
-    person, channel = interaction.user, interaction.channel
-    return NewJob(
-        interaction_id=interaction.id,
-        user_id=person.id,
-        guild_id=interaction.guild_id,
-        channel_id=interaction.channel_id,
-        parent_channel_id=channel.parent_id if isinstance(channel, discord.Thread) else None,
-        role_ids=tuple(role.id for role in person.roles) if isinstance(person, discord.Member) else (),
-        request=request,
-    )
+def size_choices(say: Say, profile: ModelProfile, current: str) -> list[app_commands.Choice[str]]:
+    """The model's sizes that match what was typed, and that itself when it is a size."""
+    sizes, typed = profile.sizes(), current.strip().lower()
+    found = [size for size in sizes if typed in size_label(say, size)] or list(sizes)
+    own = _own_size(profile, typed)
+    if own is not None:
+        found = [own, *(size for size in found if size != own)]
+    return [app_commands.Choice(name=size_label(say, size), value=size) for size in found[:CHOICES_MAX]]
 
 
 def _own_size(profile: ModelProfile, typed: str) -> str | None:

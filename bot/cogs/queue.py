@@ -10,11 +10,12 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import ANSWER_SECONDS, CHOICES_MAX, answer, in_time, say_to
-from bot.cards import ago, fold, place_words, quoted
+from bot.cards import ago, place_words
 from bot.errors import QueueUnavailable
 from bot.forecast import why
-from bot.job import Job, JobStatus, Overview, Place
+from bot.job import JOB_ID_MAX, Job, JobStatus, Overview, Place
 from bot.language import Say, msg
+from bot.quoting import fold, quoted
 
 if TYPE_CHECKING:
     from bot.client import KilnBot
@@ -23,7 +24,6 @@ CHOICE_CHARACTERS = 100  # Discord's limit for a choice's name
 CONTENT_CHARACTERS = 2000  # Discord's limit for a message
 JOBS_SHOWN = 15
 PROMPT_CHARACTERS = 60
-JOB_ID_MAX = 2**53 - 1  # Discord's largest integer
 
 
 class Queue(commands.Cog):
@@ -84,7 +84,9 @@ class Queue(commands.Cog):
 
     async def _label(self, say: Say, job: Job) -> str:
         place = await self._bot.kiln.queue.place(job.id)
-        if place is None or place.position == 0:
+        if job.status is JobStatus.HELD:
+            where = say("held")
+        elif place is None or place.position == 0:
             where = say("drawing now")
         else:
             where = say("place {position}", position=place.position)
@@ -103,8 +105,12 @@ def _fitted(say: Say, lines: list[str], tail: list[str], *, jobs: int) -> str:
 
 
 def _line(say: Say, job: Job, place: Place | None) -> str:
-    where = place_words(say, place) if place else say("just drawn")
+    where = place_words(say, place) if place else _where_otherwise(say, job)
     return say("`{number}` {where}: {prompt}", number=job.id, where=where, prompt=_prompt(job))
+
+
+def _where_otherwise(say: Say, job: Job) -> str:
+    return say("held") if job.status is JobStatus.HELD else say("just drawn")
 
 
 def overview_words(say: Say, overview: Overview) -> str:

@@ -14,6 +14,7 @@ from gen.weights import FluxShape
 def plot(found: Mapping[str, Any], path: Path) -> None:
     """Draw the rows of a results file into a PNG; raise ImportError where matplotlib is missing."""
     from matplotlib.figure import Figure  # the extra [train]
+    from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="peak reserved memory, GiB", ylabel="seconds a step", xscale="log", yscale="log")
@@ -27,6 +28,9 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
             axes.plot(row["peak_reserved_gib"], row["s_per_step"], "s", label=row["system"])
     if ours and (limits := limit(found, [memory for memory, _ in ours])):
         axes.plot([memory for memory, _ in ours], limits, "--", color="grey", label="limit: link and tensor cores")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)

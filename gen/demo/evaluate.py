@@ -29,8 +29,9 @@ from gen.demo.dataset import labels_of
 from gen.demo.report import contact_sheet
 from gen.demo.scenes import ATTRIBUTES, Scene, draw_scene, sample_scene
 from gen.device import best_device
-from gen.float8 import quantize_rows
-from gen.flux import build_pipeline
+from gen.engine import Options
+from gen.flux import build_engine, build_pipeline
+from gen.streaming.sizes import Precision
 from gen.weights import DEMO_WEIGHTS, Weights, find_weights
 
 CAPTIONS = 640  # by default, in each language
@@ -77,12 +78,15 @@ class Drawer:
     """Draws batches of captions exactly as the pipeline draws one: its noise, schedule, model function and VAE."""
 
     def __init__(self, weights: Weights, *, device: str, precision: str) -> None:
-        dtype = torch.float32 if precision == "float32" else torch.bfloat16
-        self._weights, self._dtype, self._device = weights, dtype, torch.device(device)
-        self._pipe = build_pipeline(weights, device=self._device, dtype=dtype)
-        if precision == "float8":
-            for block in [*self._pipe.dit.blocks, *self._pipe.dit.single_blocks]:
-                round_to_float8(block)
+        dtype = (
+            torch.bfloat16 if precision == "bfloat16" or (device != "cpu" and precision == "float8") else torch.float32
+        )
+        self._weights, self._device = weights, torch.device(device)
+        if precision == "float8":  # through the streamed engine, as an operator's KILN_PRECISION has it
+            options = Options(device=self._device, dtype=dtype, precision=Precision.FLOAT8, compiled=False)
+            self._pipe, self._engine = build_engine(weights, options)
+        else:
+            self._pipe = build_pipeline(weights, device=self._device, dtype=dtype)
 
     @torch.inference_mode()
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, guidance: float | None = None) -> Tensor:
@@ -109,14 +113,6 @@ class Drawer:
         places = torch.zeros(len(prompts), length, 3).to(like)
         pooled = pipe.text_encoder_1(clip)[0]
         return {"prompt_emb": pipe.text_encoder_2(t5), "pooled_prompt_emb": pooled, "text_ids": places}
-
-
-def round_to_float8(block: nn.Module) -> None:
-    """Round the weights of a block's linears to row-scaled float8 (e4m3); modulation stays as it is."""
-    for name, module in block.named_modules():
-        if isinstance(module, nn.Linear) and "norm" not in name:
-            rounded, scale = quantize_rows(module.weight)
-            module.weight.data = (rounded.float() * scale[:, None]).to(module.weight.dtype)
 
 
 def held_out_captions(number: int, *, language: str, seed: int) -> list[Asked]:

@@ -102,7 +102,7 @@ def _pull(arguments: argparse.Namespace) -> int:
         order = Pull(
             cache=cache_folder(os.environ),
             accepted=arguments.accept_licence,
-            say=print,
+            tell=print,
             progress=_shown(bar),
             total=total,
             sleep=time.sleep,

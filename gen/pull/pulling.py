@@ -34,7 +34,7 @@ class Pull:
 
     cache: Path
     accepted: bool  # the licence
-    say: Callable[[str], None]
+    tell: Callable[[str], None]
     progress: Progress
     total: Callable[[int], None]  # bytes that `progress` will tell of next
     sleep: Callable[[float], None]
@@ -128,7 +128,7 @@ def size(count: int) -> str:
 def _say_what_comes(model: Model, listed: dict[Repository, list[Entry]], placed: set[str], order: Pull) -> int:
     """Sizes, room and licence, before anything starts; raise if it must not. The bytes of all files not whole yet."""
     folder = model_folder(order.cache, model.name)
-    order.say(f"{model.name}, {model.about}, into {folder}")
+    order.tell(f"{model.name}, {model.about}, into {folder}")
     missing = ahead = 0
     for repository, entries in listed.items():
         for entry in entries:
@@ -136,11 +136,11 @@ def _say_what_comes(model: Model, listed: dict[Repository, list[Entry]], placed:
             missing += entry.bytes - there
             ahead += entry.bytes if there < entry.bytes else 0  # the client tells of what it had, too
             note = "is here" if there == entry.bytes else f"{size(there)} are here" if there else ""
-            order.say(f"  {entry.path:<50} {size(entry.bytes):>9}  {note}".rstrip())
+            order.tell(f"  {entry.path:<50} {size(entry.bytes):>9}  {note}".rstrip())
     free = shutil.disk_usage(order.cache).free
-    order.say(f"To fetch: {size(missing)}. Free on that disk: {size(free)}.")
+    order.tell(f"To fetch: {size(missing)}. Free on that disk: {size(free)}.")
     if missing and not order.accepted:
-        order.say(LICENCE)
+        order.tell(LICENCE)
         raise LicenceNotAccepted(
             "Nothing was fetched. If you accept the licence, add --accept-licence: "
             f"kiln weights pull {model.dit or model.name} --accept-licence"

@@ -61,6 +61,11 @@ def measure_ceilings(device: torch.device, sizes: Sizes | None = None) -> Ceilin
     )
 
 
+def measure_link(device: torch.device) -> float:
+    """Bytes a second from pinned memory to a card; raise torch.OutOfMemoryError where 256 MiB are not free."""
+    return _copy(device, Sizes().copied, pinned=True)
+
+
 def measured_card(device: torch.device) -> Card:
     """The card with its own rates instead of a table's."""
     found, measured = torch.cuda.get_device_properties(device), measure_ceilings(device)

@@ -25,6 +25,8 @@ def upgrade() -> None:
         jobs.create_foreign_key("jobs_parent_id_to_jobs", "jobs", ["parent_id"], ["id"], ondelete="SET NULL")
         jobs.drop_constraint("jobs_interaction_id_unique", type_="unique")
         jobs.create_unique_constraint("jobs_interaction_id_unique", ["interaction_id", "number"])
+    for name, of in (("jobs_cards", "card_message_id"), ("jobs_results", "result_message_id")):
+        op.create_index(name, "jobs", [of], sqlite_where=sa.text(f"{of} IS NOT NULL"))
     op.create_index("jobs_children", "jobs", ["parent_id"], sqlite_where=sa.text("parent_id IS NOT NULL"))
     if before is not None:  # an id is never used again, also one whose job is gone
         op.execute("DELETE FROM sqlite_sequence WHERE name = 'jobs'")
@@ -46,9 +48,13 @@ def _columns() -> list[sa.Column[object]]:
         sa.Column("loras", sa.Text(), server_default=sa.text("'[]'"), nullable=False),
         sa.Column("variations", sa.Text(), server_default=sa.text("'[]'"), nullable=False),
         sa.Column("number", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("count", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("parent_id", sa.Integer(), nullable=True),
         sa.Column("verb", sa.String(length=16), nullable=True),
         sa.Column("style", sa.Text(), nullable=True),
         sa.Column("locale", sa.String(length=16), nullable=True),
         sa.Column("private", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("model", sa.Text(), nullable=True),
+        sa.Column("result_channel_id", sa.BigInteger(), nullable=True),
+        sa.Column("deleted_at", sa.DateTime(), nullable=True),
     ]

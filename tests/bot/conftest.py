@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import discord
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from simcord import ChannelHandle, GuildHandle, InteractionResult, MemberActor
 from simcord.env import Env
 
@@ -115,7 +117,7 @@ async def open_stage(
     **settings: Any,
 ) -> AsyncIterator[Stage]:
     """Open the bot on a simulated Discord, with the database in `data`."""
-    chosen = Settings(_env_file=None, data=data, **settings)  # type: ignore[call-arg]
+    chosen = Settings(_env_file=None, data=data, **{"loras": data / "loras", **settings})  # type: ignore[call-arg]
     fake = generator or FakeGenerator()
     quick = functools.partial(
         Delivery,
@@ -168,6 +170,13 @@ async def database(path: Path) -> AsyncIterator[Database]:
 def queue(database: Database, clock: Clock) -> JobQueue:
     """A queue whose limits nobody reaches."""
     return JobQueue(database, limits=PLENTY, now=clock)
+
+
+def save_lora(folder: Path, *names: str, **metadata: str) -> None:
+    """Put LoRA files into a folder, for whoever does not draw with them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        save_file({"x": np.zeros(1, dtype=np.float32)}, folder / f"{name}.safetensors", metadata=metadata)
 
 
 def opened_png(data: bytes) -> tuple[int, int]:

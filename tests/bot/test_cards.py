@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.cards import alt_text, card, failure_words, picture_words, place_words, progress_bar, quoted
-from bot.job import Job, JobStatus, Place
+from bot.batch_card import Shown, batch_card
+from bot.captions import Origin, alt_text, picture_words
+from bot.cards import card, failure_words, place_words, progress_bar, quoted
+from bot.job import Job, JobStatus, Place, Verb
 from bot.language import say_in
-from gen.request import StepReport
+from gen.request import ImageRequest, LoraUse, StepReport, Variation
 from tests.bot.conftest import text_of
 from tests.fakes import image_request
 
@@ -84,24 +86,102 @@ def test_a_failure_says_what_happened() -> None:
     assert "The picture needs more memory." in failure_words(EN, failed)
 
 
-@pytest.mark.parametrize("status", list(JobStatus))
-def test_the_longest_card_fits_into_discords_limits(status: JobStatus) -> None:
-    worst = replace(JOB, status=status, request=WORST, notice="_" * 500, reason="`" * 900, seconds=99999.9)
-    shown = card(
-        EN,
-        worst,
-        place=Place(position=99999, waiting=99999, ready_at=WHEN),
-        report=StepReport(step=50, steps=50, seconds=1.0),
-        link="https://discord.com/channels/" + "9" * 60,
+PREVIEWED = StepReport(step=50, steps=50, seconds=1.0, preview=b"a picture")
+LOOSE = st.text("ab*_`@<>[]|~#\\\u202e🦊:/", min_size=1, max_size=40)
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> Job:
+    """Jobs that ask for as much as may be asked, in the characters that grow when they are escaped."""
+
+    def words(most: int) -> str:
+        text = draw(LOOSE)
+        return (text * (most // len(text) + 1))[:most]
+
+    request = object.__new__(ImageRequest)  # also what could not be asked for today
+    values = {
+        "prompt": words(1000),
+        "negative": words(1000),
+        "cfg_scale": 9.99,
+        "seed": 2**32 - 1,
+        "width": 2048,
+        "height": 2048,
+        "steps": 50,
+        "guidance": 9.87654,
+        "loras": tuple(LoraUse(name=f"{n}" + "_" * 79, strength=-3.99999) for n in range(draw(st.integers(0, 5)))),
+        "variations": (Variation(seed=2**32 - 1, share=0.4),) * draw(st.integers(0, 10)),
+    }
+    for name, value in values.items():
+        object.__setattr__(request, name, value)
+    return replace(
+        JOB,
+        id=10**15 - 1,
+        user_id=2**63,
+        channel_id=2**63,
+        status=draw(st.sampled_from(JobStatus)),
+        request=request,
+        notice=draw(st.sampled_from([None, words(500)])),
+        reason=draw(st.sampled_from([None, words(900)])),
+        seconds=99999.9,
+        parent_id=10**15,
+        verb=draw(st.sampled_from(Verb)),
+        style=words(100),
+        model=words(200),
     )
-    assert len(words(worst)) <= 4000
+
+
+@given(jobs(), st.sampled_from([None, PREVIEWED]), st.sampled_from(["en", "zh-CN"]))
+def test_the_longest_card_and_picture_fit_into_discords_limits(
+    worst: Job, report: StepReport | None, locale: str
+) -> None:
+    say, link = say_in(locale), "https://discord.com/channels/" + "9" * 60
+    parent = replace(JOB, id=10**15, result_message_id=2**63)
+    place = Place(position=99999, waiting=99999, ready_at=WHEN, uncertainty=timedelta(hours=9))
+    shown = card(say, worst, place=place, report=report, link=link, parent=parent)
+    assert shown.content_length() <= 4000
+    assert shown.total_children_count <= 40
+    origin = Origin(parent=parent, compared="not identical: " + "9" * 200)
+    content = picture_words(say, worst, moved=True, origin=origin)
+    assert len(content) <= 2000
+    assert f"`{2**32 - 1}`" in content
+    assert len(failure_words(say, worst)) <= 2000
+    assert len(alt_text(say, worst)) <= 1024
+
+
+@given(st.lists(jobs(), min_size=2, max_size=4), st.sampled_from(["en", "zh-CN"]))
+def test_the_longest_card_of_several_jobs_fits_into_discords_limits(batch: list[Job], locale: str) -> None:
+    link = "https://discord.com/channels/" + "9" * 60
+    place = Place(position=99999, waiting=99999, ready_at=WHEN, uncertainty=timedelta(hours=9))
+    shown = batch_card(say_in(locale), [Shown(job=one, place=place, report=PREVIEWED, link=link) for one in batch])
+    assert shown.content_length() <= 4000
     assert shown.total_children_count <= 40
 
 
-def test_the_longest_words_of_a_picture_fit_into_a_message() -> None:
-    worst = replace(JOB, request=WORST, notice="_" * 500, seconds=99999.9, user_id=2**63, channel_id=2**63)
-    assert len(picture_words(EN, worst, moved=True)) <= 2000
-    assert len(failure_words(EN, replace(worst, status=JobStatus.FAILED, reason="`" * 900))) <= 2000
+def test_nothing_that_went_into_a_picture_is_hidden() -> None:
+    request = image_request(
+        negative="a *tree*",
+        cfg_scale=2.5,
+        loras=(LoraUse(name="ink_wash", strength=-0.8),),
+        variations=(Variation(seed=7, share=0.1),),
+    )
+    job = replace(JOB, request=request, style="Ink", model="majicflus", seconds=2.0)
+    for shown in (words(job), picture_words(EN, job)):
+        assert "LoRA: ink\\_wash:-0.8" in shown
+        assert "away from: a \\*tree\\* (cfg_scale 2.5)" in shown
+        assert "mixed with the noise of seed `7` 10%" in shown
+        assert "style: Ink" in shown
+    assert "majicflus · 2.0 s" in picture_words(EN, job)
+
+
+@pytest.mark.parametrize("verb", list(Verb))
+def test_a_child_names_its_parent_with_a_link_as_long_as_there_is_one(verb: Verb) -> None:
+    child = replace(JOB, parent_id=16, verb=verb)
+    parent = replace(JOB, id=16, result_message_id=9, result_channel_id=4)
+    assert "[job 16](https://discord.com/channels/3/4/9)" in words(child, parent=parent)
+    assert "[job 16](https://discord.com/channels/@me/8/9)" in words(child, parent=replace(parent, result_channel_id=8))
+    for gone in (None, replace(parent, deleted_at=WHEN), replace(parent, private=True)):
+        assert "[job 16]" not in words(child, parent=gone)
+        assert "job 16" in words(child, parent=gone)
 
 
 def test_the_alt_text_has_prompt_seed_and_settings_within_its_limit() -> None:

@@ -39,7 +39,10 @@ async def test_commands_are_for_servers_and_installed_in_servers_only() -> None:
 async def test_discord_gets_the_limits_of_a_request() -> None:
     (imagine,) = (payload for payload in await create_bot().payloads() if payload["name"] == "imagine")
     options = {option["name"]: option for option in imagine["options"]}
-    assert list(options) == ["prompt", "seed", "size", "steps", "guidance"]
+    more = ["style", "lora", "lora_strength", "negative", "count", "private"]
+    assert list(options) == ["prompt", "seed", "size", "steps", "guidance", *more]
+    assert (options["count"]["min_value"], options["count"]["max_value"]) == (1, 4)
+    assert all(options[name]["autocomplete"] for name in ("style", "lora"))
     assert (options["prompt"]["min_length"], options["prompt"]["max_length"]) == (1, PROMPT_MAX_CHARACTERS)
     assert (options["seed"]["min_value"], options["seed"]["max_value"]) == (0, SEED_MAX)
     assert (options["steps"]["min_value"], options["steps"]["max_value"]) == (STEPS_MIN, STEPS_MAX)

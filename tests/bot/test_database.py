@@ -32,7 +32,7 @@ from tests.fakes import Clock, new_job
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOBODY = 65534
-HEAD = "0005"  # the newest revision
+HEAD = "0009"  # the newest revision
 
 
 @pytest.fixture
@@ -363,7 +363,7 @@ async def test_an_upgrade_killed_midway_leaves_the_old_schema_and_works_when_run
     assert query(path, "SELECT version_num FROM alembic_version") == [("0099",)]
     assert query(path, "SELECT count(*) FROM users WHERE weight = 1.0") == [(1,)]
     assert query(path, "SELECT count(*) FROM jobs") == [(2,)]  # recreating users did not take its jobs along
-    copies = sorted(path.parent.glob("kiln-0005-*.sqlite3"))
+    copies = sorted(path.parent.glob(f"kiln-{HEAD}-*.sqlite3"))
     assert copies
     assert all(check(copy).jobs == 2 for copy in copies)
 
@@ -381,13 +381,13 @@ def test_the_copy_before_an_upgrade_is_named_by_revision_and_time(path: Path) ->
     upgrade(path, now=NOW)
     report = schema.upgrade(path, now=NOW, script=with_next_revision(path.parent, "pass"))
     assert (report.before, report.after) == (HEAD, "0099")
-    assert report.backup == path.with_name("kiln-0005-20260102T030405Z.sqlite3")
+    assert report.backup == path.with_name(f"kiln-{HEAD}-20260102T030405Z.sqlite3")
     with path.open("wb") as file:
         file.write(report.backup.read_bytes())
     for end in ("-wal", "-shm"):
         path.with_name(path.name + end).unlink(missing_ok=True)
     again = schema.upgrade(path, now=NOW, script=path.parent / "migrations")
-    assert again.backup == path.with_name("kiln-0005-20260102T030405Z-2.sqlite3")
+    assert again.backup == path.with_name(f"kiln-{HEAD}-20260102T030405Z-2.sqlite3")
 
 
 def test_migrations_run_only_through_kiln(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import re
 import socket
@@ -9,9 +10,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -107,28 +109,82 @@ def jobs_and_people(database: Path) -> tuple[int, int]:
     return jobs, people
 
 
-async def test_an_action_counts_although_the_page_was_published_since(tmp_path: Path) -> None:
-    """Our own refreshing must not make the page refuse what somebody clicks meanwhile."""
-    settings = load_settings(data=tmp_path)
+class Visitor:
+    """A browser without a screen: one page of the demo, acted on in simcord's protocol."""
+
+    def __init__(self, session: aiohttp.ClientSession, page: dict[str, Any]) -> None:
+        self._session, self._sequence = session, 0
+        self._headers = {"X-Simcord-Context": page["context"]["id"]}
+        self.page = page
+
+    async def act(self, kind: str, *, stale: int = 0, **body: Any) -> tuple[bool, str]:
+        """Do something, on a page published `stale` revisions ago; return (rejected, settlement)."""
+        self._sequence += 1
+        action = {
+            "kind": kind,
+            "protocol_version": 3,
+            "sequence": self._sequence,
+            "request_id": f"request-{self._sequence}",
+            "generation": self.page["context"]["generation"],
+            "bot_generation": self.page["botGeneration"],
+            "published_revision": self.page["publishedRevision"] - stale,
+        }
+        async with self._session.post("/api/action", json={**action, **body}, headers=self._headers) as answered:
+            receipt = await answered.json()
+        async with self._session.get("/api/state", headers=self._headers) as answered:
+            self.page = await answered.json()
+        return receipt["rejected"], receipt["settlement"]
+
+    @property
+    def channel(self) -> str:
+        return str(self.page["channel"]["name"])
+
+    def person(self, name: str) -> str:
+        """The id of a person on the page's list."""
+        return next(str(viewer["id"]) for viewer in self.page["viewers"] if viewer["name"] == name)
+
+
+@contextlib.asynccontextmanager
+async def visit(folder: Path) -> AsyncIterator[tuple[Visitor, dict[str, str]]]:
+    """Open the demo's page; yield it, and its channels' ids by name."""
+    settings = load_settings(data=folder)
     async with open_kiln(settings, load=FakeGenerator, remember_sync=False) as bot, demo._page(bot, port=0) as url:
         address, _, key = url.partition("/#")
-        headers = {"X-Simcord-Capability": key}
-        async with aiohttp.ClientSession(address, headers=headers) as browser:
-            async with browser.post("/api/pages", json={}) as opened:
+        async with aiohttp.ClientSession(address, headers={"X-Simcord-Capability": key}) as session:
+            async with session.post("/api/pages", json={}) as opened:
                 page = await opened.json()
-            action = {
-                "kind": "browse_messages",
-                "query": "",
-                "filter": "all",
-                "cursor": None,
-                "protocol_version": 3,
-                "sequence": 1,
-                "request_id": "one",
-                "generation": page["context"]["generation"],
-                "bot_generation": page["botGeneration"],
-                "published_revision": page["publishedRevision"] - 1,
-            }
-            context = {"X-Simcord-Context": page["context"]["id"]}
-            async with browser.post("/api/action", json=action, headers=context) as answered:
-                receipt = await answered.json()
-    assert (receipt["rejected"], receipt["settlement"]) == (False, "settled")
+            yield Visitor(session, page), {it.name: str(it.id) for it in bot.get_all_channels()}
+
+
+async def test_an_action_counts_although_the_page_was_published_since(tmp_path: Path) -> None:
+    """Our own refreshing must not make the page refuse what somebody clicks meanwhile."""
+    async with visit(tmp_path) as (visitor, _):
+        assert await visitor.act("browse_messages", stale=1, query="", filter="all", cursor=None) == (False, "settled")
+
+
+async def test_a_moderator_enters_the_keepers_channel_and_what_she_writes_stands_there(tmp_path: Path) -> None:
+    async with visit(tmp_path) as (visitor, channels):
+        await visitor.act("viewer", viewer_id=f"{visitor.person('Ada')}@{channels['keepers']}")
+        assert visitor.channel == "keepers"
+        assert await visitor.act("send_message", content="Ada was here", target_id=None, reply_to_id=None) == (
+            False,
+            "settled",
+        )
+        assert [row["excerpt"] for row in visitor.page["messageIndex"]] == ["Ada was here"]
+
+
+async def test_a_newcomer_does_not_see_the_keepers_channel(tmp_path: Path) -> None:
+    async with visit(tmp_path) as (visitor, channels):
+        await visitor.act("viewer", viewer_id=f"{visitor.person('Ben')}@{channels['keepers']}")
+        assert visitor.channel == "pictures"
+        await visitor.act("viewer", viewer_id=f"{visitor.person('Ada')}@{channels['keepers']}")
+        await visitor.act("viewer", viewer_id=visitor.person("Ben"))  # from where he may not stay
+        assert visitor.channel == "pictures"
+
+
+async def test_nobody_becomes_somebody_who_is_not_there(tmp_path: Path) -> None:
+    async with visit(tmp_path) as (visitor, channels):
+        for stranger in ("0", f"0@{channels['keepers']}", "Ada", ""):
+            rejected, _ = await visitor.act("viewer", viewer_id=stranger)
+            visitor._sequence -= 1  # what is rejected is not counted
+            assert (rejected, visitor.channel) == (True, "pictures")

@@ -62,6 +62,13 @@ async def test_an_accepted_job_is_read_back_as_it_was_asked(queue: JobQueue, clo
     assert (job.interaction_id, job.user_id, job.guild_id, job.channel_id) == (2**63 - 1, 2**62, 10, 20)
 
 
+async def test_a_claimed_job_draws_with_the_very_numbers_that_were_asked(queue: JobQueue) -> None:
+    """5.0 stays 5.0: a recipe is JSON, and with 5 the same picture would be another file."""
+    asked = image_request(guidance=5.0)
+    await queue.submit(new_job(1, request=asked))
+    assert repr((await claimed(queue)).request) == repr(asked)
+
+
 async def test_six_simultaneous_submits_with_limit_two_accept_exactly_two(path: Path, clock: Clock) -> None:
     async with open_database(path) as one:
         other = connect(path)  # a second writer, so that SQLite decides and not our pool of one

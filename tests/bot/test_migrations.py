@@ -15,6 +15,10 @@ from bot.database import check, open_database
 from bot.errors import StartError
 from bot.job import JobStatus, Limits
 from bot.job_queue import JobQueue
+from bot.moderation import Moderation
+from bot.past import Past, Shown
+from bot.people import NOTHING_CHOSEN, open_people
+from bot.server import Standing
 from gen.request import ImageResult
 from tests.fakes import Clock, new_job
 
@@ -108,6 +112,22 @@ async def test_after_0004_what_was_drawn_is_in_the_outbox_as_if_it_may_have_been
         assert len(await queue.outbox.letters()) == len(drawn) - 1
 
 
+async def test_after_0006_everybodys_pictures_are_found_and_people_can_choose(old: Path) -> None:
+    schema.upgrade(old, now=NOW)
+    with closing(sqlite3.connect(old)) as raw, raw:
+        raw.execute("UPDATE jobs SET picture = id || '.png' WHERE status = 'delivered'")
+        plan = raw.execute(
+            "EXPLAIN QUERY PLAN SELECT id FROM jobs WHERE user_id = 7 AND picture IS NOT NULL"
+        ).fetchall()
+    assert "jobs_pictures" in str(plan)
+    async with open_database(old) as database:
+        page = await Past(database, now=lambda: NOW).pictures(Shown(user_id=7))
+        assert (page.found, {job.status for job in page.jobs}) == (2, {JobStatus.DELIVERED})
+        people = await open_people(database)
+        assert people.of(7) == NOTHING_CHOSEN
+        assert (await people.choose(7, steps=3)).steps == 3
+
+
 async def test_after_0005_every_job_is_there_and_no_id_is_used_again(old: Path) -> None:
     unchanged = "SELECT id, status, interaction_id, user_id, account_id, prompt, seconds, created_at FROM jobs"
     script = old.parent / "fourth"
@@ -128,6 +148,16 @@ async def test_after_0005_every_job_is_there_and_no_id_is_used_again(old: Path) 
         assert first is not None
         assert (first.request.loras, first.request.variations, first.verb) == ((), (), None)
         assert (await queue.submit(new_job(first.interaction_id))).id == 1
+
+
+async def test_after_0007_no_server_has_chosen_anything_and_a_held_job_finds_its_tables(old: Path) -> None:
+    schema.upgrade(old, now=NOW)
+    for table in ("servers", "bans", "audit", "rules", "held"):
+        assert query(old, f"SELECT count(*) FROM {table}") == [(0,)]
+    async with open_database(old) as database:
+        queue, clock = JobQueue(database, limits=Limits(), now=Clock()), Clock()
+        await Moderation(database, now=clock, moved=queue.moved).stand(10, Standing.PAUSED, actor_id=1)
+        assert query(old, "SELECT count(*), min(why) FROM held") == [(4, "pause")]
 
 
 def test_0002_is_whole_or_absent(old: Path, tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_variables_of_other_programs_are_none_of_ours() -> None:
         ("KILN_MAX_WAITING_PER_USER", "101", "less than or equal to 100"),
         ("KILN_DEVICE", "gpu", "auto, cpu, mps, cuda or cuda:N"),
         ("KILN_DEVICE", "cuda:256", "auto, cpu, mps, cuda or cuda:N"),
+        ("KILN_OWNER_IDS", "123", "17 to 20 digits"),
+        ("KILN_OWNER_IDS", "123456789012345678;x", "17 to 20 digits"),
         ("KILN_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ],
 )
@@ -128,6 +130,11 @@ def test_two_mistakes_are_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StartError) as refused:
         load_settings()
     assert len(str(refused.value).splitlines()) == 2
+
+
+def test_owners_are_ids_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILN_OWNER_IDS", " 123456789012345678, 223456789012345678,")
+    assert load_settings().owner_ids == frozenset({123456789012345678, 223456789012345678})
 
 
 def test_a_file_that_is_not_text_is_one_line() -> None:

@@ -135,6 +135,39 @@ def test_one_enter_is_one_job_while_the_page_is_free_and_while_it_is_busy(newcom
         expect(newcomer.pictures(words)).to_have_count(1, timeout=PICTURE_SECONDS * 1000)
 
 
+def test_what_is_typed_while_a_command_is_sent_is_the_next_command(newcomer: DemoPage) -> None:
+    box, keys = newcomer.page.locator("#channel-composer-input"), newcomer.page.keyboard
+    held: list[Route] = []
+    box.click()
+    keys.insert_text("/imagine a black bridge")
+    newcomer.page.route("**/api/action", lambda route: held.append(route), times=1)
+    keys.press("Enter")
+    newcomer.page.wait_for_function("simcordPreview.pendingAction !== null")
+
+    keys.type("/imagine a silver swan")
+    keys.press("Enter")
+    keys.type("half a thou")
+    held[0].continue_()
+
+    expect(newcomer.cards("a black bridge")).to_have_count(1)
+    expect(newcomer.cards("a silver swan")).to_have_count(1)
+    expect(box).to_have_value("half a thou")
+    box.fill("")
+
+
+def test_three_people_see_what_is_theirs(newcomer: DemoPage) -> None:
+    newcomer.ask("queue")
+    expect(newcomer.private_replies()).not_to_have_count(0)
+    newcomer.view_as("Ada, moderator")
+    expect(newcomer.private_replies()).to_have_count(0)  # what Kiln said to You alone
+    newcomer.enter("keepers")
+    expect(newcomer.cards(re.compile(""))).to_have_count(0)
+    newcomer.view_as("Ben, newcomer")
+    expect(newcomer.page.locator("#channel-name")).to_have_text("pictures")
+    expect(newcomer.page.locator(".kiln-channels button:visible")).to_have_count(1)
+    newcomer.view_as("You, member")
+
+
 def test_relative_times_count_on_by_themselves(newcomer: DemoPage) -> None:
     """A waiting card is edited only when its place changes; between, the page itself keeps "in 9 seconds" true."""
     newcomer.page.evaluate(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gen.demo.classifier import Classifier, load_classifier, read_attributes
-from gen.demo.evaluate import Drawer, diversity, evaluate, held_out_captions, measure, round_to_float8
+from gen.demo.evaluate import Drawer, diversity, evaluate, held_out_captions, measure
 from gen.demo.scenes import ATTRIBUTES, draw_scene, is_held_out, sample_scene
 from gen.weights import DEMO_WEIGHTS, find_weights
 
@@ -76,17 +76,13 @@ def test_a_batch_draws_what_the_pipeline_draws(drawer: Drawer) -> None:
         assert np.abs(together.astype(int) - np.asarray(alone).astype(int)).max() <= 1
 
 
-def test_float8_rounds_the_blocks_linears_and_nothing_else(drawer: Drawer) -> None:
-    block = Drawer(find_weights(DEMO_WEIGHTS), device="cpu", precision="float32")._pipe.dit.blocks[0]
-    before = {name: tensor.clone() for name, tensor in block.state_dict().items()}
-    round_to_float8(block)
-    after = block.state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed
-    assert all(name.endswith("weight") and "norm" not in name for name in changed)
-    for name in changed:
-        noise = (after[name] - before[name]).square().sum() / before[name].square().sum()
-        assert -10 * noise.log10() > 30  # dB; row-scaled e4m3 gives about 31.5
+def test_through_the_float8_engine_pictures_are_nearly_the_same(drawer: Drawer) -> None:
+    prompts, seeds = ["a red house at night", "海边的蓝色灯塔", "three green trees on a meadow"], [42, 7, 5]
+    exact = drawer.draw(prompts, seeds)
+    narrow = Drawer(find_weights(DEMO_WEIGHTS), device="cpu", precision="float8").draw(prompts, seeds)
+    noise = (narrow - exact).square().mean((1, 2, 3))
+    assert noise.max() > 0  # it is another way of computing
+    assert bool((10 * (4 / noise).log10() > 20).all())  # PSNR, dB
 
 
 def test_the_evaluation_reports_every_figure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from tests.loopback.world import ALL_PERMISSIONS, Channel, Interaction, Json, Message, Person, Upload, World
+from tests.loopback.world import ALL_PERMISSIONS, Channel, Interaction, Json, Message, Person, Server, Upload, World
 
 OPTION_TYPES: tuple[tuple[type, int], ...] = ((bool, 5), (int, 4), (float, 10), (str, 3))
 
@@ -111,12 +111,16 @@ def application(world: World) -> Json:
         "description": "",
         "icon": None,
         "bot_public": True,
-        "bot_require_code_grant": False,
+        "bot_require_code_grant": world.requires_code_grant,
         "verify_key": "0" * 64,
         "owner": user(Person(id=1, name="owner")),
         "team": None,
-        "flags": 0,
+        "flags": world.application_flags,
     }
+
+
+def server(server: Server) -> Json:
+    return {"id": str(server.id), "name": server.name, "owner": False, "permissions": str(server.permissions)}
 
 
 def attachment(upload: Upload, message: Message, cdn: str) -> Json:
@@ -170,6 +174,24 @@ def command_interaction(
     return _interaction(interaction, 2 if focused is None else 4, data, world=world)
 
 
+def component_interaction(interaction: Interaction, pressed: Message, custom_id: str, world: World, cdn: str) -> Json:
+    """An INTERACTION_CREATE of a button under a message."""
+    body = _interaction(interaction, 3, {"custom_id": custom_id, "component_type": 2}, world=world)
+    return body | {"message": message(pressed, world, cdn)}
+
+
+def modal_interaction(interaction: Interaction, custom_id: str, values: dict[str, str], world: World) -> Json:
+    """An INTERACTION_CREATE of a dialog that was sent; a value is of a text field, or of a choice if it is a size."""
+    fields = [
+        {"type": 3, "custom_id": name, "values": [value]}
+        if name == "size"
+        else {"type": 4, "custom_id": name, "value": value}
+        for name, value in values.items()
+    ]
+    labels = [{"type": 18, "id": number, "component": field} for number, field in enumerate(fields, start=1)]
+    return _interaction(interaction, 5, {"custom_id": custom_id, "components": labels}, world=world)
+
+
 def option_type(value: object) -> int:
     return next(number for kind, number in OPTION_TYPES if isinstance(value, kind))
 
@@ -190,7 +212,7 @@ def _interaction(interaction: Interaction, kind: int, data: Json, *, world: Worl
         "channel": channel(interaction.channel, world),
         "channel_id": str(interaction.channel.id),
         "app_permissions": str(interaction.channel.app_permissions),
-        "locale": "en-US",
+        "locale": interaction.person.locale,
         "guild_locale": "en-US",
         "entitlements": [],
         "authorizing_integration_owners": {"0": str(world.guild_id)},

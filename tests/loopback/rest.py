@@ -21,7 +21,7 @@ from tests.loopback.world import EPHEMERAL, LOADING, ApiError, Interaction, Json
 Answer = object  # JSON; None answers 204
 Handler = Callable[[Request], Awaitable[Answer]]
 
-DEFERRED, MESSAGE, AUTOCOMPLETE = 5, 4, 8
+DEFERRED, MESSAGE, AUTOCOMPLETE, DEFERRED_UPDATE = 5, 4, 8, 6
 PUBLIC_ROUTES = ("/interactions/", "/webhooks/", "/attachments/")  # their path is their key: no bot token
 
 
@@ -39,6 +39,7 @@ class Rest:
         original = "/webhooks/{application_id}/{token}/messages/@original"
         table: list[tuple[str, str, Handler]] = [
             ("GET", "/users/@me", self._me),
+            ("GET", "/users/@me/guilds", self._servers),
             ("GET", "/oauth2/applications/@me", self._application),
             ("GET", "/applications/@me", self._application),
             ("GET", "/gateway/bot", self._gateway_address),
@@ -54,6 +55,7 @@ class Rest:
             ("POST", "/channels/{channel_id}/messages", self._post_message),
             ("GET", message, self._get_message),
             ("PATCH", message, self._edit_message),
+            ("DELETE", message, self._delete_message),
             ("POST", "/users/@me/channels", self._open_direct),
         ]
         for method, path, handler in table:
@@ -109,6 +111,9 @@ class Rest:
     async def _application(self, request: Request) -> Answer:
         return payloads.application(self._world)
 
+    async def _servers(self, request: Request) -> Answer:
+        return [payloads.server(server) for server in self._world.servers]
+
     async def _gateway_address(self, request: Request) -> Answer:
         limit = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1}
         return {"url": self.gateway_address, "shards": 1, "session_start_limit": limit}
@@ -122,7 +127,12 @@ class Rest:
 
     async def _sync_commands(self, request: Request) -> Answer:
         assert isinstance(request.body, list)
-        extra = {"application_id": str(self._world.bot.id), "version": "1", "default_member_permissions": None}
+        extra = {
+            "application_id": str(self._world.bot.id),
+            "version": "1",
+            "default_member_permissions": None,
+            "description": "",
+        }
         self._world.commands = [{**extra, **one, "id": str(self._world.snowflake())} for one in request.body]
         return self._world.commands
 
@@ -135,6 +145,8 @@ class Rest:
             data = {**data, "flags": int(data.get("flags", 0)) | LOADING}
         if kind in (MESSAGE, DEFERRED):
             interaction.message = self._world.store(interaction.channel, data, uploads)
+        if kind == DEFERRED_UPDATE:
+            interaction.message = interaction.pressed
         interaction.answer = request.payload
         interaction.answered.set()
         return self._callback_response(interaction, kind)
@@ -200,6 +212,10 @@ class Rest:
         uploads, message = self._uploads(request, request.payload), self._message(request)
         self._world.check_open(message.channel)
         return self._shown(self._world.edit(message, request.payload, uploads))
+
+    async def _delete_message(self, request: Request) -> Answer:
+        self._world.delete(self._message(request))
+        return None
 
     def _message(self, request: Request) -> Message:
         return self._world.message(request.number("channel_id"), request.number("message_id"))

@@ -38,6 +38,16 @@ class Person:
     id: int
     name: str
     bot: bool = False
+    locale: str = "en-US"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A guild as the list of the bot's own shows it."""
+
+    id: int
+    name: str
+    permissions: int = ALL_PERMISSIONS  # of the bot's role
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +99,8 @@ class Interaction:
     created_at: datetime
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     answer: Json | None = None  # the callback's payload
-    message: Message | None = None  # the original response
+    message: Message | None = None  # the original response, which an update of the pressed message is too
+    pressed: Message | None = None  # whose button it was
 
 
 class World:
@@ -100,6 +111,9 @@ class World:
         self._numbers = itertools.count(1)
         self.bot = Person(id=self.snowflake(), name="Kiln", bot=True)
         self.guild_id = self.snowflake()
+        self.servers = [Server(id=self.guild_id, name="The loopback guild")]
+        self.application_flags = 0
+        self.requires_code_grant = False
         self.channels: dict[int, Channel] = {}
         self.interactions: dict[int, Interaction] = {}
         self.messages: dict[int, Message] = {}
@@ -119,8 +133,8 @@ class World:
         milliseconds = (self.now() - DISCORD_EPOCH) // timedelta(milliseconds=1)
         return (milliseconds << 22) | (next(self._numbers) & 0x3FFFFF)
 
-    def add_person(self, name: str) -> Person:
-        return Person(id=self.snowflake(), name=name)
+    def add_person(self, name: str, *, locale: str = "en-US") -> Person:
+        return Person(id=self.snowflake(), name=name, locale=locale)
 
     def add_channel(self, name: str, *, app_permissions: int = ALL_PERMISSIONS) -> Channel:
         channel = Channel(id=self.snowflake(), name=name, app_permissions=app_permissions)
@@ -188,6 +202,10 @@ class World:
         message.body["flags"] = kept_flags & ~LOADING
         message.edits += 1
         return message
+
+    def delete(self, message: Message) -> None:
+        """A message of the bot's own may always go."""
+        del self.messages[message.id]
 
     def interaction(self, token: str) -> Interaction:
         """The interaction of a token that is still alive."""

@@ -1,0 +1,39 @@
+"""What `kiln doctor` finds: one line with a status and a cure. Knows no check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARN = "warn"  # works, but perhaps not as meant
+    FAIL = "fail"  # Kiln cannot run like this
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found, and what cures it."""
+
+    name: str
+    status: Status
+    detail: str
+    cure: str = ""
+
+
+def ok(name: str, detail: str, cure: str = "") -> Finding:
+    """All is well; a cure is then a hint."""
+    return Finding(name=name, status=Status.OK, detail=detail, cure=cure)
+
+
+def warn(name: str, detail: str, cure: str) -> Finding:
+    """It works, but perhaps not as meant."""
+    return Finding(name=name, status=Status.WARN, detail=detail, cure=cure)
+
+
+def fail(name: str, detail: str, cure: str) -> Finding:
+    """Kiln cannot run like this."""
+    return Finding(name=name, status=Status.FAIL, detail=detail, cure=cure)

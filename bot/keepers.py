@@ -1,0 +1,41 @@
+"""The parts that serve those who keep a server, and the host: opened together, handed to their commands together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bot.audit import Audit
+from bot.database import Database
+from bot.job import Limits
+from bot.job_queue import JobQueue
+from bot.log_channel import LogChannel
+from bot.moderation import Moderation
+from bot.servers import Servers
+from bot.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keepers:
+    """What keepers and moderators work with."""
+
+    servers: Servers
+    moderation: Moderation
+    audit: Audit
+    log_channel: LogChannel
+    limits: Limits  # the host's for one person; no server gives more
+    owner_ids: frozenset[int]  # who may use /host
+
+
+def open_keepers(database: Database, queue: JobQueue, *, settings: Settings) -> Keepers:
+    """Open them over the queue; the log channel hears of what a submit writes into the audit log."""
+    servers, audit = Servers(database, now=queue.now), Audit(database)
+    log_channel = LogChannel(audit=audit, servers=servers, job=queue.job, now=queue.now)
+    queue.on_note(log_channel.wake)
+    return Keepers(
+        servers=servers,
+        moderation=Moderation(database, now=queue.now, moved=queue.moved),
+        audit=audit,
+        log_channel=log_channel,
+        limits=settings.limits,
+        owner_ids=settings.owner_ids or frozenset(),
+    )

@@ -1,0 +1,409 @@
+"""Each thing that `kiln doctor` can find: a line with a status, what was seen, and a cure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import tomllib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import discord.http
+import pytest
+
+from bot import doctor, doctor_card, doctor_discord, doctor_host
+from bot.doctor_finding import Finding, Status
+from bot.doctor_torch import Torch, ask_torch
+from bot.errors import StartError
+from bot.invite import PERMISSIONS
+from bot.settings import Settings, load_settings
+from gen.request import ModelProfile
+from gen.streaming.cards import GIB
+from gen.streaming.sizes import Precision
+from gen.weights import DEMO_WEIGHTS, FLUX_DEV, FluxShape, find_weights
+from tests.loopback.faults import Fault
+from tests.loopback.world import Server
+from tests.loopback_discord import LoopbackDiscord
+
+ROOT = Path(__file__).parents[2]
+DEMO = find_weights(DEMO_WEIGHTS)
+NO_CARD = Torch(version="2.11.0", cards=[], mps=False, cuda="13.0")
+CARD = Torch(
+    version="2.11.0+cu130",
+    cuda="13.0",
+    built_for=["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"],
+    cards=["NVIDIA GeForce RTX 4090"],
+    mps=False,
+    memory=[24 * GIB],
+    free=[23 * GIB],
+    capability=[(8, 9)],
+    link=[25e9],
+)
+
+
+def settings(**given: Any) -> Settings:
+    return load_settings(**{"weights": DEMO_WEIGHTS, **given})
+
+
+def card(name: str, capability: tuple[int, int]) -> Torch:
+    return replace(CARD, cards=[name], capability=[capability])
+
+
+def is_said(finding: Finding, status: Status, words: str) -> None:
+    assert finding.status is status, finding
+    assert re.search(words, finding.detail), finding.detail
+    assert finding.status is Status.OK or finding.cure, "what is not well needs a cure"
+
+
+def test_the_json_names_every_check_and_its_cure(capsys: pytest.CaptureFixture[str]) -> None:
+    findings = doctor.examine(ask=lambda: NO_CARD)
+    told = json.loads("\n".join(doctor.report(findings, as_json=True)))
+    assert [set(check) for check in told["checks"]] == [{"name", "status", "detail", "cure"}] * len(findings)
+    names = [check["name"] for check in told["checks"]]
+    assert names[:7] == ["settings", "database", "weights", "torch", "driver", "device", "plan"]
+    assert names[7:] == ["here", "memory", "disk", "commands", "token"]
+
+
+def test_on_a_card_more_is_asked() -> None:
+    names = [finding.name for finding in doctor.examine(ask=lambda: CARD)]
+    assert names[3:10] == ["torch", "driver", "device", "capability", "link", "plan", "here"]
+
+
+@pytest.mark.parametrize("version", ["2.8.1", "1.13", "nightly"])
+def test_a_torch_that_is_too_old_is_told(version: str) -> None:
+    is_said(doctor_card.torch_version(replace(CARD, version=version)), Status.FAIL, "too old: Kiln needs 2.9")
+    assert doctor_card.torch_version(CARD).status is Status.OK
+
+
+def test_the_oldest_torch_is_the_one_that_is_installed() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    assert f"torch>={'.'.join(map(str, doctor_card.TORCH_MIN))}" in wanted
+
+
+def test_a_torch_that_is_broken_or_missing_is_told() -> None:
+    def broken() -> Torch:
+        raise StartError("torch cannot be loaded: libcudart.so is missing")
+
+    (found,) = [finding for finding in doctor.examine(ask=broken) if finding.name == "torch"]
+    is_said(found, Status.FAIL, "libcudart")
+
+
+def test_torch_is_really_asked() -> None:
+    seen = ask_torch()
+    assert re.match(r"\d+\.\d+", seen.version)
+    assert len(seen.cards) == len(seen.link) == len(seen.capability)
+
+
+NVRM = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\nGCC version: 12.2.0\n"
+
+
+@pytest.mark.parametrize(
+    ("torch", "module", "device", "status", "words"),
+    [
+        (CARD, NVRM, "auto", Status.OK, "NVIDIA's driver 580.65.06"),
+        (CARD, None, "auto", Status.OK, "of unknown version"),  # WSL has no such file
+        (NO_CARD, None, "auto", Status.OK, "no NVIDIA driver is loaded"),
+        (NO_CARD, None, "cuda", Status.FAIL, "no NVIDIA driver is loaded"),
+        (replace(NO_CARD, cuda=None), NVRM, "auto", Status.WARN, "built without CUDA"),
+        (replace(NO_CARD, complaint="driver too old (11040)"), NVRM, "auto", Status.WARN, r"no card: driver too old"),
+    ],
+)
+def test_the_driver_and_whether_torch_can_use_it(
+    tmp_path: Path, torch: Torch, module: str | None, device: str, status: Status, words: str
+) -> None:
+    told = tmp_path / "version"
+    if module:
+        told.write_text(module)
+    is_said(doctor_card.driver(torch, settings(device=device), told=told), status, words)
+
+
+def test_a_macs_chip_is_told_to_be_untested_and_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK", raising=False)
+    found, place = doctor_card.device(replace(NO_CARD, mps=True), settings(), DEMO.profile)
+    is_said(found, Status.WARN, "bfloat16; untested")
+    assert "PYTORCH_ENABLE_MPS_FALLBACK=1" in found.cure
+    assert place == "the Mac's graphics chip"
+    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    found, _ = doctor_card.device(replace(NO_CARD, mps=True), settings(), DEMO.profile)
+    assert "PYTORCH_ENABLE_MPS_FALLBACK" not in found.cure
+
+
+@pytest.mark.parametrize(
+    ("profile", "status", "words"),
+    [(DEMO.profile, Status.OK, "the CPU alone: enough"), (FLUX_DEV, Status.WARN, "hours a picture")],
+)
+def test_a_cpu_alone_is_said_plainly(profile: ModelProfile, status: Status, words: str) -> None:
+    is_said(doctor_card.device(NO_CARD, settings(), profile)[0], status, words)
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "status", "words"),
+    [
+        ("NVIDIA GeForce RTX 4090", (8, 9), Status.OK, "float8 tensor cores"),
+        ("NVIDIA H100", (9, 0), Status.OK, "saves memory and time"),
+        ("NVIDIA GeForce RTX 3060", (8, 6), Status.OK, "float8 for storage only; it saves memory here, not time"),
+        ("Tesla T4", (7, 5), Status.WARN, "float8 saves memory here, not time"),
+        ("Tesla V100", (7, 0), Status.FAIL, r"no kernels for it, only from 7\.5 on"),
+    ],
+)
+def test_what_the_capability_means(name: str, capability: tuple[int, int], status: Status, words: str) -> None:
+    is_said(doctor_card.capability(card(name, capability), 0), status, words)
+
+
+def test_a_v100_whose_torch_still_has_kernels_is_slow_and_works() -> None:
+    older = replace(card("Tesla V100", (7, 0)), built_for=["sm_50", "sm_70", "sm_90"])
+    is_said(doctor_card.capability(older, 0), Status.WARN, "float8 saves memory here, not time")
+
+
+@pytest.mark.parametrize(
+    ("link", "status", "words"),
+    [
+        ([25e9], Status.OK, r"25\.0 GB/s from pinned memory"),
+        ([3.1e9], Status.WARN, r"3\.1 GB/s .*, where 25 are usual"),
+        ([0.0], Status.WARN, "could not be measured"),
+        ([], Status.WARN, "could not be measured"),
+    ],
+)
+def test_the_measured_link_is_held_against_the_usual(link: list[float], status: Status, words: str) -> None:
+    is_said(doctor_card.link(replace(CARD, link=link), 0), status, words)
+
+
+def test_a_measured_link_is_what_the_plan_reckons_with(flux: Settings) -> None:
+    fast, slow = (doctor_card.plan(replace(CARD, link=[rate]), flux, FLUX_DEV) for rate in (25e9, 1e9))
+    seconds = [float(found.detail.partition(" ")[0]) for found in (fast, slow)]
+    assert seconds[1] > 2 * seconds[0]
+
+
+@pytest.fixture
+def flux(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings whose model is of FLUX.1-dev's size, without its 34 GB, within 6 GiB."""
+    large = replace(DEMO, profile=FLUX_DEV, shape=FluxShape())
+    monkeypatch.setattr("bot.doctor_plan.find_weights", lambda _: large)
+    return settings(vram_budget="6GiB")
+
+
+def test_the_plan_says_seconds_a_picture_and_memory(flux: Settings) -> None:
+    words = r"^[\d.]+ s a picture \(1024x1024, 20 steps\), an estimate; 5\.\d+ GiB of its memory, \d+ of 57 blocks"
+    is_said(doctor_card.plan(CARD, flux, FLUX_DEV), Status.OK, words)
+
+
+def test_a_budget_that_is_too_small_fails_the_plan(flux: Settings) -> None:
+    small = settings(vram_budget="500MiB")
+    is_said(doctor_card.plan(CARD, small, FLUX_DEV), Status.FAIL, "the smallest that works is")
+
+
+def test_without_a_card_the_plan_of_a_large_model_is_a_warning(flux: Settings) -> None:
+    is_said(doctor_card.plan(NO_CARD, flux, FLUX_DEV), Status.WARN, "no card")
+    is_said(doctor_card.plan(NO_CARD, flux, DEMO.profile), Status.OK, "about 3 s a picture")
+
+
+def host_files(
+    folder: Path, *, total: int, available: int, ceiling: str = "max", kernel: str = "Linux"
+) -> dict[str, Path]:
+    texts = {
+        "meminfo": f"MemTotal: {total // 1024} kB\nMemFree: 1 kB\nMemAvailable: {available // 1024} kB\n",
+        "ceiling": ceiling,
+        "kernel": kernel,
+    }
+    for name, content in texts.items():
+        (folder / name).write_text(content)
+    return {name: folder / name for name in texts}
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "words"),
+    [
+        ({"total": 64 * GIB, "available": 60 * GIB}, Status.OK, r"60\.00 GiB of 64\.00 .*, 38\.40 GiB may be pinned"),
+        ({"total": 64 * GIB, "available": 10 * GIB}, Status.WARN, r"the model needs 20\.00 GiB"),
+        ({"total": 16 * GIB, "available": 15 * GIB}, Status.FAIL, r"of 16\.00 GiB"),
+        ({"total": 32 * GIB, "available": 30 * GIB}, Status.WARN, r"19\.20 GiB may be pinned"),
+        ({"total": 36 * GIB, "available": 30 * GIB, "kernel": "Linux Microsoft WSL2"}, Status.WARN, r"18\.00 GiB may"),
+        ({"total": 64 * GIB, "available": 60 * GIB, "ceiling": str(8 * GIB)}, Status.FAIL, r"of 8\.00 GiB"),
+    ],
+)  # fmt: skip
+def test_the_hosts_memory_is_held_against_what_the_model_needs(
+    tmp_path: Path, files: dict[str, Any], status: Status, words: str
+) -> None:
+    is_said(doctor_host.memory(20 * GIB, **host_files(tmp_path, **files)), status, words)
+
+
+def test_a_system_that_tells_no_memory_gets_a_line_all_the_same(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    found = doctor_host.memory(0, meminfo=missing, ceiling=missing, kernel=missing)
+    assert found.status is Status.OK
+
+
+def test_the_large_model_needs_what_the_readme_says() -> None:
+    large = replace(DEMO, profile=FLUX_DEV, shape=FluxShape())
+    assert doctor_host.packed_bytes(large, Precision.FLOAT8) == pytest.approx(20e9, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("free", "needed", "status", "words"),
+    [
+        (500 * GIB, 20 * GIB, Status.OK, "500.00 GiB free for pictures"),
+        (GIB // 2, 0, Status.WARN, "0.50 GiB free for"),
+        (GIB // 40, 0, Status.FAIL, "free for"),
+        (10 * GIB, 20 * GIB, Status.WARN, "10.00 GiB for packed weights, which take 20.00 GiB"),
+    ],
+)
+def test_room_on_the_disks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, needed: int, status: Status, words: str
+) -> None:
+    monkeypatch.setattr(doctor_host, "_free", lambda _: free)
+    found = doctor_host.disk(settings(data=tmp_path, cache=tmp_path), needed)
+    is_said(found, status, words)
+
+
+def test_a_port_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        is_said(doctor_host.port("port", "127.0.0.1", number, cure="Another."), Status.WARN, "in use")
+    assert doctor_host.port("port", "127.0.0.1", number, cure="Another.").status is Status.OK
+    is_said(doctor_host.port("port", "192.0.2.1", number, cure="Another."), Status.WARN, "cannot be listened on")
+
+
+def test_the_consoles_port_and_password_are_looked_at() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        is_said(
+            doctor._console(settings(console_port=number)), Status.WARN, f"127.0.0.1:{number} cannot be listened on"
+        )
+    is_said(doctor._console(settings(console_host="0.0.0.0")), Status.FAIL, "others can reach the console")
+    assert doctor._console(settings(console_port=number)).status is Status.OK
+
+
+def test_weights_that_nobody_compared_are_told_so(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.symlink_to(DEMO_WEIGHTS)
+    _, found = doctor._weights(settings(weights=folder))
+    is_said(found, Status.OK, "kiln-demo, in .*weights: bfloat16, 256x256, 12 steps; whether its bytes are right")
+    _, found = doctor._weights(settings(weights=tmp_path))
+    is_said(found, Status.FAIL, "lacks the DiT")
+    assert "kiln weights pull" in found.cure
+
+
+def test_a_damaged_database_is_told_with_what_brings_it_back(tmp_path: Path) -> None:
+    (tmp_path / "kiln.sqlite3").write_bytes(b"not a database" * 100)
+    found = doctor._database(settings(data=tmp_path))
+    is_said(found, Status.FAIL, "not a database")
+    assert "kiln db backup" in found.cure
+
+
+@pytest.fixture
+async def loopback(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LoopbackDiscord]:
+    async with LoopbackDiscord() as there:
+        monkeypatch.setattr(discord.http.Route, "BASE", there.address)
+        yield there
+
+
+def utc() -> datetime:
+    return datetime.now(UTC)
+
+
+async def ask(
+    loopback: LoopbackDiscord, data: Path, *, off: timedelta = timedelta(), token: str | None = None
+) -> dict[str, Finding]:
+    found = await asyncio.to_thread(
+        doctor_discord.on_discord, token or loopback.token, data=data, now=lambda: utc() + off
+    )
+    return {finding.name: finding for finding in found}
+
+
+async def test_a_token_that_discord_takes_is_told_with_its_application(
+    loopback: LoopbackDiscord, tmp_path: Path
+) -> None:
+    found = await ask(loopback, tmp_path)
+    is_said(found["discord"], Status.OK, rf"signed in as Kiln \(application {loopback.world.bot.id}\), in 1 servers")
+    assert {finding.status for finding in found.values()} == {Status.OK}
+    assert not any(loopback.token in f"{finding.detail}{finding.cure}" for finding in found.values())
+    assert loopback.unknown_routes() == []
+
+
+async def test_a_token_that_discord_does_not_take_fails(loopback: LoopbackDiscord, tmp_path: Path) -> None:
+    found = await ask(loopback, tmp_path, token="MTQ1NjA3NDQ0Mzk4MDgwMDAwMA.wrong.token")
+    is_said(found["discord"], Status.FAIL, "does not accept")
+    assert "Reset Token" in found["discord"].cure
+
+
+async def test_a_token_of_another_bot_is_told(loopback: LoopbackDiscord, tmp_path: Path) -> None:
+    (tmp_path / "commands.sha256").write_text("0123abc 42\n")
+    found = await ask(loopback, tmp_path)
+    is_said(found["discord"], Status.WARN, "last used by application 42, another bot")
+    (tmp_path / "commands.sha256").write_text(f"0123abc {loopback.world.bot.id}\n")
+    assert (await ask(loopback, tmp_path))["discord"].status is Status.OK
+
+
+async def test_a_discord_in_trouble_is_a_warning(loopback: LoopbackDiscord, tmp_path: Path) -> None:
+    loopback.faults.plan(("GET", "/applications/@me"), Fault(status=503, text="503"))
+    found = await ask(loopback, tmp_path)
+    is_said(found["discord"], Status.WARN, "Discord answers 503 to GET /applications/@me")
+
+
+async def test_a_discord_that_cannot_be_reached_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(discord.http.Route, "BASE", "http://127.0.0.1:9")
+    found = await asyncio.to_thread(doctor_discord.on_discord, "token", data=tmp_path, now=utc)
+    is_said(found[0], Status.FAIL, "Discord cannot be reached")
+
+
+@pytest.mark.parametrize(
+    ("flags", "grant", "status", "words"),
+    [
+        (0, False, Status.OK, "no privileged intents; anyone may invite it"),
+        (1 << 19, False, Status.WARN, "privileged intents are on: Message Content"),
+        (1 << 12 | 1 << 15, False, Status.WARN, "privileged intents are on: Presence, Server Members"),
+        (0, True, Status.FAIL, "requires an OAuth2 code grant"),
+    ],
+)
+async def test_how_the_application_is_set_up(
+    loopback: LoopbackDiscord, tmp_path: Path, flags: int, grant: bool, status: Status, words: str
+) -> None:
+    loopback.world.application_flags, loopback.world.requires_code_grant = flags, grant
+    is_said((await ask(loopback, tmp_path))["application"], status, words)
+
+
+async def test_what_the_bot_lacks_is_told_for_each_server(loopback: LoopbackDiscord, tmp_path: Path) -> None:
+    lacking = discord.Permissions(PERMISSIONS.value)
+    lacking.update(attach_files=False, embed_links=False)
+    loopback.world.servers = [
+        Server(id=1, name="Enough", permissions=PERMISSIONS.value),
+        Server(id=2, name="Too\x1b[31m little", permissions=lacking.value),
+        Server(id=3, name="Admin", permissions=1 << 3),
+    ]
+    found = await ask(loopback, tmp_path)
+    is_said(found["server Enough"], Status.OK, "all permissions")
+    is_said(found["server Too[31m little"], Status.WARN, "the bot lacks Embed Links, Attach Files")
+    is_said(found["server Admin"], Status.OK, "all permissions")
+
+
+async def test_a_bot_in_no_server_gets_its_link(loopback: LoopbackDiscord, tmp_path: Path) -> None:
+    loopback.world.servers = []
+    found = (await ask(loopback, tmp_path))["servers"]
+    is_said(found, Status.WARN, "in no server yet")
+    assert "client_id=" in found.cure
+
+
+@pytest.mark.parametrize(
+    ("off", "status", "words"),
+    [
+        (timedelta(seconds=1), Status.OK, "ahead of|behind"),
+        (timedelta(seconds=40), Status.WARN, r"\d+ s ahead of Discord's"),
+        (timedelta(hours=1), Status.FAIL, r"3[56]\d\d s ahead of Discord's"),
+        (timedelta(hours=-1), Status.FAIL, r"3[56]\d\d s behind Discord's"),
+    ],
+)
+async def test_a_clock_that_is_off_is_told(
+    loopback: LoopbackDiscord, tmp_path: Path, off: timedelta, status: Status, words: str
+) -> None:
+    found = (await ask(loopback, tmp_path, off=off))["clock"]
+    is_said(found, status, words)
+
+
+@pytest.mark.parametrize("date", ["", "yesterday"])
+def test_a_date_of_nonsense_is_no_skew(date: str) -> None:
+    assert doctor_discord.clock(date, utc()).status is Status.OK
