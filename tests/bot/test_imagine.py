@@ -360,7 +360,7 @@ async def test_a_database_that_fails_after_the_job_was_stored_does_not_unsay_it(
     assert len(stage.pictures()) == 1
 
 
-@pytest.mark.parametrize(("verb", "command"), [("submit", "imagine"), ("cancel", "cancel")])
+@pytest.mark.parametrize(("verb", "command"), [("submit_all", "imagine"), ("cancel", "cancel")])
 async def test_a_refusal_behind_a_deferred_answer_is_for_the_person_alone(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, verb: str, command: str
 ) -> None:
