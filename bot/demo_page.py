@@ -12,9 +12,11 @@ import logging
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bot.cards import PREVIEW
 from bot.demo_look import face
 from bot.demo_stage import Stage
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+PREVIEWS_KEPT = 50
 REFRESH_SECONDS = 0.5  # between looks for news; the page asks every 0.5 s as well
 
 
@@ -54,8 +57,11 @@ class LivePage:
         self._act = preview._action
         # private: the one function through which the browser acts; it must wait for our refresh instead of failing.
         preview._action = self._action_in_turn  # type: ignore[method-assign]
+        self._previews: dict[str, bytes] = {}  # of cards, by the page's name for each; the newest last
         server = preview._server
-        self._file = server._static
+        self._asset, self._file = server._asset, server._static
+        # private: what the page shows besides its own files; a preview may have gone before the page has fetched it.
+        server._asset = self._asset_or_preview  # type: ignore[method-assign]
         # private: the page's own files, served with our style and script appended; routes are made from this table.
         server._static = self._dressed_file  # type: ignore[method-assign]
         server._STATIC_FILES = {**server._STATIC_FILES, "/favicon.ico": "index.html"}  # type: ignore[misc]
@@ -71,6 +77,7 @@ class LivePage:
             try:
                 async with self._lock:
                     await self._preview.refresh()
+                    self._remember_previews()
                 seen = calls
             except Exception:  # noqa: BLE001 - the page lives on and tries again
                 _log.warning("the demo's page could not be refreshed", exc_info=True)
@@ -96,6 +103,7 @@ class LivePage:
                 body = self._turn_to_channel(page, body)
             with self._acting_in(page):
                 receipt = await self._act(context_id, body)
+            self._remember_previews()
             if receipt.get("rejected"):
                 page.channel_id = before
             return receipt
@@ -119,6 +127,25 @@ class LivePage:
             yield
         finally:
             self._preview.channel = usual
+
+    def _remember_previews(self) -> None:
+        """private: a preview leaves simcord with the card's next edit, a second later; Discord keeps it for a while."""
+        for page in self._preview._pages.values():
+            for name, record in page.assets.items():
+                blob = self._preview._blobs.get(record.digest or "")
+                if record.filename == PREVIEW and blob is not None:
+                    self._previews[name] = blob.data
+        for name in list(self._previews)[:-PREVIEWS_KEPT]:
+            del self._previews[name]
+
+    async def _asset_or_preview(self, request: Any) -> Any:
+        from aiohttp import web
+
+        response = await self._asset(request)
+        kept = self._previews.get(request.match_info["asset_id"])
+        if response.status == HTTPStatus.NOT_FOUND and kept is not None:
+            return web.Response(body=kept, content_type="image/jpeg", headers=self._preview._server._SECURITY_HEADERS)
+        return response
 
     async def _dressed_file(self, request: Any) -> Any:
         response = await self._file(request)

@@ -141,7 +141,7 @@ class DemoPage:
 
     def _wait_for_the_page(self) -> None:
         """Until the page is free to act: it drops what comes while it talks to the bot."""
-        self.page.wait_for_function("simcordPreview.ready && !simcordPreview.pendingAction")
+        self.page.wait_for_function("() => simcordPreview.ready && !simcordPreview.pendingAction")
 
     def _pick(self, command: str) -> None:
         self._box().click()

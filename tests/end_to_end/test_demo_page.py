@@ -57,7 +57,7 @@ def busy(page: Page) -> Iterator[None]:
     held: list[Route] = []
     page.route("**/api/action", lambda route: held.append(route), times=1)
     page.evaluate("document.getElementById('refresh').click()")
-    page.wait_for_function("simcordPreview.pendingAction !== null")
+    page.wait_for_function("() => simcordPreview.pendingAction !== null")
     yield
     held[0].continue_()
 
@@ -142,7 +142,7 @@ def test_what_is_typed_while_a_command_is_sent_is_the_next_command(newcomer: Dem
     keys.insert_text("/imagine a black bridge")
     newcomer.page.route("**/api/action", lambda route: held.append(route), times=1)
     keys.press("Enter")
-    newcomer.page.wait_for_function("simcordPreview.pendingAction !== null")
+    newcomer.page.wait_for_function("() => simcordPreview.pendingAction !== null")
 
     keys.type("/imagine a silver swan")
     keys.press("Enter")
