@@ -91,9 +91,8 @@ async def open_kiln(
             delivery.look_with(keepers.looking)
             console.connect(dispatcher)
             rest = await _beside_the_queue(settings, database, watched)
-            rest |= {"profile": gpu.profile, "choose_seed": choose_seed, "executor": executor}
-            rest |= {"keepers": keepers, "console": console}
-            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
+            rest |= {"profile": gpu.profile, "choose_seed": choose_seed, "executor": executor, "keepers": keepers}
+            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, console=console, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
 
