@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import discord
 
-from bot import database, doctor, doctor_plan
+from bot import doctor, doctor_cards, doctor_plan
 from bot.app import run_console_until_stopped, run_until_stopped
 from bot.client import create_bot
 from bot.command_words import usage
 from bot.console_address import check_console
+from bot.data_commands import add_data_commands
 from bot.doctor_finding import Status
 from bot.errors import StartError
 from bot.invite import how_to_connect
+from bot.logs import log_to_stderr
+from bot.looking import PictureClassifier
 from bot.settings import Settings, load_settings
 from gen.__main__ import add_draw_arguments, draw
 from gen.errors import GenerationError
@@ -61,27 +65,45 @@ def _complain(text: str) -> None:
     print("\n".join([f"kiln: {first}", *rest]), file=sys.stderr)
 
 
-def _run(_: argparse.Namespace) -> int:
+def _run(parsed: argparse.Namespace) -> int:
     settings = load_settings()
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, as_json=settings.log_format == "json")
     token = settings.token
     if not token:
         raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
     if settings.console:
         check_console(settings)
-    load = _loader(settings)
+    faulthandler.enable(sys.__stderr__ or sys.stderr)  # systemd's watchdog ends a hung process by SIGABRT
+    load, on_hung = _loader(settings), partial(_hung, end=parsed.end_when_hung)
     try:
-        asyncio.run(run_until_stopped(settings, load=load, token=token))
+        run = run_until_stopped(settings, load=load, token=token, classifier=_classifier(settings), on_hung=on_hung)
+        asyncio.run(run)
     except discord.LoginFailure:
         raise StartError(how_to_connect("Discord does not accept DISCORD_TOKEN.", token=token)) from None
     _leave(OK)
+
+
+def _hung(*, end: bool) -> None:
+    """Show where every thread is; end the process if a supervisor starts it anew."""
+    faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
+    if end:
+        _leave(FAILED)
+
+
+def _classifier(settings: Settings) -> PictureClassifier | None:
+    """What looks at pictures before they are posted; loads torch. Raise WeightsMissing."""
+    if settings.classifier is None:
+        return None
+    from gen.picture_classifier import TransformersClassifier
+
+    return TransformersClassifier(settings.classifier)
 
 
 def _console(parsed: argparse.Namespace) -> int:
     given = {"console_host": parsed.host, "console_port": parsed.port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     check_console(settings)
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, as_json=settings.log_format == "json")
     asyncio.run(run_console_until_stopped(settings, load=_loader(settings), tell=lambda at: print(at, flush=True)))
     _leave(OK)
 
@@ -89,7 +111,7 @@ def _console(parsed: argparse.Namespace) -> int:
 def _demo(parsed: argparse.Namespace) -> int:
     from bot.demo import run_demo  # needs simcord, which only the demo installs
 
-    _log_to_stderr("WARNING")
+    log_to_stderr("WARNING")
     load = _loader(load_settings(weights=DEMO_WEIGHTS))
     _leave(run_demo(load=load, port=parsed.port, data=parsed.data, open_browser=not parsed.no_browser))
 
@@ -122,6 +144,10 @@ def _commands(parsed: argparse.Namespace) -> int:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
+    if parsed.cards:
+        for line in doctor_cards.lines(doctor_cards.expected(), as_json=parsed.json):
+            print(line)
+        return OK
     if parsed.plan is not None:
         card, plan = doctor_plan.plan_here(load_settings(), parsed.plan, size=parsed.size)
         for line in doctor_plan.lines(card, plan, as_json=parsed.json):
@@ -141,36 +167,6 @@ def _bench_queue(parsed: argparse.Namespace) -> int:
     for line in queue.lines(figures, as_json=parsed.json):
         print(line)
     return OK if all(figures[name] <= promise for name, promise in queue.PROMISES.items()) else FAILED
-
-
-def _db_upgrade(_: argparse.Namespace) -> int:
-    settings = load_settings()
-    settings.make_data_folder()
-    path = settings.database
-    done = database.upgrade(path, now=datetime.now(UTC))
-    copied = f"; the file as it was is {done.backup}" if done.backup else ""
-    print(f"{path}: schema {done.before or 'none'} -> {done.after}{copied}")
-    return OK
-
-
-def _db_check(parsed: argparse.Namespace) -> int:
-    if parsed.models:
-        differences = database.model_differences()
-        for difference in differences:
-            _complain(f"models and migrations differ: {difference}")
-        if not differences:
-            print("models and migrations agree")
-        return FAILED if differences else OK
-    path = load_settings().database
-    found = database.check(path)
-    print(f"{path}: sound, {found.jobs} jobs, schema {found.revision}, this Kiln has {found.head}")
-    return OK
-
-
-def _db_backup(parsed: argparse.Namespace) -> int:
-    database.backup(load_settings().database, parsed.to)
-    print(parsed.to)
-    return OK
 
 
 def _loader(settings: Settings) -> Callable[[], Generator]:
@@ -201,15 +197,6 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    if level == "DEBUG":
-        for library in ("sqlalchemy", "discord"):
-            logging.getLogger(library).setLevel("INFO")  # below that they log what people write
-    logging.getLogger("alembic").setLevel("WARNING")  # what an upgrade does, bot.schema says in one line
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # Kiln has no voice
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kiln", description="A Discord bot that lets a community share one GPU.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -219,7 +206,8 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
+    run = add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
+    run.add_argument("--end-when-hung", action="store_true", help="end when the GPU thread hangs, to be started anew")
     console = add("console", _console, "Serve a web page for drawing, without Discord; KILN_CONSOLE adds it to `run`.")
     console.add_argument("--host", help="where to listen (default: KILN_CONSOLE_HOST)")
     console.add_argument("--port", type=_port, help="of the page (default: KILN_CONSOLE_PORT)")
@@ -235,9 +223,10 @@ def _parser() -> argparse.ArgumentParser:
     check = add("doctor", _doctor, "Check settings, database, weights and device, and say what will happen here.")
     check.add_argument("--json", action="store_true", help="the findings, or the plan, as JSON")
     check.add_argument("--plan", metavar="BUDGET", help="what would stream within 6.8GiB, 900MiB or all that is free")
+    check.add_argument("--cards", action="store_true", help="a table of what FLUX.1-dev would take on common cards")
     check.add_argument("--size", metavar="WxH", help="of the plan's pictures, in pixels; by default the model's own")
     _add_bench(commands.add_parser("bench", help="Measure Kiln.", description="Measure Kiln on this machine."))
-    _add_database(commands.add_parser("db", help="Look after the database.", description="Look after the database."))
+    add_data_commands(commands)
     return parser
 
 
@@ -257,15 +246,6 @@ def _from_1_to(most: int) -> Callable[[str], int]:
         return int(text)
 
     return number
-
-
-def _add_database(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_part(commands, "upgrade", _db_upgrade, "bring the database to this Kiln's schema, after a copy beside it")
-    check = _add_part(commands, "check", _db_check, "read all of the database and say whether it is sound")
-    check.add_argument("--models", action="store_true", help="check that the code's tables and the migrations agree")
-    backup = _add_part(commands, "backup", _db_backup, "copy the database to a file, also while Kiln runs")
-    backup.add_argument("to", type=Path, help="the copy, a file that does not exist yet")
 
 
 def _add_part(

@@ -61,9 +61,11 @@ def say_to(interaction: discord.Interaction[Any]) -> Say:
 async def answer(interaction: discord.Interaction[Any], text: str) -> None:
     """Answer the person alone; raise what Discord raises."""
     if is_deferred(interaction) and interaction.extras.get(FOR_ALL):
-        # First away with what all see: a follow-up to it would take its place, and be seen by all as well.
-        await interaction.delete_original_response()
+        # A follow-up to "thinking…" would take its place and be seen by all as well, so that one is ended first. It is
+        # deleted last: whether Discord takes a follow-up to one that was deleted, it has answered both ways.
+        await interaction.edit_original_response(content="…")
         await interaction.followup.send(text, ephemeral=True)
+        await interaction.delete_original_response()
     elif is_deferred(interaction):
         await interaction.edit_original_response(content=text)
     elif interaction.response.is_done():

@@ -15,8 +15,6 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import aiohttp
@@ -24,24 +22,30 @@ import discord
 
 from bot import estimates
 from bot.card_reader import CardReader
+from bot.caretaker import Pause
 from bot.client import Kiln, KilnBot, create_bot
 from bot.console import ByOrigin, Console
 from bot.console_address import open_console
+from bot.counted_queue import CountedQueue
+from bot.courteous import CourteousExecutor
 from bot.database import Database, open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
-from bot.endings import charge_used
 from bot.errors import StartError
 from bot.job_queue import JobQueue
 from bot.keepers import open_keepers
+from bot.looking import PictureClassifier
 from bot.lora_list import LoraList
+from bot.notify import notify
 from bot.past import Past
 from bot.people import open_people
 from bot.reposts import Reposts
 from bot.server_styles import open_styles
+from bot.service import open_service
 from bot.settings import Settings
+from bot.web import Watched, open_web
 from gen.executor import Generator, GpuExecutor
-from gen.request import SEED_MAX, ModelProfile
+from gen.request import SEED_MAX
 
 STOP_SECONDS = 4.5  # from the first signal to the end of the process, whatever still hangs
 CLOSE_SECONDS = 1.0  # for Discord's connection to close
@@ -54,24 +58,29 @@ async def open_kiln(
     settings: Settings,
     *,
     load: Callable[[], Generator],
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
     choose_seed: Callable[[], int] = lambda: secrets.randbelow(SEED_MAX + 1),
     make_delivery: Callable[..., Delivery] = Delivery,
     remember_sync: bool = True,
+    watched: Watched | None = None,
 ) -> AsyncIterator[KilnBot]:
     """Open Kiln and yield its client, not yet connected. Raise StartError, or what `load` raises.
 
-    `now` is aware UTC; without `remember_sync` the commands are sent to Discord at every start.
+    Without `remember_sync` the commands are sent at every start; `watched`, which the pages look at, has Kiln's clock.
     """
     settings.make_data_folder()
-    async with open_database(settings.database, now=now) as database, GpuExecutor(load) as executor:
-        queue = _open_queue(database, settings, profile=executor.profile, now=now)
+    watched = watched or Watched()
+    async with (
+        open_database(settings.database, now=watched.now) as database,
+        GpuExecutor(load, pulse=watched.pulse) as gpu,
+    ):
+        queue = _make_queue(settings, database, watched, prior=estimates.prior_rate(gpu.profile))
+        executor = CourteousExecutor(gpu)
         keepers = open_keepers(database, queue, settings=settings)
-        delivery, charge = make_delivery(queue=queue, data=settings.data), partial(charge_used, database)
-        console = Console(queue=queue, profile=executor.profile, settings=settings, choose_seed=choose_seed)
+        delivery = make_delivery(queue=queue, data=settings.data)
+        console = Console(queue=queue, profile=gpu.profile, settings=settings, choose_seed=choose_seed)
         outcomes = ByOrigin(console=console, discord=delivery)
         await _recover(queue, outcomes, console=console)
-        drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data, charge=charge)
+        drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data)
         async with (
             contextlib.aclosing(keepers.log_channel),
             contextlib.aclosing(delivery),
@@ -79,33 +88,41 @@ async def open_kiln(
             drawing as dispatcher,
         ):
             delivery.on_requeue(dispatcher.wake)
+            delivery.look_with(keepers.looking)
             console.connect(dispatcher)
-            rest = await _beside_the_queue(settings, database, now=now)
-            rest |= {"profile": executor.profile, "choose_seed": choose_seed, "keepers": keepers, "console": console}
-            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, **rest)
+            rest = await _beside_the_queue(settings, database, watched)
+            rest |= {"profile": gpu.profile, "choose_seed": choose_seed, "executor": executor, "keepers": keepers}
+            kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, console=console, **rest)
             yield create_bot(kiln, synced=settings.data / "commands.sha256" if remember_sync else None)
 
 
-async def _beside_the_queue(settings: Settings, database: Database, *, now: Callable[[], datetime]) -> dict[str, Any]:
+async def _beside_the_queue(settings: Settings, database: Database, watched: Watched) -> dict[str, Any]:
     """What commands work with beside the queue, by its name in Kiln."""
     return {
         "people": await open_people(database),
         "styles": await open_styles(database),
-        "past": Past(database, now=now),
+        "past": Past(database, now=watched.now),
         "reposts": Reposts(database),
         "card": CardReader(settings.device),
         "data": settings.data,
         "loras": LoraList(settings.lora_folder),
-        "started_at": now(),
-        "now": now,
+        "started_at": watched.now(),
+        "now": watched.now,
+        "database": database,
+        "metrics": watched.metrics,
+        "pause": Pause(settings.data),
     }
 
 
-def _open_queue(
-    database: Database, settings: Settings, *, profile: ModelProfile, now: Callable[[], datetime]
-) -> JobQueue:
-    prior = estimates.prior_rate(profile)
-    return JobQueue(database, limits=settings.limits, now=now, prior=prior, server_share=settings.server_share)
+def _make_queue(settings: Settings, database: Database, watched: Watched, *, prior: float) -> CountedQueue:
+    return CountedQueue(
+        database,
+        metrics=watched.metrics,
+        limits=settings.limits,
+        now=watched.now,
+        prior=prior,
+        server_share=settings.server_share,
+    )
 
 
 async def _recover(queue: JobQueue, outcomes: ByOrigin, *, console: Console) -> None:
@@ -118,14 +135,30 @@ async def _recover(queue: JobQueue, outcomes: ByOrigin, *, console: Console) -> 
     await console.settle()
 
 
-async def run_until_stopped(settings: Settings, *, load: Callable[[], Generator], token: str) -> None:
+async def run_until_stopped(
+    settings: Settings,
+    *,
+    load: Callable[[], Generator],
+    token: str,
+    classifier: PictureClassifier | None = None,
+    on_hung: Callable[[], None] = lambda: None,
+) -> None:
     """Serve Discord until SIGTERM or SIGINT. Raise StartError, LoginFailure, or what `load` raises.
 
     On a signal nothing new is claimed, the running job goes back uncounted, and the process ends in five seconds.
+    `on_hung` is called when the GPU thread hangs.
     """
-    stop = asyncio.Event()
-    with _signals(stop):
-        async with _unless(stop), open_kiln(settings, load=load) as bot, _console_if_wanted(bot, settings):
+    stop, watched = asyncio.Event(), Watched()
+    settings.make_data_folder()
+    with _signals(stop, Pause(settings.data)):
+        async with (
+            _unless(stop),
+            open_web(settings.web, watched),
+            open_kiln(settings, load=load, watched=watched) as bot,
+            open_service(settings, bot, watched, on_hung=on_hung),
+            _console_if_wanted(bot, settings),
+        ):
+            bot.kiln.keepers.looking.use(classifier)
             _log.info("the model is %s; connecting to Discord", bot.kiln.profile.name)
             await _serve(bot, token=token)
 
@@ -137,9 +170,14 @@ async def run_console_until_stopped(
 
     Jobs from Discord that wait in the same database are drawn too, and posted by the next `kiln run`.
     """
-    stop = asyncio.Event()
-    with _signals(stop):
-        async with _unless(stop), open_kiln(settings, load=load) as bot:
+    stop, watched = asyncio.Event(), Watched()
+    settings.make_data_folder()
+    with _signals(stop, Pause(settings.data)):
+        async with (
+            _unless(stop),
+            open_kiln(settings, load=load, watched=watched) as bot,
+            open_service(settings, bot, watched, on_hung=lambda: None),
+        ):
             bot.kiln.dispatcher.wake()
             async with open_console(bot.kiln.console, settings) as address:
                 tell(address)
@@ -203,24 +241,30 @@ async def _unless(stop: asyncio.Event) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """Set `stop` on SIGTERM and SIGINT, and make sure that the process really ends."""
+def _signals(stop: asyncio.Event, pause: Pause) -> Iterator[None]:
+    """Set `stop` on SIGTERM and SIGINT, and make sure that the process really ends; SIGUSR1 pauses, SIGUSR2 goes on."""
     loop = asyncio.get_running_loop()
 
     def begin_to_stop() -> None:
         if not stop.is_set():
             _log.info("stopping: the running job goes back to the queue")
+            notify("STOPPING=1")
             _end_process_soon(0)
         stop.set()
 
-    names = (signal.SIGTERM, signal.SIGINT)
-    for name in names:
-        loop.add_signal_handler(name, begin_to_stop)
+    actions = {
+        signal.SIGTERM: begin_to_stop,
+        signal.SIGINT: begin_to_stop,
+        signal.SIGUSR1: pause.begin,  # also while the model loads: unhandled, it would end the process
+        signal.SIGUSR2: pause.end,
+    }
+    for number, action in actions.items():
+        loop.add_signal_handler(number, action)
     try:
         yield
     finally:
-        for name in names:
-            loop.remove_signal_handler(name)
+        for number in actions:
+            loop.remove_signal_handler(number)
 
 
 def _end_process_soon(code: int) -> None:

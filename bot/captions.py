@@ -80,10 +80,11 @@ def picture_link(job: Job) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What is told of the job that a picture's job was made from."""
+    """What is told with a picture beside its own recipe, and how it is shown."""
 
-    parent: Job | None = None
+    parent: Job | None = None  # the job that it was made from
     compared: str = ""  # how the pictures differ, where that was asked for
+    hidden: bool = False  # behind a spoiler
 
 
 def picture_words(say: Say, job: Job, *, moved: bool = False, origin: Origin | None = None) -> str:

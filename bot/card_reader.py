@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 MILLIWATT = 0.001
@@ -30,6 +30,8 @@ class Reading:
     memory_total: int | None  # bytes
     load: int | None  # % of the last moment in which anything ran on it
     power: float | None  # W
+    others_memory: int | None = None  # bytes of processes that are not Kiln's
+    others_load: int | None = None  # % of the card's time that the busiest of them takes
 
 
 class CardReader:
@@ -41,8 +43,14 @@ class CardReader:
         *,
         environment: Mapping[str, str] = os.environ,
         load: Callable[[], Any] = lambda: importlib.import_module("pynvml"),
+        is_own: Callable[[int], bool] = lambda pid: _is_own(pid),
     ) -> None:
-        """`device` is the setting: auto, cuda, cuda:N, or one that is no card. `load` imports nvidia-ml-py."""
+        """`device` is the setting: auto, cuda, cuda:N, or one that is no card. `load` imports nvidia-ml-py.
+
+        `is_own` says whether a process, by its number, is Kiln's.
+        """
+        self._is_own = is_own
+        self._seen_at = 0  # NVML's time of the last sample of processes, microseconds
         self._which = _which(device, environment.get("CUDA_VISIBLE_DEVICES"))
         self._load = load
         self._lock = threading.Lock()
@@ -61,7 +69,9 @@ class CardReader:
                 if not self._is_open:
                     nvml.nvmlInit()
                     self._is_open = True
-                return _read(nvml, self._handle(nvml))
+                card = self._handle(nvml)
+                memory, load = self._others(nvml, card)
+                return replace(_read(nvml, card), others_memory=memory, others_load=load)
             except nvml.NVMLError as error:  # no driver, no such card, or a driver that was changed under us
                 _log.debug("the card cannot be read: %s", error)
                 self._close()
@@ -73,6 +83,31 @@ class CardReader:
             nvml = self._load()
             with contextlib.suppress(nvml.NVMLError):
                 nvml.nvmlShutdown()
+
+    def _others(self, nvml: Any, card: Any) -> tuple[int | None, int | None]:
+        """Bytes and % of others, where Kiln's own process is listed: elsewhere, as in containers, none can be told."""
+        programs: dict[int, int | None] = {}
+        for question in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
+            try:
+                programs |= {program.pid: program.usedGpuMemory for program in question(card)}
+            except nvml.NVMLError:
+                return None, None
+        others = [memory for pid, memory in programs.items() if not self._is_own(pid)]
+        if len(others) == len(programs):
+            return None, None
+        known = [memory for memory in others if memory is not None]
+        memory = sum(known) if len(known) == len(others) else None
+        return memory, self._others_load(nvml, card)
+
+    def _others_load(self, nvml: Any, card: Any) -> int | None:
+        try:
+            samples = nvml.nvmlDeviceGetProcessUtilization(card, self._seen_at)
+        except nvml.NVMLError_NotFound:  # nothing ran since
+            return 0
+        except nvml.NVMLError:
+            return None
+        self._seen_at = max([self._seen_at, *(sample.timeStamp for sample in samples)])
+        return max((sample.smUtil for sample in samples if not self._is_own(sample.pid)), default=0)
 
     def _handle(self, nvml: Any) -> Any:
         if isinstance(self._which, int):
@@ -117,3 +152,11 @@ def _read(nvml: Any, card: Any) -> Reading:
         load=None if load is None else load.gpu,
         power=None if power is None else power * MILLIWATT,
     )
+
+
+def _is_own(pid: int) -> bool:
+    """Whether it is this process or one of its group: torch compiles in processes of its own."""
+    try:
+        return pid == os.getpid() or os.getpgid(pid) == os.getpgrp()
+    except OSError:
+        return False

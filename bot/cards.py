@@ -82,6 +82,8 @@ def place_words(say: Say, place: Place) -> str:
     if place.position == 0:
         return say("being drawn now, {when}", when=when)
     waiting = max(place.waiting, place.position)
+    if place.held is not None:  # no time would be true
+        return say("place {position} of {waiting}", position=place.position, waiting=waiting)
     return say("place {position} of {waiting}, {when}", position=place.position, waiting=waiting, when=when)
 
 
@@ -117,7 +119,8 @@ def _state(
         case _ if job.deleted_at is not None:
             return STOPPED, say("Deleted")
         case JobStatus.QUEUED if place is not None:
-            return WAITING, say("Waiting: {place}", place=place_words(say, place))
+            waiting = say("Waiting: {place}", place=place_words(say, place))
+            return WAITING, waiting if place.held is None else f"{waiting}. {place.held.told(say)}"
         case JobStatus.QUEUED:
             return WAITING, say("Waiting for its turn")
         case JobStatus.RUNNING:
@@ -148,7 +151,8 @@ def _explained(say: Say, job: Job) -> str:
         case JobStatus.DRAWN:
             return say("{done}. {why}", done=done, why=_why(job, say("The picture is on its way.")))
         case JobStatus.KEPT:
-            why = _why(job, say("It is kept."))
+            gone = job.is_picture_removed
+            why = say("Its file was removed to make room.") if gone else _why(job, say("It is kept."))
             return say("{done}, but not delivered. {why} It cost you nothing.", done=done, why=why)
         case JobStatus.REPLY_UNKNOWN:
             return say("{done}. {why}", done=done, why=_why(job, say("It may have been posted before.")))

@@ -22,6 +22,7 @@ from discord.ext import commands
 from bot.answers import say_to, tell
 from bot.buttons import JobButton
 from bot.card_reader import CardReader
+from bot.caretaker import Pause
 from bot.cogs.buttons import Buttons
 from bot.cogs.history import History, PageButton
 from bot.cogs.host import HostCog
@@ -37,6 +38,8 @@ from bot.cogs.stats import Stats
 from bot.cogs.style import style_group
 from bot.command_words import CommandWords
 from bot.console import Console
+from bot.courteous import CourteousExecutor
+from bot.database import Database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
 from bot.edit_dialog import NAME as EDITED
@@ -44,6 +47,7 @@ from bot.job import Job, JobStatus, Verb
 from bot.job_queue import JobQueue
 from bot.keepers import Keepers
 from bot.lora_list import LoraList
+from bot.metrics import Metrics
 from bot.mistakes import tell_mistake
 from bot.past import Past
 from bot.people import People
@@ -79,11 +83,17 @@ class Kiln:
     keepers: Keepers
     now: Callable[[], datetime]  # aware UTC
     choose_seed: Callable[[], int]  # 0 to SEED_MAX
+    database: Database
+    executor: CourteousExecutor
+    metrics: Metrics
+    pause: Pause
     console: Console
 
     def show_changed(self, jobs: Iterable[Job]) -> None:
         """Moderators held, released or cancelled these: let their cards say so, and the queue go on."""
         for job in jobs:
+            if job.status is JobStatus.CANCELLED:
+                self.queue.ended(job)
             (self.delivery.cancelled if job.status is JobStatus.CANCELLED else self.delivery.requeued)(job)
         self.dispatcher.wake()
 
@@ -149,6 +159,11 @@ class KilnBot(commands.Bot):
         """The open parts; only a bot that was made to list its commands has none."""
         assert self._kiln is not None, "this bot only lists its commands"
         return self._kiln
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether Discord's gateway is there now."""
+        return self.is_ready() and bool(self.ws) and self.ws.open
 
     async def setup_hook(self) -> None:
         """Logged in: tell Discord the commands if they changed, then let deliveries and the queue begin."""

@@ -17,7 +17,8 @@ from functools import partial
 from typing import Any
 
 from bot.background import Tasks, patiently
-from bot.dispatcher import Dispatcher, Outcomes
+from bot.dispatcher import Dispatcher
+from bot.drawing import Outcomes
 from bot.errors import NotAllowed
 from bot.job import Job, JobStatus, NewJob, Place
 from bot.job_queue import JobQueue
@@ -32,7 +33,7 @@ NUMBER_MAX = 2**40  # of a console; Discord's ids of people are all larger
 RANDOM_SEED = -1
 FIELDS = ("prompt", "seed", "size", "steps", "guidance")  # of a page's form; and "lora" with its "strength"
 LOOK_SECONDS = 1.0  # at the latest; others' jobs move a place without a word
-ACTIVE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
+ACTIVE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.HELD})
 
 _log = logging.getLogger(__name__)
 
@@ -120,10 +121,10 @@ class Console:
         return job
 
     async def next_active(self, number: int) -> Job | None:
-        """The job of a console that is drawn, else the one that is drawn next, else None."""
+        """The job of a console that is drawn, else the next in line, else one that is held, else None."""
         active = [job for job in await self._queue.active_jobs(number) if job.guild_id == CONSOLE]
-        running = [job for job in active if job.status is JobStatus.RUNNING]
-        return next(iter((*running, *active)), None)
+        order = (JobStatus.RUNNING, JobStatus.QUEUED, JobStatus.HELD)
+        return next((job for status in order for job in active if job.status is status), None)
 
     async def follow(self, job_id: int) -> AsyncGenerator[Look, None]:
         """Looks at a job whenever it moves, the last when it is over."""

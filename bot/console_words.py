@@ -74,6 +74,8 @@ def _state(say: Say, look: Look) -> tuple[str, str]:
     match job.status:
         case JobStatus.QUEUED:
             return _waiting(say, look.place), ""
+        case JobStatus.HELD:
+            return plain(job.reason or say("Waiting.")), ""
         case JobStatus.RUNNING:
             return _drawing(say, job, look.report)
         case JobStatus.DRAWN | JobStatus.DELIVERED:

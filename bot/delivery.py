@@ -24,6 +24,7 @@ from bot.job import Job, JobStatus, Verb
 from bot.job_queue import JobQueue
 from bot.ladder import Ladder
 from bot.language import Message, Worded, msg, say_to_owner
+from bot.looking import Looking
 from bot.outbox import Letter
 from bot.posting import LockedOut, Posted, Poster, Undeliverable, Unsure
 from bot.quoting import message_link
@@ -56,6 +57,11 @@ class Delivery:
         self._showing = Showing(queue=queue, tasks=self._tasks, edit_every=edit_every, whispers=self.whispers)
         self._posting: set[int] = set()
         self._wake: Callable[[], None] = lambda: None
+        self._looking: Looking | None = None
+
+    def look_with(self, looking: Looking) -> None:
+        """Look at each picture before it is posted."""
+        self._looking = looking
 
     def on_requeue(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever a job goes back to the queue from here."""
@@ -106,6 +112,10 @@ class Delivery:
         """It waits again, at its old place."""
         self._showing.show(job)
 
+    def holding_changed(self) -> None:
+        """Whether anything is drawn at all has changed; cards that wait say so."""
+        self._showing.refresh()
+
     def card_shown(self, job_id: int, *, message_id: int) -> None:
         """The job's card was sent; what happened meanwhile is shown on it."""
         self._showing.card_sent(job_id, message_id=message_id)
@@ -137,8 +147,12 @@ class Delivery:
         if png is None:
             return
         await asyncio.sleep(letter.pause(self._queue.now()))
+        origin = await self._origin(job, png) or Origin()
+        again = letter.tried_channel_id is not None
+        if self._looking is not None and await self._looking.hides(job, png, again=again):
+            origin = replace(origin, hidden=True)
         try:
-            posted = await ladder.climb(letter, png=png, origin=await self._origin(job, png))
+            posted = await ladder.climb(letter, png=png, origin=origin)
         except LockedOut as error:
             text = msg("The picture is drawn, but Discord does not let me in ({error}).")
             self._wait(job, error, reason=Message(text, error=str(error)))

@@ -1,17 +1,17 @@
 """A job's end: what it costs its owner, how it is undone when the picture is lost, and its line in the log.
 
-Knows no verbs: the caller holds the transaction, but for `charge_used`, which comes before the end.
+Knows no verbs: the caller holds the transaction.
 """
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
 from bot import fairness
 from bot.admission import correct, refund_rate
-from bot.database import Database
 from bot.job import Job, JobStatus
 from bot.language import say_to_owner
 from bot.tables import JobRow
@@ -33,20 +33,13 @@ def settle(session: Session, row: JobRow) -> None:
         refund_rate(session, row)
 
 
-async def charge_used(database: Database, job: Job, seconds: float) -> None:
-    """Charge a running job for the GPU-seconds that it used, once its pixels are there.
-
-    Its end then finds nothing left to correct, and claims that come before it are as fair as those behind it. Nothing
-    happens if another attempt runs by now. Raise QueueUnavailable.
-    """
-
-    def charge(session: Session) -> None:
-        row = session.get(JobRow, job.id)
-        if row is not None and row.status is JobStatus.RUNNING and row.attempt_token == job.attempt_token:
-            fairness.correct(session, row, used=seconds)
-            row.charge = seconds
-
-    await database.write(charge)
+def quarantine(session: Session, row: JobRow, *, now: datetime) -> None:
+    """Set a job aside whose process went down under it, so that it takes no other along; its owner pays nothing."""
+    row.status, row.finished_at = JobStatus.QUARANTINED, now
+    row.reason = say_to_owner(row)(
+        "Kiln went down {n} times while drawing this, so it will not be tried again.", n=row.attempts
+    )
+    settle(session, row)
 
 
 def give_back(session: Session, row: JobRow) -> None:
@@ -81,22 +74,24 @@ def lose_picture(session: Session, row: JobRow) -> bool:
     return True
 
 
-def end_line(job: Job) -> str:
-    """One line for the log; never the prompt."""
+def log_end(log: logging.Logger, job: Job) -> None:
+    """One line for the log, its numbers also as fields of their own; never the prompt."""
+    numbers = _numbers(job)
+    words = " ".join(f"{name}={value}" for name, value in numbers.items())
+    log.info(
+        "job %d %s: %s", job.id, job.status, words, extra={"fields": {"job": job.id, "state": job.status, **numbers}}
+    )
+
+
+def _numbers(job: Job) -> dict[str, float | int | str]:
     began, ended = job.started_at or job.finished_at, job.finished_at
     assert began is not None
     assert ended is not None
     seconds = (ended - began).total_seconds() if job.seconds is None else job.seconds
-    return (
-        f"job {job.id} {job.status}: seconds={seconds:.1f} wait={(began - job.created_at).total_seconds():.1f} "
-        f"size={job.request.size} steps={job.request.steps} attempts={job.attempts}"
-    )
-
-
-def quarantine(session: Session, row: JobRow, *, now: datetime) -> None:
-    """Set aside a job whose process died under it too often."""
-    row.status, row.finished_at = JobStatus.QUARANTINED, now
-    row.reason = say_to_owner(row)(
-        "Kiln went down {n} times while drawing this, so it will not be tried again.", n=row.attempts
-    )
-    settle(session, row)
+    return {
+        "seconds": round(float(seconds), 1),
+        "wait": round((began - job.created_at).total_seconds(), 1),
+        "size": job.request.size,
+        "steps": job.request.steps,
+        "attempts": job.attempts,
+    }

@@ -1,10 +1,11 @@
 """How long a job keeps the GPU, from this machine's own timings. Reads the jobs table; changes nothing.
 
-What counts is how long a job kept the GPU, from its claim to its picture on disk; the drawing is most of that.
+What counts is how long a job kept the GPU, text encoding to pixels: its picture is compressed, written and recorded
+while the next is drawn.
 
 A shape is (width, height, passes): what decides how long a drawing takes. A step is one pass through the model, or two
-where there is a negative prompt. The first drawing of a process is cold: it
-comes with what a model does once (kernels, caches), so it is measured and estimated apart.
+where there is a negative prompt. The first drawing of a process is cold: it comes with what a model does once (kernels,
+caches), so it is measured and estimated apart.
 """
 
 from __future__ import annotations
@@ -26,15 +27,13 @@ DEVIATION_MIN, DEVIATION_SCALED, DEVIATION_PRIOR = 0.03, 0.3, 0.7  # of the seco
 
 Shape = tuple[int, int, int]  # width, height, passes
 
-# How long a drawn job kept the GPU; at least its drawing, also after the clock was set back. Milliseconds count.
-_BUSY = "coalesce(max(seconds, round((julianday(finished_at) - julianday(started_at)) * 86400, 3)), seconds)"
 _LATEST = f"ORDER BY finished_at DESC LIMIT {RECENT}"
 _SAME = text(
-    f"SELECT {_BUSY} FROM jobs WHERE seconds IS NOT NULL "
+    f"SELECT seconds FROM jobs WHERE seconds IS NOT NULL "
     f"AND width = :width AND height = :height AND passes = :passes AND cold = :cold {_LATEST}"
 )
-_RATES = text(f"SELECT {_BUSY} / width / height / passes FROM jobs WHERE seconds IS NOT NULL {_LATEST}")
-_COLD = text(f"SELECT width, height, passes, {_BUSY} FROM jobs WHERE seconds IS NOT NULL AND cold {_LATEST}")
+_RATES = text(f"SELECT seconds / width / height / passes FROM jobs WHERE seconds IS NOT NULL {_LATEST}")
+_COLD = text(f"SELECT width, height, passes, seconds FROM jobs WHERE seconds IS NOT NULL AND cold {_LATEST}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,8 @@ def _row(say: Say, job: Job, *, has_thumbnail: bool) -> ui.Item[Any]:
     link = picture_link(job) if job.result_message_id is not None else None  # else it would be the card's
     made = ago(job.finished_at or job.created_at)
     shown = say("[the picture]({link})", link=link) if link else say(STATUS_WORDS[job.status])
+    if job.is_picture_removed:
+        shown += " · " + say("Its file was removed to make room.")
     text = ui.TextDisplay[Any](f"{words}\n-# {made} · {shown}")
     if not has_thumbnail:
         return text

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from bot.language import msg
+from bot.language import Message, msg
 from gen.request import ImageRequest
 
 JOB_ID_MAX = 2**53 - 1  # Discord's largest integer
@@ -51,6 +51,9 @@ STATUS_WORDS = {
     JobStatus.FAILED: msg("failed"),
     JobStatus.QUARANTINED: msg("set aside"),
 }
+
+
+HAD_A_PICTURE = frozenset({JobStatus.DELIVERED, JobStatus.KEPT, JobStatus.REPLY_UNKNOWN})
 
 
 class Verb(StrEnum):
@@ -134,6 +137,11 @@ class Job:
     result_channel_id: int | None = None  # where its picture stands; None, of older jobs: in its channel
     deleted_at: datetime | None = None  # its picture was taken away
 
+    @property
+    def is_picture_removed(self) -> bool:
+        """Whether its picture was drawn and its file was removed since, to make room."""
+        return self.picture is None and self.status in HAD_A_PICTURE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -165,6 +173,7 @@ class Place:
     mine: int = 0  # of the jobs before it, how many are its owner's
     people: int = 0  # how many others have jobs before it
     deferred_until: datetime | None = None  # its owner was over their rate: it waits until then if others wait
+    held: Message | None = None  # why nothing is drawn now; then `ready_at` is worth little
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""The queue's durable verbs: submit, claim, record, cancel, requeue, recover. What it says of itself: job_reader.py.
+"""The queue's durable verbs: submit, claim, cancel, recover. What became of a claimed job: job_recorder.py.
 
 Each verb is one transaction, committed to the disk before it returns. Knows no Discord and no GPU; the state of
-record is the `jobs` table, never memory. A transition out of `running` checks the attempt's token, so a late result
-changes nothing. Any verb may raise QueueUnavailable: then nothing was changed.
+record is the `jobs` table, never memory. Any verb may raise QueueUnavailable: then nothing was changed. What the queue
+says of itself: job_reader.py.
 """
 
 from __future__ import annotations
@@ -11,26 +11,24 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Update, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from bot import estimates, fairness
 from bot.accepting import Terms, accept
 from bot.database import Database
-from bot.endings import end_line, lose_picture, quarantine, settle
+from bot.endings import lose_picture, quarantine
 from bot.errors import NotAllowed, QueueFull, Refusal
 from bot.holding import take_back
 from bot.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
-from bot.job_reader import JobReader
-from bot.language import Message, msg, say_to_owner
-from bot.outbox import Outbox, put, take_out
+from bot.job_recorder import JobRecorder
+from bot.language import Message, msg
+from bot.outbox import take_out
 from bot.removal import Removal
 from bot.server import EVERYWHERE, Standing
 from bot.servers import standing_of
 from bot.tables import JobRow, has_status, to_job
-from gen.request import ImageResult
 
 __all__ = ["Job", "JobQueue", "JobStatus", "Limits", "NewJob", "Overview", "Place", "Recovery"]
 
@@ -39,7 +37,7 @@ CRASHES_MAX = 2  # a job whose process died under it this often is quarantined
 log = logging.getLogger(__name__)
 
 
-class JobQueue(JobReader):
+class JobQueue(JobRecorder):
     """All verbs of the queue over one database; one for the process, because its first claim is a cold one."""
 
     def __init__(
@@ -56,9 +54,8 @@ class JobQueue(JobReader):
         With `server_share` each Discord server has a share of its own, and people have theirs within it.
         """
         super().__init__(database, now=now, prior=prior)
-        self.outbox, self.removal = Outbox(database, now=now), Removal(database, now=now)
+        self.removal = Removal(database, now=now)
         self._noted: Callable[[], None] = lambda: None
-        self.late_results = 0  # that came with an old token, and were dropped
         self._terms = Terms(limits=limits, prior=prior, server_share=server_share)
 
     def on_note(self, noted: Callable[[], None]) -> None:
@@ -133,33 +130,6 @@ class JobQueue(JobReader):
         )
         return session.scalar(change.returning(JobRow))
 
-    async def record_drawn(self, job: Job, *, picture: str, result: ImageResult) -> bool:
-        """Note the picture's path, relative to the data folder, and put it into the outbox. False: late, dropped."""
-        notice = result.notice.told(say_to_owner(job)) if result.notice else None
-        values = {"picture": picture, "seconds": result.seconds, "notice": notice, "model": result.model}
-        return await self._finish(job, JobStatus.DRAWN, then=_put_into_outbox, **values)
-
-    async def record_delivered(self, job_id: int, *, message_id: int, channel_id: int | None = None) -> bool:
-        """Note the message that brought the picture, and its channel. False: the job was not waiting for delivery."""
-        drawn = update(JobRow).where(JobRow.id == job_id, has_status(JobStatus.DRAWN))
-        posted = {"result_message_id": message_id, "result_channel_id": channel_id}
-        change = drawn.values(status=JobStatus.DELIVERED, **posted)
-        return await self._change(change, then=take_out) is not None
-
-    async def record_failed(self, job: Job, *, reason: str) -> bool:
-        """Note in words for its owner why the job failed. False: late, dropped."""
-        return await self._finish(job, JobStatus.FAILED, reason=reason)
-
-    async def record_cancelled(self, job: Job) -> bool:
-        """Note that the running job was stopped for its owner. False: late, dropped."""
-        return await self._finish(job, JobStatus.CANCELLED)
-
-    async def requeue(self, job: Job) -> bool:
-        """Put a running job back to its old place; the attempt is not counted. False: late, dropped."""
-        values = {"attempts": JobRow.attempts - 1, "attempt_token": None, "started_at": None}
-        change = _running(job).values(status=JobStatus.QUEUED, **values)
-        return await self._change(change, then=fairness.put_back) is not None
-
     async def cancel(self, job_id: int, *, user_id: int) -> Job:
         """Cancel a queued or held job at once. A running one is returned still running: the dispatcher must stop it.
 
@@ -180,7 +150,7 @@ class JobQueue(JobReader):
         job = await self._database.write(decide)
         self._lookout.moved()
         if job.status is JobStatus.CANCELLED:
-            log.info(end_line(job))
+            self.ended(job)
         return job
 
     async def recover(self) -> Recovery:
@@ -208,7 +178,7 @@ class JobQueue(JobReader):
         recovery = await self._database.write(sort_out)
         self._lookout.moved()
         for job in recovery.quarantined:
-            log.info(end_line(job))
+            self.ended(job)
         return recovery
 
     async def record_shown(self, job_id: int) -> None:
@@ -232,41 +202,6 @@ class JobQueue(JobReader):
 
         job = await self._database.write(again)
         self._lookout.moved()
+        if job is not None and job.status is JobStatus.FAILED:
+            self.ended(job)
         return job
-
-    async def _finish(
-        self, job: Job, status: JobStatus, *, then: Callable[[Session, JobRow], None] = settle, **values: Any
-    ) -> bool:
-        change = _running(job).values(status=status, finished_at=self.now(), **values)
-        done = await self._change(change, then=then)
-        if done is None:
-            self.late_results += 1
-            log.warning("job %d: a late result (%s) was dropped", job.id, status)
-            return False
-        log.info(end_line(done))
-        return True
-
-    async def _change(self, change: Update, *, then: Callable[[Session, JobRow], None] | None = None) -> Job | None:
-        """Apply one UPDATE to at most one row, and what follows from it; return the job as it is then, if any."""
-
-        def apply(session: Session) -> Job | None:
-            row = session.scalar(change.returning(JobRow))
-            if row is not None and then is not None:
-                then(session, row)
-            return None if row is None else to_job(row)
-
-        job = await self._database.write(apply)
-        self._lookout.moved()
-        return job
-
-
-def _running(job: Job) -> Update:
-    """The row of this very attempt; of no other, and of none that is over."""
-    return update(JobRow).where(
-        JobRow.id == job.id, has_status(JobStatus.RUNNING), JobRow.attempt_token == job.attempt_token
-    )
-
-
-def _put_into_outbox(session: Session, row: JobRow) -> None:
-    settle(session, row)
-    put(session, row)

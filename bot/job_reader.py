@@ -6,6 +6,7 @@ Each is one consistent view of the database, and may raise QueueUnavailable.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, or_, select, union_all
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from bot.database import Database
 from bot.job import Job, JobStatus, Overview, Place
+from bot.language import Message
 from bot.outlook import Lookout
 from bot.tables import JobRow, has_status, is_unshown, to_job
 
@@ -24,6 +26,11 @@ class JobReader:
         """`now` returns aware UTC; `prior` is `estimates.prior_rate` of the model."""
         self._database, self.now, self._prior = database, now, prior
         self._lookout = Lookout(database, now=now, prior=prior)
+        self.held: Message | None = None  # why nothing is drawn now, for people
+
+    def cooled(self) -> None:
+        """The model left the memory: the next drawing takes as long as the first of a process."""
+        self._lookout.cold = True
 
     def moved(self) -> None:
         """The line changed by other hands: places are looked at anew."""
@@ -34,7 +41,7 @@ class JobReader:
         outlook = await self._lookout.look()
         ids = [job_id for job_id, turn in outlook.turns.items() if turn.position > 0][:limit]
         jobs = {job.id: job for job in await self._jobs(JobRow.id.in_(ids), has_status(JobStatus.QUEUED))}
-        placed = ((jobs[job_id], outlook.place(job_id)) for job_id in ids if job_id in jobs)
+        placed = ((jobs[job_id], self._held(outlook.place(job_id))) for job_id in ids if job_id in jobs)
         return tuple((job, place) for job, place in placed if place is not None)
 
     async def job(self, job_id: int) -> Job | None:
@@ -58,11 +65,11 @@ class JobReader:
 
     async def place(self, job_id: int) -> Place | None:
         """Where a queued or running job stands, and when it should be ready; None for any other."""
-        return (await self._lookout.look()).place(job_id)
+        return self._held((await self._lookout.look()).place(job_id))
 
     async def place_of_new(self, job_id: int) -> Place | None:
         """The same for a job that was accepted just now, without a look at a long line."""
-        return await self._lookout.place_of_new(job_id)
+        return self._held(await self._lookout.place_of_new(job_id))
 
     async def overview(self) -> Overview:
         """How many wait, who is being drawn, and when the last should be ready."""
@@ -85,6 +92,9 @@ class JobReader:
     async def unshown(self) -> tuple[Job, ...]:
         """Jobs that are over and of whose end people may not have been told, oldest first."""
         return await self._jobs(is_unshown())
+
+    def _held(self, place: Place | None) -> Place | None:
+        return place if place is None or place.position == 0 else replace(place, held=self.held)
 
     async def _jobs(self, *conditions: ColumnElement[bool]) -> tuple[Job, ...]:
         return await self._fetch(select(JobRow).where(*conditions).order_by(JobRow.id))

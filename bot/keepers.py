@@ -9,6 +9,7 @@ from bot.database import Database
 from bot.job import Limits
 from bot.job_queue import JobQueue
 from bot.log_channel import LogChannel
+from bot.looking import Looking
 from bot.moderation import Moderation
 from bot.servers import Servers
 from bot.settings import Settings
@@ -22,6 +23,7 @@ class Keepers:
     moderation: Moderation
     audit: Audit
     log_channel: LogChannel
+    looking: Looking
     limits: Limits  # the host's for one person; no server gives more
     owner_ids: frozenset[int]  # who may use /host
 
@@ -36,6 +38,7 @@ def open_keepers(database: Database, queue: JobQueue, *, settings: Settings) -> 
         moderation=Moderation(database, now=queue.now, moved=queue.moved),
         audit=audit,
         log_channel=log_channel,
+        looking=Looking(audit=audit, noted=log_channel.wake),
         limits=settings.limits,
         owner_ids=settings.owner_ids or frozenset(),
     )

@@ -25,6 +25,8 @@ _Item = TypeVar("_Item", bound=Any)
 async def tell_mistake(interaction: discord.Interaction[Any], error: Exception, *, where: str) -> None:
     """Show a refusal as it is; anything else is a bug: traceback to the log, one sentence to them."""
     say, guild = say_to(interaction), interaction.guild
+    if isinstance(error, Refusal | InvalidRequest):
+        interaction.client.kiln.metrics.refused(error)
     if isinstance(error, WrongChannel) and guild is not None and not any(map(guild.get_channel, error.channel_ids)):
         await tell(
             interaction, say("All channels that were chosen for Kiln are gone. Its moderators have to choose others.")

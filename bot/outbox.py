@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from bot.background import PAUSE_MAX
 from bot.database import Database
-from bot.endings import end_line, give_back
+from bot.endings import give_back, log_end
 from bot.job import Job, JobStatus, LetterState
 from bot.tables import DeadChannelRow, JobRow, OutboxRow, has_status, to_job
 
@@ -140,7 +140,7 @@ class Outbox:
 
         job = await self._database.write(work)
         if job is not None:
-            log.info(end_line(job))
+            log_end(log, job)
         return job
 
 

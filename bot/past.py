@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from bot.database import Database
-from bot.job import Job, JobStatus
+from bot.job import HAD_A_PICTURE, Job, JobStatus
 from bot.tables import JobRow, has_status, to_job
 
 PAGE = 5  # pictures
@@ -116,7 +116,8 @@ def _plain(text: str) -> str:
 
 
 def _of(user_id: int) -> list[ColumnElement[bool]]:
-    return [JobRow.user_id == user_id, JobRow.picture.is_not(None), JobRow.deleted_at.is_(None)]
+    had_a_picture = or_(JobRow.picture.is_not(None), JobRow.status.in_(HAD_A_PICTURE))  # its file may be gone
+    return [JobRow.user_id == user_id, had_a_picture, JobRow.deleted_at.is_(None)]
 
 
 def _found(session: Session, shown: Shown) -> list[int]:

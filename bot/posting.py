@@ -178,7 +178,12 @@ class Poster:
 
     async def _send(self, target: Target, job: Job, *, upload: Upload, origin: Origin | None) -> Posted:
         say = say_to_owner(job)
-        file = _Attachment(io.BytesIO(upload.data), filename=upload.name, description=alt_text(say, job))
+        file = _Attachment(
+            io.BytesIO(upload.data),
+            filename=upload.name,
+            description=alt_text(say, job),
+            spoiler=origin is not None and origin.hidden,
+        )
         try:
             message = await target.channel.send(
                 picture_words(say, job, moved=target.moved, origin=origin),
@@ -201,7 +206,7 @@ class Poster:
             assert self._client.user is not None
             me, stem = self._client.user.id, file_stem(job) + "."
             async for message in channel.history(limit=None, after=discord.Object(job.interaction_id)):
-                if message.author.id == me and any(file.filename.startswith(stem) for file in message.attachments):
+                if message.author.id == me and any(_is_of(file, stem) for file in message.attachments):
                     _log.info("job %d: its picture is message %d already", job.id, message.id)
                     return Posted(message_id=message.id, channel_id=message.channel.id)
         except discord.NotFound:
@@ -228,6 +233,11 @@ class Poster:
                 ),
                 channel=channel_id,
             )
+
+
+def _is_of(file: discord.Attachment, stem: str) -> bool:
+    """Whether this is the file, behind a spoiler or not."""
+    return file.filename.removeprefix("SPOILER_").startswith(stem)
 
 
 def file_stem(job: Job) -> str:

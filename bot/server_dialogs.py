@@ -22,7 +22,6 @@ from bot.quoting import quoted
 from bot.roles import WEIGHT_MAX, WEIGHT_MIN
 from bot.server import COUNT_MAX, GPU_SECONDS_MAX, STYLE_MAX_CHARACTERS
 from bot.server_words import ACTIONS, PLACES, SETTINGS
-from bot.wishes import chosen_style
 from gen.request import STEPS_MAX, STEPS_MIN, parse_size
 
 NUMBER_CHARACTERS = 12
@@ -79,7 +78,7 @@ class Pictures(KilnModal):
         read = {
             "size_max": size or None,
             "steps_max": read_number("steps_max", self._steps.value, host=None),
-            "default_style": _known_style(self._style.value.strip()),
+            "default_style": self._style.value.strip() or None,
         }
         await self._then(interaction, read)
 
@@ -119,12 +118,6 @@ class Reason(KilnModal):
     async def on_submit(self, interaction: discord.Interaction[Any], /) -> None:
         """Hand it on."""
         await self._then(interaction, {"reason": " ".join(self._reason.value.split())})
-
-
-def _known_style(name: str) -> str | None:
-    """The style's own name; raise InvalidRequest for one that there is not."""
-    style = chosen_style(name or None)
-    return None if style is None else style.name
 
 
 def bounds(setting: str, host: Limits | None) -> tuple[float, float]:

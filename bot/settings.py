@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,10 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from bot.courtesy import Manners, parse_hours
 from bot.errors import StartError
 from bot.job import Limits, OverLimit
+from bot.keeping import Keeping
 from gen.errors import InvalidRequest
 from gen.streaming.cards import GIB
 from gen.streaming.planner import parse_budget
@@ -48,8 +51,42 @@ def _budget(text: str) -> str:
     return text
 
 
+def bytes_of(text: str) -> int:
+    """Read `50GiB` and the like; ValueError otherwise, also for `all`."""
+    try:
+        found = parse_budget(text, free_bytes=0)
+    except InvalidRequest:
+        found = 0
+    if not found:
+        raise ValueError("should be a size such as 50GiB or 900MiB")
+    return found
+
+
+def _size(text: str) -> str:
+    """A number of bytes."""
+    bytes_of(text)
+    return text
+
+
+def _hours(text: str) -> str:
+    """Two times of day."""
+    parse_hours(text)
+    return text
+
+
+def _address(text: str) -> str:
+    """`off`, or a host and a port."""
+    host, _, port = text.rpartition(":")
+    if text != "off" and not (host and port.isascii() and port.isdecimal() and int(port) <= 65535):
+        raise ValueError("should be a host and a port such as 127.0.0.1:9464, or off")
+    return text
+
+
 Folder = Annotated[Path, AfterValidator(_expanded)]
 Budget = Annotated[str, AfterValidator(_budget)]
+Size = Annotated[str, AfterValidator(_size)]
+Hours = Annotated[str, AfterValidator(_hours)]
+Address = Annotated[str, AfterValidator(_address)]
 
 
 def _ids(text: object) -> object:
@@ -103,6 +140,9 @@ class Settings(BaseSettings):
     server_share: bool = Field(
         default=False, description="Give each Discord server the same share of the GPU, whatever its size."
     )
+    classifier: Folder | None = Field(
+        default=None, description="Folder of a picture classifier; what it finds is posted behind a spoiler."
+    )
     owner_ids: OwnerIds = Field(
         default=None, description="Discord ids of the host's owners, with commas: who may use /host."
     )
@@ -131,7 +171,21 @@ class Settings(BaseSettings):
     console_password: SecretStr | None = Field(
         default=None, description="Password of the console, whose user is kiln; 8 characters or more."
     )
+    quiet_hours: Hours | None = Field(
+        default=None, description="Times of day such as 22:00-07:00, on this machine's clock, without drawing."
+    )
+    give_way: bool = Field(default=True, description="Let the card go while another program wants it.")
+    temperature_max: float | None = Field(default=None, ge=30, le=110, description="Of the card, in °C.")
+    power_max: float | None = Field(default=None, ge=10, le=2000, description="That the card may draw, in watts.")
+    unload_after: float | None = Field(
+        default=None, gt=0, le=10080, description="Minutes without a job after which the card's memory is freed."
+    )
+    keep_days: float | None = Field(default=None, gt=0, le=36500, description="Days that a picture's file is kept.")
+    keep_size: Size | None = Field(default=None, description="That all pictures may take on disk, such as 50GiB.")
+    backups: int = Field(default=7, ge=0, le=1000, description="Daily copies of the database that are kept.")
+    web: Address = Field(default="127.0.0.1:9464", description="Where health and metrics are served, or off.")
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: Literal["text", "json"] = Field(default="text", description="Lines for people, or for machines.")
 
     @property
     def tuning(self) -> Tuning:
@@ -168,6 +222,23 @@ class Settings(BaseSettings):
             gpu_seconds_per_day=self.gpu_seconds_per_day,
             over_limit=self.over_limit,
         )
+
+    @property
+    def manners(self) -> Manners:
+        """How Kiln makes room for the machine's owner."""
+        return Manners(
+            quiet=parse_hours(self.quiet_hours) if self.quiet_hours else None,
+            gives_way=self.give_way,
+            celsius_max=self.temperature_max,
+            watts_max=self.power_max,
+            unload_after=timedelta(minutes=self.unload_after) if self.unload_after else None,
+        )
+
+    @property
+    def keeping(self) -> Keeping:
+        """What is kept, and how long."""
+        size = bytes_of(self.keep_size) if self.keep_size else None
+        return Keeping(backups=self.backups, days=self.keep_days, picture_bytes=size)
 
     def make_data_folder(self) -> None:
         """Make the data folder if it is not there; StartError if that is impossible."""

@@ -31,7 +31,7 @@ from gen.request import StepReport
 
 CARD_COMES_WITHIN = timedelta(minutes=15)  # then the command's token is dead, and no card can come of it
 LAST_EDIT_TRIES = 8  # about four minutes; then the next start tries again
-REFUSED = frozenset({401, 403, 404})  # asking again brings the address a ban, not the card
+PASSING = frozenset({408, 429})  # of the 4xx; asking again for the others brings the address a ban, not the card
 
 OVER = frozenset(JobStatus) - {JobStatus.HELD, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.DRAWN}
 
@@ -96,6 +96,11 @@ class Showing:
             shown.pause.cancel()
         self._start_editing(shown)
         if report is None and self._client is not None:
+            self._waiting.moved()
+
+    def refresh(self) -> None:
+        """Look at all waiting cards again."""
+        if self._client is not None:
             self._waiting.moved()
 
     def card_sent(self, job_id: int, *, message_id: int) -> None:
@@ -188,7 +193,7 @@ class Showing:
                 await (self._edit(shown) if by_card else self._tell_failure(shown.job))
                 return True
             except (*UNREACHABLE, QueueUnavailable) as error:
-                refused = isinstance(error, discord.HTTPException) and error.status in REFUSED
+                refused = _is_refusal(error)
                 if refused and not by_card:
                     log.warning("job %d: its failure could not be told: %s", shown.job.id, error)
                     return True
@@ -258,3 +263,7 @@ class Showing:
         if self._client is None:
             raise ConnectionError("Kiln is closing")
         return self._client
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, discord.HTTPException) and 400 <= error.status < 500 and error.status not in PASSING

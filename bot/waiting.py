@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from bot.background import Tasks, patiently
 from bot.job import Job, Place
 from bot.job_queue import JobQueue
+from bot.language import Message
 
 FOLLOWED = 50  # the first so many in line
 AT_ONCE = 5  # edits under way together; the first in line go first
@@ -29,6 +30,7 @@ class _Shown:
     waiting: int
     ready_at: datetime
     at: datetime
+    held: Message | None
 
 
 class WaitingCards:
@@ -80,7 +82,7 @@ class WaitingCards:
     async def _show_again(self, due: list[tuple[Job, Place]], *, now: datetime) -> None:
         for job, place in due:
             self._shown[job.id] = _Shown(
-                position=place.position, waiting=place.waiting, ready_at=place.ready_at, at=now
+                position=place.position, waiting=place.waiting, ready_at=place.ready_at, at=now, held=place.held
             )
         tasks = {task for job, _ in due if (task := self._show(job)) is not None}
         if tasks:
@@ -92,7 +94,11 @@ class WaitingCards:
         if now < (job.created_at if shown is None else shown.at):  # the clock was set back
             return now
         if shown is None:  # it says what held when it was sent
-            return now if place.position == 1 else job.created_at + PATIENCE * self._edit_every
+            return (
+                now if place.position == 1 or place.held is not None else job.created_at + PATIENCE * self._edit_every
+            )
+        if shown.held != place.held:
+            return now
         again = shown.at + PATIENCE * self._edit_every
         said, moved = shown.ready_at - shown.at, abs(place.ready_at - shown.ready_at)
         if (place.position, place.waiting) != (shown.position, shown.waiting) or moved > WRONG_PART * said:

@@ -54,7 +54,12 @@ class Whisper:
         message = await self._there(
             self.interaction.followup.send(
                 picture_words(say, job, origin=origin),
-                file=discord.File(io.BytesIO(upload.data), filename=upload.name, description=alt_text(say, job)),
+                file=discord.File(
+                    io.BytesIO(upload.data),
+                    filename=upload.name,
+                    description=alt_text(say, job),
+                    spoiler=origin is not None and origin.hidden,
+                ),
                 view=picture_view(say, job),
                 allowed_mentions=discord.AllowedMentions.none(),
                 ephemeral=True,

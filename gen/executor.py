@@ -20,7 +20,8 @@ from typing import Any, Protocol, Self
 from gen.attempt import Attempt, Event, Painted
 from gen.errors import GenerationCancelled
 from gen.message import msg
-from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
+from gen.pulse import Pulse
+from gen.request import GUIDANCE_MIN, STEPS_MIN, ImageRequest, ImageResult, ModelProfile, StepReport
 
 CLOSE_SECONDS = 1.0  # how long leaving waits for a busy GPU thread before it is given up
 
@@ -54,7 +55,8 @@ class Generator(Protocol):
 class GpuExecutor:
     """Runs one generator on one thread named `gpu`. Open it with `async with`: entering loads the model."""
 
-    def __init__(self, load: Callable[[], Generator]) -> None:
+    def __init__(self, load: Callable[[], Generator], *, pulse: Pulse | None = None) -> None:
+        self.pulse = pulse or Pulse()
         self._load = load
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gpu")
         self._finishing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="png")
@@ -109,6 +111,20 @@ class GpuExecutor:
             log.warning("the GPU thread is still busy after %g s and is given up", CLOSE_SECONDS)
             self._given_up.set()
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is there, so that a picture begins at once."""
+        return self._generator is not None
+
+    async def load(self) -> None:
+        """Load the model again after `unload`; whatever loading raises passes through."""
+        if not self.is_loaded:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+
+    async def unload(self) -> None:
+        """Let the model and its memory go; only while nothing is drawn, and `load` must come before the next."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+
     def slots(self) -> int:
         """One: the card is one."""
         return 1
@@ -153,6 +169,7 @@ class GpuExecutor:
         reports: asyncio.Queue[StepReport | None] = asyncio.Queue()
 
         def step(report: StepReport) -> None:  # GPU thread
+            self.pulse.sign(anew=report.step == 0)
             _check(stop)
             loop.call_soon_threadsafe(reports.put_nowait, report)
 
@@ -179,26 +196,35 @@ class GpuExecutor:
             raise asyncio.CancelledError
 
     def _open(self) -> ModelProfile:  # GPU thread
-        self._generator = self._load()
+        with self.pulse.loading():
+            if self._generator is None:
+                self._generator = self._load()
         return self._generator.profile
 
     def _close(self) -> None:  # GPU thread
-        if self._generator is not None:
-            self._generator.close()
-            self._generator = None
+        with self.pulse.loading():
+            generator, self._generator = self._generator, None
+            if generator is not None:
+                generator.close()
 
     def _paint(self, request: ImageRequest, step: Callable[[StepReport], None], stop: threading.Event) -> Unfinished:
         """Check the request against today's limits and draw it, on the GPU thread."""
-        assert self._generator is not None
+        assert self._generator is not None, "the model was unloaded"
         _check(stop)
         try:
             self._generator.profile.check(replace(request))  # a stored request may be older than the limits
-            return self._generator.paint(request, on_step=step)
+            with self.pulse.drawing(_kind(request)):
+                return self._generator.paint(request, on_step=step)
         except BaseException as error:
             if isinstance(error, Exception) and not isinstance(error, StopIteration):
                 raise
             # A future cannot carry StopIteration, and SystemExit would end the event loop.
             raise RuntimeError(f"the generator raised {type(error).__name__}") from error
+
+
+def _kind(request: ImageRequest) -> str:
+    """What decides how long a step takes: everything but the words and the numbers that change each time."""
+    return repr(replace(request, prompt="x", seed=0, steps=STEPS_MIN, guidance=GUIDANCE_MIN))
 
 
 def _check(stop: threading.Event) -> None:

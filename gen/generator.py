@@ -5,6 +5,7 @@ Lives on the one GPU thread. Knows DiffSynth's pipeline only by its call; `gen.f
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.metadata
 import logging
@@ -82,10 +83,14 @@ class FluxGenerator:
 
     def close(self) -> None:
         """Free the model's memory."""
+        engine, self._engine = self._engine, None
         del self._pipe
-        if self._engine is not None:
-            self._engine.close()
+        if engine is not None:
+            engine.close()
+        del engine
+        gc.collect()  # modules refer to each other, and the card's memory is wanted now
         if torch.cuda.is_available():
+            torch._dynamo.reset()  # graphs of a model that is gone count toward the limit, behind which none is made
             torch.cuda.empty_cache()
 
     @contextmanager
@@ -157,7 +162,7 @@ class FluxGenerator:
     def _steps(self, request: ImageRequest, started: float, on_step: Callable[[StepReport], None]) -> Steps:
         def told(step: int, preview: bytes) -> None:
             seconds = time.perf_counter() - started
-            on_step(StepReport(step=step, steps=request.steps, seconds=seconds, preview=preview))
+            on_step(StepReport(step=step, steps=request.steps, seconds=seconds, preview=preview or None))
 
         return Steps(told, look=self._look, device=torch.device(self._pipe.device))
 

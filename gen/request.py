@@ -212,7 +212,7 @@ class ModelProfile:
 class StepReport:
     """Progress of one drawing, sent from the GPU thread after each step."""
 
-    step: int  # steps done, 1 to `steps`
+    step: int  # steps done, 1 to `steps`; 0: it is drawn anew in another way, because the first did not do
     steps: int
     seconds: float  # since the drawing began
     preview: bytes | None = None  # a JPEG of what the picture is going to be, 160 pixels a side at most

@@ -15,20 +15,24 @@ from torch import Tensor
 
 from gen.preview import jpeg
 
-Told = Callable[[int, bytes], None]  # a step's number from 1, and its preview as a JPEG
+Told = Callable[[int, bytes], None]  # a step's number from 1, and its preview as a JPEG; 0 and none: begun anew
 
 
 class Steps:
-    """For one drawing; may be gone through again when it is drawn a second time."""
+    """For one drawing; may be gone through again when it is drawn a second time, which is told as step 0."""
 
     def __init__(self, told: Told, *, look: Callable[[], Tensor], device: torch.device) -> None:
         self._told, self._look, self._device = told, look, device
+        self._begun = False
 
     def __call__(self, timesteps: Tensor) -> Iterator[Tensor]:
         """Hand the timesteps (N,) on, from the card: whatever `told` raises ends the drawing.
 
         DiffSynth moves each to the card; coming from the host, that would wait for all work that is queued there.
         """
+        if self._begun:
+            self._told(0, b"")
+        self._begun = True
         queued: deque[tuple[int, Tensor, torch.cuda.Event]] = deque()
         for step, timestep in enumerate(timesteps.to(self._device), start=1):
             yield timestep

@@ -24,7 +24,7 @@ from tests.loopback import payloads
 from tests.loopback.gateway import Gateway
 from tests.loopback.record import UNKNOWN_ROUTE, Request
 from tests.loopback.rest import Rest
-from tests.loopback.world import Channel, Interaction, Json, Message, Person, World
+from tests.loopback.world import COMPONENTS_V2, Channel, Interaction, Json, Message, Person, World
 
 TOKEN = "bG9vcGJhY2s.loopback.bG9vcGJhY2stZGlzY29yZA"
 
@@ -115,8 +115,9 @@ class LoopbackDiscord:
         return [(choice["name"], choice["value"]) for choice in answer["data"]["choices"]]
 
     def pictures(self, channel: Channel | None = None) -> list[Message]:
-        """Messages that carry a file, the oldest first."""
-        messages = (m for m in self.world.messages.values() if m.uploads)
+        """Plain messages that carry a file, the oldest first; what a layout shows, such as a preview, is none."""
+        plain = (m for m in self.world.messages.values() if not m.body.get("flags", 0) & COMPONENTS_V2)
+        messages = (m for m in plain if m.uploads)
         return [m for m in messages if channel is None or m.channel is channel]
 
     def asked(self, route: tuple[str, str]) -> list[Request]:

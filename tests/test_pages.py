@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from bot.__main__ import main
-from bot.invite import invite_link
+from bot.doctor_cards import expected
+from bot.invite import PERMISSION_NAMES, invite_link
 from bot.settings import Settings, variable
 from gen.weights import DEMO_WEIGHTS
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")
+GUIDES = ("docs/host.md", "docs/zh/host.md", "docs/service.md", "docs/settings.md")
+PAGES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", *GUIDES)
 LINES_MAX, README_LINES_MAX, FILE_LINES_MAX, FUNCTION_LINES_MAX = 150, 110, 300, 40
 
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -71,14 +73,15 @@ def test_the_code_map_has_every_module_outside_the_demo_model() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_relative_links_resolve(page: str) -> None:
     targets = [target for target in LINK.findall(read(page)) if "://" not in target]
-    assert [target for target in targets if not (ROOT / target.partition("#")[0]).exists()] == []
+    folder = (ROOT / page).parent
+    assert [target for target in targets if not (folder / target.partition("#")[0]).exists()] == []
 
 
-def test_the_readme_names_every_setting_with_its_default() -> None:
+def test_the_page_of_settings_names_each_with_its_default() -> None:
     for name, field in Settings.model_fields.items():
         shown = {None: "", DEMO_WEIGHTS: "the demo model"}.get(field.default, f"`{field.default}`")
         cells = " | ".join(cell for cell in (f"`{variable(name)}`", shown) if cell)
-        assert f"| {cells} |" in read("README.md"), name
+        assert f"| {cells} |" in read("docs/settings.md"), name
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -86,8 +89,45 @@ def test_no_page_names_a_setting_that_is_not_there(page: str) -> None:
     assert set(re.findall(r"\bKILN_[A-Z_]+", read(page))) <= {variable(name) for name in Settings.model_fields}
 
 
-def test_the_readme_has_the_invite_link() -> None:
-    assert f"`{invite_link(None)}`" in read("README.md")
+@pytest.mark.parametrize("page", ["README.md", "docs/host.md", "docs/zh/host.md"])
+def test_pages_for_operators_have_the_invite_link_and_the_permissions(page: str) -> None:
+    assert f"`{invite_link(None)}`" in read(page)
+    assert [name for name in PERMISSION_NAMES.split(", ") if name not in " ".join(read(page).split())] == []
+
+
+@pytest.mark.parametrize("page", ["docs/host.md", "docs/zh/host.md"])
+def test_the_buying_guide_has_the_planners_numbers(page: str) -> None:
+    words = {"docs/host.md": ("yes", "no", " of "), "docs/zh/host.md": ("有", "无", " / ")}[page]
+    for card in expected():
+        cores, streamed = words[0 if card.float8_cores else 1], f"{card.streamed_blocks}{words[2]}57"
+        row = f"| {card.card} | {card.memory_gib} GB | {cores} | {streamed} | {card.seconds:.0f} |"
+        assert row in read(page)
+
+
+def test_both_languages_of_the_guide_have_the_same_parts_and_the_same_commands() -> None:
+    english, chinese = read("docs/host.md"), read("docs/zh/host.md")
+    for mark in (r"^## ", r"^\*\*", r"^\d\. ", r"^\|", r"^- "):
+        counts = [len(re.findall(mark, text, re.MULTILINE)) for text in (english, chinese)]
+        assert counts[0] == counts[1], mark
+    assert FENCE.findall(english) == FENCE.findall(chinese)
+
+
+RUNNABLE = ("kiln db", "kiln pause", "kiln resume", "kiln weights list", "kiln doctor --")
+
+
+def test_the_guides_commands_run_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that need no token, no network and no root; in an empty folder, as somebody would type them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "models"))
+    assert main(["db", "upgrade"]) == 0
+    for page in GUIDES:
+        lines = [line.removeprefix(".venv/bin/").replace("/tmp/", f"{tmp_path}/") for line in code(page)]
+        run = [line for line in lines if line.startswith(RUNNABLE) and not line.endswith("…")]
+        for line in run:
+            assert main(line.split()[1:]) == 0, (line, capsys.readouterr().err)
+        assert run or page == "docs/settings.md"
 
 
 @pytest.mark.parametrize("page", PAGES)

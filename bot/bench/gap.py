@@ -21,7 +21,6 @@ from PIL import Image
 
 from bot.database import open_database
 from bot.dispatcher import Dispatcher
-from bot.endings import charge_used
 from bot.job import Job, Limits
 from bot.job_queue import JobQueue
 from gen.executor import GpuExecutor, Unfinished
@@ -101,7 +100,6 @@ async def measure_gap(path: Path, *, jobs: int = 20) -> dict[str, float]:
             executor=executor,
             outcomes=counter,
             pictures=path.parent,
-            charge=partial(charge_used, database),
         )
         await stack.enter_async_context(dispatcher)
         dispatcher.wake()

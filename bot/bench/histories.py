@@ -17,7 +17,6 @@ from random import Random
 from sqlalchemy import text
 
 from bot.database import Database
-from bot.endings import charge_used
 from bot.job import Job, Limits, NewJob
 from bot.job_queue import JobQueue
 from gen.request import ImageRequest, ImageResult
@@ -204,7 +203,7 @@ class Player:
         match end:
             case "drawn":
                 await self._record()
-                await charge_used(self._database, job, seconds)
+                await self._queue.charge_used(job, seconds=seconds)
                 self._finishing = job, seconds
             case "cancelled":
                 await self._queue.record_cancelled(job)

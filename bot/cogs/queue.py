@@ -45,6 +45,8 @@ class Queue(commands.Cog):
         lines = [_line(say, job, place) for job, place in zip(jobs, places, strict=False)]
         reasons = [f"-# {why(say, place)}" for place in places if place and place.position > 1][:1]
         everyone = overview_words(say, await queue.overview())
+        if queue.held is not None:
+            everyone += f"\n-# {queue.held.told(say)}"
         if not lines:
             return say("You have no picture waiting.") + f"\n{everyone}"
         return _fitted(say, [say("**Your pictures**"), *lines], [*reasons, everyone], jobs=len(jobs))

@@ -99,8 +99,10 @@ def _is_restricted(channel: Any) -> bool:
 
 async def _upload(interaction: discord.Interaction[KilnBot], job: Job) -> Upload:
     """The file as it fits here; raise Refusal if there is none."""
-    if job.deleted_at is not None or job.picture is None:
+    if job.deleted_at is not None:
         raise Refusal(msg("The picture of job {number} was deleted."), number=job.id)
+    if job.picture is None:
+        raise Refusal(msg("The file of job {number}'s picture is not kept any more."), number=job.id)
     path = interaction.client.kiln.data / job.picture
     limit = interaction.guild.filesize_limit if interaction.guild else UPLOAD_LIMIT
     try:

@@ -29,6 +29,7 @@ from bot.job import Limits
 from bot.job_queue import JobQueue
 from bot.posting import Poster
 from bot.settings import Settings
+from bot.web import Watched
 from tests.fakes import Clock, FakeGenerator
 
 CHOSEN_SEED = 7
@@ -114,6 +115,7 @@ async def open_stage(
     generator: FakeGenerator | None = None,
     choose_seed: Callable[[], int] = lambda: CHOSEN_SEED,
     edit_every: timedelta = timedelta(milliseconds=20),
+    watched: Watched | None = None,
     **settings: Any,
 ) -> AsyncIterator[Stage]:
     """Open the bot on a simulated Discord, with the database in `data`."""
@@ -125,7 +127,12 @@ async def open_stage(
         make_poster=functools.partial(Poster, pauses=lambda: iter([0.01] * 20)),
     )
     async with open_kiln(
-        chosen, load=lambda: fake, choose_seed=choose_seed, make_delivery=quick, remember_sync=False
+        chosen,
+        load=lambda: fake,
+        choose_seed=choose_seed,
+        make_delivery=quick,
+        remember_sync=False,
+        watched=watched,
     ) as bot:
         env = Env(bot, check_errors=False)
         # The world stands before the bot comes, and has the same ids each time: a second stage on the same data is a

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from types import SimpleNamespace
 from typing import Any
 
 import pynvml
 import pytest
 
-from bot.card_reader import CardReader, _which
+from bot.card_reader import CardReader, _is_own, _which
 
 READABLE = {
     "nvmlInit": lambda: None,
@@ -93,3 +95,13 @@ def test_on_a_machine_without_a_card_the_real_library_says_so() -> None:
 )
 def test_the_card_is_the_one_that_cuda_shows(device: str, visible: str | None, which: int | str | None) -> None:
     assert _which(device, visible) == which
+
+
+def test_our_own_processes_are_this_one_and_its_group() -> None:
+    with (
+        subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger,
+        subprocess.Popen(["sleep", "60"]) as own,
+    ):
+        assert [_is_own(pid) for pid in (os.getpid(), own.pid, stranger.pid, 2**22 + 1)] == [True, True, False, False]
+        stranger.kill()
+        own.kill()

@@ -290,7 +290,10 @@ def test_a_data_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 
 def test_the_commands_are_listed_for_people_and_as_discord_gets_them(tmp_path: Path) -> None:
-    assert "/imagine prompt [seed] [size] [steps] [guidance]: " in kiln(tmp_path, "commands").stdout
+    assert (
+        "/imagine prompt [seed] [size] [steps] [guidance] [style] [lora] [lora_strength] [negative] [count] [private]: "
+        in kiln(tmp_path, "commands").stdout
+    )
     payloads = json.loads(kiln(tmp_path, "commands", "--json").stdout)
     assert payloads == json.loads(json.dumps(asyncio.run(create_bot().payloads())))
 
@@ -360,7 +363,7 @@ def test_the_doctor_judges_the_token_as_run_does(token: str, status: Status, wor
 
 def test_what_people_write_stays_out_of_the_log_at_debug(tmp_path: Path) -> None:
     code = (
-        "import logging\nfrom bot.__main__ import _log_to_stderr\n_log_to_stderr('DEBUG')\n"
+        "import logging\nfrom bot.logs import log_to_stderr\nlog_to_stderr('DEBUG')\n"
         "for name in ('sqlalchemy.engine', 'discord.gateway', 'bot'):\n"
         "    logging.getLogger(name).debug('of %s', name)"
     )

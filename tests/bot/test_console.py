@@ -12,11 +12,11 @@ import pytest
 
 from bot.app import open_kiln
 from bot.client import Kiln
-from bot.console import CONSOLE, NUMBER_MAX, is_number, new_number
+from bot.console import ACTIVE, CONSOLE, NUMBER_MAX, is_number, new_number
 from bot.console_address import check_console, is_loopback
 from bot.console_words import LABELS, language_of, picture_html, plain, status_html, trouble_html
 from bot.delivery import Delivery
-from bot.errors import NotAllowed, QueueFull, Refusal, StartError
+from bot.errors import NotAllowed, PromptRefused, QueueFull, Refusal, StartError
 from bot.job import Job, JobStatus
 from bot.settings import Settings, load_settings
 from gen.errors import InvalidRequest
@@ -118,6 +118,17 @@ async def test_a_console_has_the_limits_that_everybody_has(tmp_path: Path) -> No
         with pytest.raises(QueueFull):
             await kiln.console.ask(ANA, image_request())
         await kiln.console.ask(BEN, image_request())
+
+
+async def test_what_is_always_refused_is_refused_to_a_console_too(kiln: Kiln) -> None:
+    with pytest.raises(PromptRefused):
+        await kiln.console.ask(ANA, image_request("a nude child"))
+
+
+async def test_a_held_job_is_shown_with_its_reason_and_is_not_over(kiln: Kiln) -> None:
+    look = await _look(kiln, "a red house", status=JobStatus.HELD, reason="Kiln is paused.")
+    assert "Kiln is paused." in status_html(language_of("en"), look)
+    assert JobStatus.HELD in ACTIVE
 
 
 async def test_a_console_sees_and_cancels_its_own_jobs_only(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import discord
@@ -161,6 +162,28 @@ async def test_after_the_nonces_time_what_the_history_does_not_have_is_sent(stag
     stage.env.inject_error(*SEND, status=500, times=1)
     await poster.post(job, png=noise(16), **to_channel(stage))
     assert len(stage.pictures()) == 1
+
+
+class RepeatsBehindUs:
+    """A channel as discord.py shows it: it repeats a 500 that took effect, and the repeat is forbidden."""
+
+    def __init__(self, channel: discord.PartialMessageable) -> None:
+        self.id, self._channel = channel.id, channel
+
+    async def send(self, text: str, *, file: discord.File, **options: Any) -> None:
+        file.reset(seek=0)
+        file.reset(seek=1)
+        await self._channel.send(text, file=file, **options)
+        raise discord.Forbidden(SimpleNamespace(status=403, reason="Forbidden"), "Missing Access")  # type: ignore[arg-type]
+
+
+async def test_what_the_library_repeated_by_itself_is_looked_for_before_the_picture_moves_on(stage: Stage) -> None:
+    stage.env.inject_error(*SEND, status=401, times=1)
+    await stage.imagine()
+    where = to_channel(stage)
+    where["target"] = replace(where["target"], channel=RepeatsBehindUs(where["target"].channel))
+    posted = await Poster(stage.bot).post(await only_job(stage), png=noise(16), **where)
+    assert [picture.id for picture in stage.pictures()] == [posted.message_id]
 
 
 async def test_a_pause_that_discord_asks_for_is_kept_and_leaves_no_doubt(

@@ -10,15 +10,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bot import dispatcher as module
+from bot import drawing
 from bot.database import Database, open_database
 from bot.dispatcher import Dispatcher
-from bot.endings import charge_used
 from bot.errors import QueueUnavailable
 from bot.job import Job, JobStatus, Limits
 from bot.job_queue import JobQueue
@@ -91,6 +90,11 @@ class UnsteadyQueue(JobQueue):
         await self._pass("after", "claim")
         return job
 
+    async def charge_used(self, job: Job, *, seconds: float) -> None:
+        await self._pass("before", "charge_used")
+        await super().charge_used(job, seconds=seconds)
+        await self._pass("after", "charge_used")
+
     async def record_drawn(self, job: Job, *, picture: str, result: ImageResult) -> bool:
         await self._pass("before", "record_drawn")
         return await super().record_drawn(job, picture=picture, result=result)
@@ -159,7 +163,6 @@ async def open_stage(
     generator: FakeGenerator,
     *,
     executor: Executor | None = None,
-    charge: Callable[[Job, float], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         outcomes = Outcomes()
@@ -172,7 +175,6 @@ async def open_stage(
             executor=executor,
             outcomes=outcomes,
             pictures=folder,
-            charge=charge or partial(charge_used, database),
             retry_seconds=0.01,
         )
         await stack.enter_async_context(dispatcher)
@@ -320,7 +322,7 @@ async def test_a_picture_that_the_disk_does_not_take_is_written_later(
             raise OSError(28, "No space left on device")
         return write_picture(path, png)
 
-    monkeypatch.setattr(module, "write_picture", full_twice)
+    monkeypatch.setattr(drawing, "write_picture", full_twice)
     await stage.ask("one")
     await stage.outcomes.until("drawn")
     assert len(calls) == 3
@@ -348,7 +350,9 @@ async def test_a_bug_in_recording_leaves_the_job_to_the_next_start_and_draws_the
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage.queue.before = failing("record_drawn", KeyError("a bug"), times=1)
-    await stage.ask("one", "two")
+    await stage.ask("one")
+    await stage.idle()
+    await stage.ask("two")
     assert (await stage.outcomes.until("drawn")).id == 2
     assert await stage.status(1) is JobStatus.RUNNING
     assert "job 1: not recorded; it is left to the next start" in caplog.messages
@@ -459,14 +463,21 @@ async def test_a_picture_that_is_compressed_can_not_be_cancelled_any_more(slow: 
 
 async def test_a_job_that_was_in_a_crash_stays_alone_until_it_is_recorded(slow: Stage) -> None:
     """The next one's crash would be counted as its second, and it would be set aside for nothing."""
+    done: list[str] = []
+
+    async def note(verb: str) -> None:
+        done.append(verb)
+
+    slow.queue.before = slow.queue.after = note
     with closing(sqlite3.connect(slow.path, isolation_level=None)) as raw:
         await slow.queue.submit(new_job(1, request=image_request("slow")))
         raw.execute("UPDATE jobs SET attempts = 1")
     await slow.queue.submit(new_job(2, request=image_request("two")))
     slow.dispatcher.wake()
-    await slow.outcomes.until("progress")
-    await eventually(lambda: slow.generator.drawn)
-    await slow.queue.overview()  # time enough for a claim, which would come before this
+    await eventually(lambda: done.count("charge_used") == 2)  # its pixels are there
+    for _ in range(10):  # turns of the loop: a claim would begin in one of them
+        await asyncio.sleep(0)
+    assert done == ["claim", "claim", "charge_used", "charge_used"]
     assert [await slow.status(number) for number in (1, 2)] == [JobStatus.RUNNING, JobStatus.QUEUED]
     compress(slow)
     await slow.idle()
@@ -509,25 +520,22 @@ async def test_its_owner_is_charged_for_what_was_used_before_the_next_claim(slow
 
 
 async def test_a_database_that_refuses_the_early_charge_costs_nothing(
-    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def refuse(job: Job, seconds: float) -> None:
-        raise QueueUnavailable
-
-    async with open_stage(database, tmp_path, FakeGenerator(), charge=refuse) as stage:
-        await stage.ask("one", "two")
-        await stage.idle()
-        assert sorted(stage.outcomes.ends()) == [("drawn", 1), ("drawn", 2)]
+    stage.queue.before = failing("charge_used", QueueUnavailable(), times=2)
+    await stage.ask("one", "two")
+    await stage.idle()
+    assert sorted(stage.outcomes.ends()) == [("drawn", 1), ("drawn", 2)]
     assert "job 1: it is charged when it is recorded" in caplog.messages
 
 
-async def test_an_early_charge_of_another_attempt_changes_nothing(stage: Stage, database: Database) -> None:
+async def test_an_early_charge_of_another_attempt_changes_nothing(stage: Stage) -> None:
     await stage.queue.submit(new_job(1))
     job = await stage.queue.claim()
     assert job is not None
-    await charge_used(database, replace(job, attempt_token="another"), 99.0)
+    await stage.queue.charge_used(replace(job, attempt_token="another"), seconds=99.0)
     await stage.queue.requeue(job)
-    await charge_used(database, job, 99.0)
+    await stage.queue.charge_used(job, seconds=99.0)
     with closing(sqlite3.connect(stage.path)) as raw:
         assert raw.execute("SELECT max(vtime) FROM accounts").fetchone() == (0,)
 
@@ -764,7 +772,7 @@ async def test_a_picture_that_cannot_be_written_goes_back_to_the_queue_at_closin
         loop.call_soon_threadsafe(failed.set)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_picture", full)
+    monkeypatch.setattr(drawing, "write_picture", full)
     await stage.ask("one")
     await failed.wait()
     await stage.dispatcher.aclose()
@@ -773,7 +781,7 @@ async def test_a_picture_that_cannot_be_written_goes_back_to_the_queue_at_closin
 
 async def test_the_pause_between_tries_has_an_upper_bound(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "RETRY_SECONDS_MAX", 0.02)
+        patch.setattr(drawing, "RETRY_SECONDS_MAX", 0.02)
         stage.queue.before = failing("claim", QueueUnavailable(), times=4)
         await stage.ask("one")
         await stage.outcomes.until("drawn")
@@ -814,9 +822,13 @@ def test_a_picture_and_its_new_folders_are_synced_to_the_disk(tmp_path: Path, mo
     assert len(synced) == 6
 
 
+ENDS = ("bot.job_recorder", "bot.job_queue")  # who logs how a job ended
+
+
 async def test_the_canonical_line_is_logged_for_every_end(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="bot.job_queue")
+    for name in ENDS:
+        caplog.set_level(logging.INFO, logger=name)
     await stage.ask("good", "broken")
     await stage.idle()
-    lines = [record.getMessage().split(":")[0] for record in caplog.records if record.name == "bot.job_queue"]
+    lines = [record.getMessage().split(":")[0] for record in caplog.records if record.name in ENDS]
     assert sorted(lines) == ["job 1 drawn", "job 2 failed"]

@@ -144,10 +144,10 @@ def test_the_mutant_without_the_correction_is_caught(play: Play, monkeypatch: py
 def test_the_mutant_that_corrects_behind_the_next_claim_is_caught(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next job is claimed while the last picture is still compressed; its owner must be charged by then."""
 
-    async def nothing(database: Database, job: Job, seconds: float) -> None:
+    async def nothing(self: JobQueue, job: Job, *, seconds: float) -> None:
         """The record will do it, too late."""
 
-    monkeypatch.setattr("bot.bench.histories.charge_used", nothing)
+    monkeypatch.setattr(JobQueue, "charge_used", nothing)
     assert worst(play) > 1.01
 
 

@@ -13,12 +13,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from bot.database import check, open_database
 from bot.dispatcher import Dispatcher
-from bot.endings import charge_used
 from bot.errors import QueueUnavailable
 from bot.job import Limits
 from bot.job_queue import JobQueue
@@ -53,7 +51,6 @@ async def ask_on_a_full_disk(folder: Path, *, seed: int) -> None:
             executor=executor,
             outcomes=outcomes,
             pictures=folder,
-            charge=partial(charge_used, database),
             retry_seconds=0.01,
         ) as dispatcher:
             for number in range(1, ROUNDS + 1):

@@ -13,6 +13,7 @@ from simcord import OptionError
 from simcord.actors import _dispatch_actor_interaction
 from simcord.enums import InteractionType
 
+from bot.answers import in_time
 from bot.errors import QueueUnavailable
 from bot.job import JobStatus
 from bot.wishes import split_seed
@@ -357,6 +358,23 @@ async def test_a_database_that_fails_after_the_job_was_stored_does_not_unsay_it(
     assert result.response is not None
     assert not result.followups
     assert len(stage.pictures()) == 1
+
+
+@pytest.mark.parametrize(("verb", "command"), [("submit_all", "imagine"), ("cancel", "cancel")])
+async def test_a_refusal_behind_a_deferred_answer_is_for_the_person_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, verb: str, command: str
+) -> None:
+    async def refuse_late(*_: object, **__: object) -> None:
+        await eventually(lambda: any(one.path.endswith("/callback") for one in stage.env.http_requests))
+        raise QueueUnavailable
+
+    monkeypatch.setattr(in_time, "__kwdefaults__", {"seconds": 0.0})
+    monkeypatch.setattr(stage.kiln.queue, verb, refuse_late)
+    options = {"prompt": "a red house"} if command == "imagine" else {"job": 1}
+    result = await stage.alice.slash(stage.channel, command, **options)
+    shown = [message for message in (result.response, *result.followups) if message is not None]
+    assert ["cannot reach its queue" in text_of(message) and message.ephemeral for message in shown] == [True]
+    assert stage.messages() == []
 
 
 async def test_the_same_interaction_again_is_one_job(stage: Stage) -> None:

@@ -477,9 +477,7 @@ async def test_an_estimate_is_never_past_when_it_is_read(queue: JobQueue, clock:
     assert (await queue.overview()).ready_at == clock() + timedelta(seconds=2)
 
 
-async def test_an_estimate_counts_how_long_the_gpu_was_busy_not_the_drawing_alone(
-    queue: JobQueue, clock: Clock
-) -> None:
+async def test_an_estimate_counts_the_drawing_alone_the_rest_overlaps_the_next(queue: JobQueue, clock: Clock) -> None:
     await queue.submit(new_job(1))
     job = await claimed(queue)
     clock.move(12)
@@ -487,7 +485,7 @@ async def test_an_estimate_counts_how_long_the_gpu_was_busy_not_the_drawing_alon
     await queue.submit(new_job(2))
     place = await queue.place(2)
     assert place is not None
-    assert place.ready_at - clock() == timedelta(seconds=12)
+    assert place.ready_at - clock() == timedelta(seconds=DRAWN.seconds)
 
 
 async def test_the_estimate_is_the_median_of_the_last_twenty_of_the_same_shape(queue: JobQueue, clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,19 @@ def test_variables_of_other_programs_are_none_of_ours() -> None:
         ("KILN_MAX_WAITING_PER_USER", "101", "less than or equal to 100"),
         ("KILN_DEVICE", "gpu", "auto, cpu, mps, cuda or cuda:N"),
         ("KILN_DEVICE", "cuda:256", "auto, cpu, mps, cuda or cuda:N"),
+        ("KILN_QUIET_HOURS", "22-7", "two times of day such as 22:00-07:00"),
+        ("KILN_TEMPERATURE_MAX", "20", "greater than or equal to 30"),
+        ("KILN_TEMPERATURE_MAX", "nan", "less than or equal to 110"),
+        ("KILN_POWER_MAX", "-1", "greater than or equal to 10"),
+        ("KILN_UNLOAD_AFTER", "0", "greater than 0"),
+        ("KILN_KEEP_DAYS", "-1", "greater than 0"),
+        ("KILN_KEEP_SIZE", "all", "a size such as 50GiB"),
+        ("KILN_KEEP_SIZE", "much", "a size such as 50GiB"),
+        ("KILN_BACKUPS", "-1", "greater than or equal to 0"),
+        ("KILN_WEB", "9464", "a host and a port such as 127.0.0.1:9464, or off"),
+        ("KILN_WEB", "127.0.0.1:65536", "a host and a port"),
+        ("KILN_WEB", ":9464", "a host and a port"),
+        ("KILN_LOG_FORMAT", "xml", "'text' or 'json'"),
         ("KILN_OWNER_IDS", "123", "17 to 20 digits"),
         ("KILN_OWNER_IDS", "123456789012345678;x", "17 to 20 digits"),
         ("KILN_LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
@@ -162,3 +176,12 @@ def test_the_example_shows_the_defaults() -> None:
 
 def test_each_setting_is_described() -> None:
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_the_owners_wishes_come_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("QUIET_HOURS", "22:00-07:00"), ("UNLOAD_AFTER", "1.5"), ("KEEP_SIZE", "2GiB")):
+        monkeypatch.setenv(f"KILN_{name}", value)
+    settings = load_settings()
+    assert settings.manners.quiet is not None
+    assert (settings.manners.quiet.end.hour, settings.manners.unload_after) == (7, timedelta(seconds=90))
+    assert (settings.keeping.picture_bytes, settings.keeping.days, settings.keeping.backups) == (2 * 2**30, None, 7)

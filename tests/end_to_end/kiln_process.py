@@ -54,6 +54,7 @@ class KilnProcess:
         self.data = folder / "data"
         self.step_seconds: float | None = 0.005  # the fake generator's; None draws with the real demo model
         self.settings: dict[str, str] = {}
+        self.arguments: list[str] = []  # of `kiln run`
         self.token: str | None = discord.token
         self._folder = folder
         self._log = folder / log
@@ -123,6 +124,11 @@ class KilnProcess:
         """Every job's status, the oldest first."""
         return [job.status for job in self.jobs()]
 
+    def all_shown(self) -> bool:
+        """Whether people saw how each job ended, or Discord took no word of it."""
+        with closing(sqlite3.connect(f"file:{self.data / 'kiln.sqlite3'}?mode=ro", uri=True, timeout=5)) as connection:
+            return bool(connection.execute("SELECT min(end_shown) FROM jobs").fetchone()[0])
+
     async def until(self, condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
         """Wait for `condition`, which reads the database or the log; TimeoutError shows the log's end."""
         try:
@@ -163,7 +169,7 @@ class KilnProcess:
         with self._log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-X", "faulthandler", "-m", LAUNCHER),
+                *("-X", "faulthandler", "-m", LAUNCHER, *self.arguments),
                 cwd=self._folder,  # away from any .env of the developer
                 env=self._environment(crash_at),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -180,6 +186,7 @@ class KilnProcess:
             "KILN_DATA": str(self.data),
             "KILN_MAX_WAITING_PER_USER": "100",
             "KILN_BURST": "1000",
+            "KILN_WEB": "off",
             **self.settings,
         }
         if self.token is not None:

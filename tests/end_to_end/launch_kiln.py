@@ -6,6 +6,7 @@ product's, which refuses names that it does not know):
     LOOPBACK_URL            base of the HTTP side; the gateway is at /gateway of it
     LOOPBACK_STEP_SECONDS   draw with the fake generator, this long a step; left out: the real model
     LOOPBACK_CRASH_AT       a name of CRASH_POINTS: the process kills itself there with SIGKILL,
+    LOOPBACK_PATIENCE       seconds that the GPU thread may be silent; left out: the product's
     LOOPBACK_CRASH_WHEN     once this file exists; until then it holds at that point
 """
 
@@ -50,17 +51,25 @@ def main() -> int:
     crash_at = os.environ.get("LOOPBACK_CRASH_AT")
     if step_seconds := os.environ.get("LOOPBACK_STEP_SECONDS"):
         _draw_with_the_fake(float(step_seconds), crash=crash_at == MID_DRAWING)
+    if patience := os.environ.get("LOOPBACK_PATIENCE"):
+        _hurry(float(patience))
     if crash_at in CRASH_POINTS:
         _crash_around(*CRASH_POINTS[crash_at])
     from bot.__main__ import main as kiln
 
-    return kiln(["run"])
+    return kiln(["run", *sys.argv[1:]])
 
 
 def _talk_to(url: str) -> None:
     discord.http.Route.BASE = url
     # A client that is not sharded never asks /gateway/bot.
     discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(url.replace("http", "ws", 1) + "/gateway")
+
+
+def _hurry(patience: float) -> None:
+    import gen.pulse
+
+    gen.pulse.PATIENCE_SECONDS = gen.pulse.NEW_SECONDS = patience
 
 
 class CrashingGenerator(FakeGenerator):

@@ -88,6 +88,25 @@ async def test_a_channel_that_refuses_is_not_asked_again_and_the_picture_comes_d
     assert loopback.refused_again() == []
 
 
+@pytest.mark.parametrize("end", ["locked", "gone"])
+async def test_a_picture_from_a_thread_that_ended_meanwhile_goes_to_the_channel_above_it(
+    loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel, end: str
+) -> None:
+    thread = loopback.world.add_thread("a thread", room)
+    kiln.step_seconds = 0.1
+    await kiln.start()
+    await loopback.slash(ana, thread, "imagine", prompt="a red house", steps=10)
+    await kiln.until(lambda: kiln.statuses() == ["running"])
+    setattr(thread, end, True)
+    [job] = await kiln.until_all("delivered")
+    [picture] = loopback.pictures()
+    assert (picture.channel, picture.id) == (room, job.result_message_id)
+    assert f"may not post in <#{thread.id}>" in picture.content
+    await kiln.until(kiln.all_shown)
+    refused = [one for one in loopback.requests if one.number_of("channel_id") == thread.id and one.status != 200]
+    assert [one.method for one in refused] in (["PATCH", "POST"], ["POST", "PATCH"])  # card and picture, once each
+
+
 async def test_a_picture_that_nobody_takes_is_kept_and_never_hammers(
     loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel
 ) -> None:

@@ -55,6 +55,7 @@ async def test_a_long_lock_is_told_to_the_person_alone_and_changes_nothing(
         await loopback.slash(ana, room, command, seconds=DISCORD_SECONDS, **options)
         # The claim of the start may wait first.
         await loopback.world.until(lambda world: bool(messages_with(loopback, "cannot reach its queue")), seconds=20)
+        await loopback.world.until(lambda world: len(world.messages) == 1)
         [told] = loopback.world.messages.values()
         assert told.body["flags"] & (EPHEMERAL | LOADING) == EPHEMERAL
     assert kiln.jobs() == []

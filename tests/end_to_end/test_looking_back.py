@@ -48,8 +48,8 @@ async def test_two_people_are_answered_in_two_languages_and_their_pictures_are_t
     assert "种子 `5` · 256x256 · 4 步" in chinese.content
     assert "You have no job 9." in (await told(loopback, ana, room, "cancel", job=9)).text
     assert "你没有编号为 9 的任务。" in (await told(loopback, mei, room, "cancel", job=9)).text
-    described = {command["name"]: command["description_localizations"]["zh-CN"] for command in loopback.world.commands}
-    assert described["imagine"] == "用文字描述生成一张图片"
+    (imagine,) = (command for command in loopback.world.commands if command["name"] == "imagine")
+    assert imagine["description_localizations"]["zh-CN"] == "用文字描述生成一张图片"
 
 
 async def test_pages_of_history_turn_also_after_a_kill(loopback: LoopbackDiscord, kiln: KilnProcess) -> None:

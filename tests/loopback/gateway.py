@@ -16,7 +16,7 @@ from aiohttp import WSMsgType, web
 from tests.loopback import payloads
 from tests.loopback.world import Json, World
 
-DISPATCH, HEARTBEAT, IDENTIFY, RESUME, INVALID_SESSION, HELLO, HEARTBEAT_ACK = 0, 1, 2, 6, 9, 10, 11
+DISPATCH, HEARTBEAT, IDENTIFY, PRESENCE, RESUME, INVALID_SESSION, HELLO, HEARTBEAT_ACK = 0, 1, 2, 3, 6, 9, 10, 11
 HEARTBEAT_INTERVAL_MS = 41_250
 AUTHENTICATION_FAILED, SESSION_TIMED_OUT = 4004, 4009
 
@@ -61,6 +61,7 @@ class Gateway:
         self.identified = 0  # sessions begun
         self.resumed = 0  # sessions taken up again
         self.intents: int | None = None  # as asked for in the last identify
+        self.presence: list[str] = []  # what the bot says it is doing, one after the other; "" for nothing
 
     async def until_connected(self, *, seconds: float = 30.0, identified: int = 1) -> None:
         """Wait until a session stands, the `identified`-th at least."""
@@ -131,6 +132,9 @@ class Gateway:
                 await connection.send(HEARTBEAT_ACK, None)
             case 2:  # IDENTIFY
                 await self._identify(connection, message["d"])
+            case 3:  # PRESENCE
+                self.presence.append(" ".join(one.get("state") or "" for one in message["d"]["activities"]))
+                await self._world.tell_change()
             case 6:  # RESUME
                 await self._resume(connection, message["d"])
 
@@ -142,6 +146,8 @@ class Gateway:
         self._sessions[session.id] = session
         self._current = session
         self.intents = data["intents"]
+        activities = (data.get("presence") or {}).get("activities") or []
+        self.presence.append(" ".join((one or {}).get("state") or "" for one in activities))
         await self._dispatch(session, "READY", self._ready(session))
         await self._dispatch(session, "GUILD_CREATE", payloads.guild(self._world))
         self.identified += 1

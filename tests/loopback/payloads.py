@@ -40,6 +40,8 @@ def member(person: Person, *, permissions: int = ALL_PERMISSIONS) -> Json:
 def channel(channel: Channel, world: World) -> Json:
     if channel.recipient is not None:
         return {"id": str(channel.id), "type": 1, "recipients": [user(channel.recipient)], "last_message_id": None}
+    if channel.parent is not None:
+        return _thread(channel, channel.parent, world)
     denied = ALL_PERMISSIONS & ~channel.app_permissions
     return {
         "id": str(channel.id),
@@ -52,7 +54,27 @@ def channel(channel: Channel, world: World) -> Json:
     }
 
 
+def _thread(thread: Channel, parent: Channel, world: World) -> Json:
+    return {
+        "id": str(thread.id),
+        "type": 11,
+        "guild_id": str(world.guild_id),
+        "parent_id": str(parent.id),
+        "owner_id": "1",
+        "name": thread.name,
+        "message_count": 0,
+        "member_count": 1,
+        "thread_metadata": {
+            "archived": thread.locked,
+            "locked": thread.locked,
+            "auto_archive_duration": 1440,
+            "archive_timestamp": "2024-01-01T00:00:00+00:00",
+        },
+    }
+
+
 def guild(world: World) -> Json:
+    in_guild = [one for one in world.channels.values() if one.recipient is None and not one.gone]
     everyone = {
         "id": str(world.guild_id),
         "name": "@everyone",
@@ -71,7 +93,8 @@ def guild(world: World) -> Json:
         "member_count": 2,
         "roles": [everyone],
         "members": [member(world.bot)],
-        "channels": [channel(one, world) for one in world.channels.values() if one.recipient is None],
+        "channels": [channel(one, world) for one in in_guild if one.parent is None],
+        "threads": [channel(one, world) for one in in_guild if one.parent is not None and not one.locked],
         "emojis": [],
         "stickers": [],
         "features": [],

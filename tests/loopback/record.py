@@ -39,6 +39,10 @@ class Request:
         """The body as an object."""
         return self.body if isinstance(self.body, dict) else {}
 
+    def number_of(self, name: str) -> int | None:
+        """The path parameter `name` as an integer, if there is one."""
+        return int(self.parameters[name]) if name in self.parameters else None
+
     def number(self, name: str) -> int:
         """The path parameter `name` as an integer."""
         return int(self.parameters[name])

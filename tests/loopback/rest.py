@@ -209,8 +209,9 @@ class Rest:
         return self._shown(self._message(request))
 
     async def _edit_message(self, request: Request) -> Answer:
-        uploads = self._uploads(request, request.payload)
-        return self._shown(self._world.edit(self._message(request), request.payload, uploads))
+        uploads, message = self._uploads(request, request.payload), self._message(request)
+        self._world.check_open(message.channel)
+        return self._shown(self._world.edit(message, request.payload, uploads))
 
     async def _delete_message(self, request: Request) -> Answer:
         self._world.delete(self._message(request))

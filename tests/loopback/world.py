@@ -57,6 +57,8 @@ class Channel:
     recipient: Person | None = None  # of a direct message; None in the guild
     app_permissions: int = ALL_PERMISSIONS  # what the bot may do here
     gone: bool = False
+    parent: Channel | None = None  # of a thread
+    locked: bool = False  # a thread that is archived as well: nothing in it can be sent or edited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,11 @@ class World:
         channel = Channel(id=self.snowflake(), name=name, app_permissions=app_permissions)
         self.channels[channel.id] = channel
         return channel
+
+    def add_thread(self, name: str, parent: Channel) -> Channel:
+        thread = Channel(id=self.snowflake(), name=name, app_permissions=parent.app_permissions, parent=parent)
+        self.channels[thread.id] = thread
+        return thread
 
     def direct_channel(self, recipient_id: int) -> Channel:
         """The one direct channel with a person, made when first asked for."""
@@ -235,7 +242,13 @@ class World:
         same = (m for m in self.messages.values() if m.nonce == nonce and m.created_at > youngest)
         return next(same, None)
 
+    def check_open(self, channel: Channel) -> None:
+        """Refuse what would change an archived, locked thread."""
+        if channel.locked:
+            raise ApiError(400, 50083, "Thread is archived")
+
     def _check_post(self, channel: Channel, uploads: list[Upload]) -> None:
+        self.check_open(channel)
         needed = SEND_MESSAGES | (ATTACH_FILES if uploads else 0)
         if channel.app_permissions & needed != needed:
             raise ApiError(403, 50007 if channel.recipient else 50013, "Missing Permissions")

@@ -22,7 +22,6 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy import event
@@ -30,7 +29,6 @@ from sqlalchemy.pool import Pool
 
 from bot.database import open_database
 from bot.dispatcher import Dispatcher
-from bot.endings import charge_used
 from bot.job import Job, Limits
 from bot.job_queue import JobQueue
 from gen.executor import GpuExecutor
@@ -173,10 +171,7 @@ async def work(folder: Path, cut: Callable[[list[int], list[int]], None]) -> Non
     outcomes, submitted = Drawn(), list[int]()
     async with open_database(folder / "kiln.sqlite3") as database, GpuExecutor(FakeGenerator) as executor:
         queue = JobQueue(database, limits=Limits(waiting_per_user=100, burst=1000), now=lambda: datetime.now(UTC))
-        charge = partial(charge_used, database)
-        async with Dispatcher(
-            queue=queue, executor=executor, outcomes=outcomes, pictures=folder, charge=charge
-        ) as dispatcher:
+        async with Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=folder) as dispatcher:
             for number in range(ROUNDS):
                 for job in range(JOBS_A_ROUND):
                     new = new_job(number * JOBS_A_ROUND + job + 1, request=image_request(seed=job))

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +24,6 @@ from sqlalchemy import text
 from bot.database import Database, open_database
 from bot.delivery import Delivery
 from bot.dispatcher import Dispatcher
-from bot.endings import charge_used
 from bot.errors import Refusal
 from bot.job import Job, JobStatus, Limits
 from bot.job_queue import JobQueue
@@ -97,7 +95,6 @@ async def soak(folder: Path, *, jobs: int, seed: int) -> dict[str, Any]:
             executor=executor,
             outcomes=delivery,
             pictures=folder,
-            charge=partial(charge_used, database),
         )
         await stack.enter_async_context(dispatcher)
         delivery.connect(cast(discord.Client, SilentDiscord()))

@@ -1,4 +1,4 @@
-"""A tour of everyday things, drawn from the running demo: `python -m docs.tour` makes docs/tour/ anew.
+"""A tour of everyday things, drawn from the running demo: `python -m docs.walk` makes docs/tour/ anew.
 
 Each stop does something as a person would, in a real browser, looks whether it happened, and takes a picture. Prompts
 and seeds are fixed, so that new pictures differ from the last ones only where Kiln does. Its page, docs/tour/README.md,
@@ -41,7 +41,7 @@ def main() -> int:
     """Make the pictures and their page; return the exit code."""
     chromium = find_chromium()
     if chromium is None:
-        sys.stderr.write("docs/tour.py needs chromium (apt: chromium)\n")
+        sys.stderr.write("docs/walk.py needs chromium (apt: chromium)\n")
         return 1
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.glob("*.png"):
@@ -79,7 +79,7 @@ def page_of(stops: Sequence[Stop]) -> str:
         "# A tour",
         "",
         "Everyday things in `make demo`, where the real bot draws with the small model that ships with Kiln, on a page",
-        "that looks like Discord. `python -m docs.tour` does all of this in a browser and takes the pictures.",
+        "that looks like Discord. `python -m docs.walk` does all of this in a browser and takes the pictures.",
     ]
     for number, stop in enumerate(stops, 1):
         head += ["", f"## {number}. {stop.words}", "", f"![{stop.words}]({stop.name}.png)"]
