@@ -13,7 +13,7 @@ run: $(STAMP)
 	$(BIN)/kiln run
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

@@ -61,14 +61,14 @@ class Stats(commands.Cog):
     async def about(self, interaction: discord.Interaction[KilnBot]) -> None:
         """Tell the person alone."""
         kiln, say = self._bot.kiln, say_to(interaction)
-        known = [command for command in self._bot.tree.walk_commands() if isinstance(command, app_commands.Command)]
+        known = self._bot.tree.get_commands(type=discord.AppCommandType.chat_input)  # families by their name
         lines = [
             say("**Kiln {version}**: one GPU, shared fairly", version=__version__),
             model_words(say, kiln.profile),
             say("Every picture is made by a computer from words, and marked as AI-generated."),
             say("What it keeps: your prompts, settings and pictures with your Discord id, on the machine it runs on."),
             say("It runs since {when}. Its code is free: Apache License 2.0.", when=ago(kiln.started_at)),
-            *(f"`/{command.qualified_name}` {say(command.description)}" for command in known),
+            *(f"`/{command.name}` {say(command.description)}" for command in known),
         ]
         while len("\n".join(lines)) > ABOUT_CHARACTERS:
             lines.pop()
