@@ -33,7 +33,7 @@ from tests.fakes import FakeGenerator
 
 # The method of JobQueue around which the process dies, and whether it dies before or after its commit.
 CRASH_POINTS = {
-    "submitted, not answered": ("submit", "after"),
+    "submitted, not answered": ("submit_all", "after"),
     "claimed": ("claim", "after"),
     "picture on disk, not recorded": ("record_drawn", "before"),
     "recorded as drawn, not posted": ("record_drawn", "after"),

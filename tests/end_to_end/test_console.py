@@ -259,6 +259,7 @@ def test_a_console_with_a_password_gives_nothing_out_without_it(tmp_path: Path, 
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(f"{served.url}{path}", timeout=10)
             assert refused.value.code == 401, path
+            refused.value.close()
         page = context.new_page()
         page.goto(served.url)
         page.locator("input").nth(0).fill("kiln")
