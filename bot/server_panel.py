@@ -114,7 +114,7 @@ def _lora_access(say: Say, settings: ServerSettings) -> _Item:
 
 
 def _buttons(say: Say, settings: ServerSettings) -> list[_Item]:
-    private = say("Private: no") if settings.private_allowed else say("Private: yes")
+    private = say("Forbid private") if settings.private_allowed else say("Allow private")
     labels = {"limits": say("Limits…"), "pictures": say("Pictures…"), "private": private, "rules": say("Rules…")}
     return [_named(ui.Button(label=label), what) for what, label in labels.items()]
 
