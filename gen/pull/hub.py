@@ -26,12 +26,16 @@ _log = logging.getLogger(__name__)
 
 
 def prepare_client(environment: MutableMapping[str, str]) -> None:
-    """Set what the client reads when it is first imported, unless the operator has set it.
+    """Set what the client reads when it is first imported, and keep it silent, unless the operator has set it.
 
     It gives a file an hour, retries included: too little for 24 GB over less than 55 Mbit/s.
     """
     environment.setdefault("MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT", str(14 * 86400))
-    environment.setdefault("MODELSCOPE_LOG_LEVEL", "CRITICAL")
+    said = logging.getLogger("modelscope_hub")
+    if "MODELSCOPE_LOG_LEVEL" not in environment and not said.handlers:
+        # Not by that variable: modelscope itself reads a number there, and would break in a process begun by this one.
+        said.addHandler(logging.NullHandler())
+        said.propagate = False
 
 
 def list_files(repository: Repository) -> list[Entry]:
