@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from gen.pull.pulling import Pull, expected, find_offline, pull, size
 from gen.pull.store import Entry, cache_folder, model_folder, read_listed, trouble
 from gen.weights import DEMO_WEIGHTS, Weights, find_weights, stored_as
 
+_STOPPED = "kiln weights: stopped. What came is kept: pull again to go on."
 _ROUNDED = """\
 Its DiT is stored as {stored}: its publisher has rounded it already, and Kiln streams it as it is. A bfloat16 file of
 the same model draws a little finer, and takes no more of the card: Kiln rounds each row to float8 with a scale."""
@@ -63,7 +66,7 @@ def _guarded(run: Any) -> Any:
             print(f"kiln weights: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print("kiln weights: stopped. What came is kept: pull again to go on.", file=sys.stderr)
+            print(_STOPPED, file=sys.stderr)
             return 1
         return code
 
@@ -94,7 +97,7 @@ def _state(folder: Path) -> str:
 
 def _pull(arguments: argparse.Namespace) -> int:
     model = model_called(arguments.model)
-    with _bar() as bar:
+    with _ended_by_ctrl_c(), _bar() as bar:
 
         def total(count: int) -> None:
             bar.reset(total=count)
@@ -110,6 +113,25 @@ def _pull(arguments: argparse.Namespace) -> int:
         weights = (find_offline if arguments.offline else pull)(model, order)
     _tell(model.name, weights)
     return 0
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Ctrl-C ends the process here and now, which loses nothing: an exception can be lost in the client's callbacks."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # not the process's own command
+        return
+
+    def end(*_: object) -> None:
+        sys.stderr.write(f"\n{_STOPPED}\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _tell(name: str, weights: Weights) -> None:
