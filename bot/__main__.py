@@ -24,7 +24,7 @@ from bot.app import run_console_until_stopped, run_until_stopped
 from bot.client import create_bot
 from bot.command_words import usage
 from bot.console_address import check_console
-from bot.data_commands import add_data_commands
+from bot.data_commands import add_command, add_data_commands
 from bot.doctor_finding import Status
 from bot.errors import StartError
 from bot.invite import how_to_connect
@@ -233,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     text = "speed and fairness of the queue; exit code 1 if a promise is broken"
-    queue = _add_part(commands, "queue", _bench_queue, text)
+    queue = add_command(commands, "queue", _bench_queue, text)
     queue.add_argument("--json", action="store_true", help="the figures as JSON")
     queue.add_argument("--histories", type=_from_1_to(100_000), default=1000, help="random histories (default: 1000)")
     queue.add_argument("--seconds", type=_from_1_to(600), default=5, help="of asking at 200 a second (default: 5)")
@@ -246,14 +246,6 @@ def _from_1_to(most: int) -> Callable[[str], int]:
         return int(text)
 
     return number
-
-
-def _add_part(
-    commands: Subcommands, name: str, command: Callable[[argparse.Namespace], int], text: str
-) -> argparse.ArgumentParser:
-    added = commands.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.")
-    added.set_defaults(command=command)
-    return added
 
 
 def _port(text: str) -> int:

@@ -17,10 +17,7 @@ from bot.buttons import card_row
 from bot.captions import LINE_CHARACTERS, PICTURE_PROMPT_CHARACTERS, alt_text, detail_lines, lineage_line, settings_line
 from bot.job import Job, JobStatus, Place
 from bot.language import Say
-from bot.quoting import ago as ago
-from bot.quoting import fold as fold
-from bot.quoting import message_link as message_link
-from bot.quoting import quoted as quoted
+from bot.quoting import ago, fold, quoted
 from gen.request import StepReport
 
 CARD_PROMPT_CHARACTERS = 300  # of the prompt on a card, before escaping

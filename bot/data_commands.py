@@ -24,16 +24,18 @@ OK, FAILED = 0, 1
 
 def add_data_commands(commands: Subcommands) -> None:
     """Add them to the command line."""
-    _add(commands, "pause", pause, "draw nothing more, and let the card go, until `kiln resume`")
-    _add(commands, "resume", resume, "draw again after `kiln pause`")
+    add_command(commands, "pause", pause, "draw nothing more, and let the card go, until `kiln resume`")
+    add_command(commands, "resume", resume, "draw again after `kiln pause`")
     text = "Look after the database."
     parts = commands.add_parser("db", help=text, description=text).add_subparsers(metavar="COMMAND", required=True)
-    _add(parts, "upgrade", upgrade, "bring the database to this Kiln's schema, after a copy beside it")
-    checked = _add(parts, "check", check, "read all of the database and say whether it is sound")
+    add_command(parts, "upgrade", upgrade, "bring the database to this Kiln's schema, after a copy beside it")
+    checked = add_command(parts, "check", check, "read all of the database and say whether it is sound")
     checked.add_argument("--models", action="store_true", help="check that the code's tables and the migrations agree")
-    copied = _add(parts, "backup", backup, "copy the database to a file, also while Kiln runs")
+    copied = add_command(parts, "backup", backup, "copy the database to a file, also while Kiln runs")
     copied.add_argument("to", type=Path, help="the copy, a file that does not exist yet")
-    restored = _add(parts, "restore", restore, "put a copy in the place of the database, which is kept beside it")
+    restored = add_command(
+        parts, "restore", restore, "put a copy in the place of the database, which is kept beside it"
+    )
     restored.add_argument("copy", type=Path, help="made by `kiln db backup`, by a start or by the daily schedule")
 
 
@@ -109,9 +111,10 @@ def restore(parsed: argparse.Namespace) -> int:
     return OK
 
 
-def _add(
+def add_command(
     commands: Subcommands, name: str, command: Callable[[argparse.Namespace], int], text: str
 ) -> argparse.ArgumentParser:
+    """A command of the command line: its name, what it calls, and what it does in a few words."""
     added = commands.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.")
     added.set_defaults(command=command)
     return added

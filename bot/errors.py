@@ -18,6 +18,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from bot.language import Message, Worded, msg
+from bot.quoting import ago, at
 
 
 class Refusal(Worded):
@@ -46,7 +47,7 @@ class QueueFull(Refusal):
                 ),
                 waiting=waiting,
                 allowed=allowed,
-                when=f"<t:{_up(retry_at)}:R>",
+                when=ago(retry_at),
             )
 
 
@@ -59,7 +60,7 @@ class RateLimited(Refusal):
         super().__init__(
             msg("That is a lot of pictures: {number} an hour are yours here. You can ask again {when}."),
             number=pictures_per_hour,
-            when=f"<t:{_up(retry_at)}:R>",
+            when=ago(retry_at),
         )
 
 
@@ -87,7 +88,7 @@ class BudgetSpent(Refusal):
                 needed=estimate,
                 left=max(0.0, per_day - used),
                 per_day=per_day,
-                when=f"<t:{retry_at.timestamp():.0f}:R>",
+                when=ago(retry_at),
             )
 
 
@@ -105,7 +106,7 @@ class ServerBudgetSpent(Refusal):
             needed=estimate,
             left=max(0.0, per_day - used),
             per_day=per_day,
-            when=f"<t:{_up(retry_at)}:R>",
+            when=ago(retry_at),
         )
 
 
@@ -125,7 +126,7 @@ class Banned(NotAllowed):
             super().__init__(
                 msg("You may not use Kiln {where} before {when}. Reason: {reason}"),
                 where=where,
-                when=f"<t:{_up(until)}:f>",
+                when=at(until),
                 reason=reason,
             )
 
@@ -157,8 +158,3 @@ class QueueUnavailable(Refusal):
 
 class StartError(Exception):
     """Start is impossible; `str()` is one readable line that says what to do."""
-
-
-def _up(moment: datetime) -> int:
-    """Unix seconds, rounded up: coming back then must work."""
-    return -int(-moment.timestamp() // 1)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from bot.job import Place
 from bot.language import Say
+from bot.quoting import ago
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +154,8 @@ def why(say: Say, place: Place) -> str:
     else:
         words = say("You are next.")
     if place.deferred_until is not None:
-        until = -int(-place.deferred_until.timestamp() // 1)
         words += say(
-            " You asked faster than your rate, so it lets others go first until {when}.", when=f"<t:{until}:R>"
+            " You asked faster than your rate, so it lets others go first until {when}.", when=ago(place.deferred_until)
         )
     return words
 

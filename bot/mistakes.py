@@ -27,13 +27,10 @@ async def tell_mistake(interaction: discord.Interaction[Any], error: Exception, 
     say, guild = say_to(interaction), interaction.guild
     if isinstance(error, Refusal | InvalidRequest):
         interaction.client.kiln.metrics.refused(error)
-    if isinstance(error, WrongChannel) and guild is not None and not any(map(guild.get_channel, error.channel_ids)):
-        await tell(
-            interaction, say("All channels that were chosen for Kiln are gone. Its moderators have to choose others.")
-        )
-        return
-    if isinstance(error, Refusal | InvalidRequest):
-        await tell(interaction, error.told(say))
+        words = error.told(say)
+        if isinstance(error, WrongChannel) and guild is not None and not any(map(guild.get_channel, error.channel_ids)):
+            words = say("All channels that were chosen for Kiln are gone. Its moderators have to choose others.")
+        await tell(interaction, words)
         return
     incident = secrets.token_hex(4)
     _log.error("incident %s in %s: %s", incident, where, error, exc_info=error)

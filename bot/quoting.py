@@ -57,6 +57,11 @@ def ago(moment: datetime) -> str:
     return f"<t:{math.ceil(moment.timestamp())}:R>"
 
 
+def at(moment: datetime) -> str:
+    """A time as Discord shows it to each in their own time zone; rounded up, so that coming back then works."""
+    return f"<t:{math.ceil(moment.timestamp())}:f>"
+
+
 def message_link(guild_id: int | None, channel_id: int, message_id: int) -> str:
     """The address that jumps to a message; without a guild, of a direct message."""
     return f"https://discord.com/channels/{guild_id or '@me'}/{channel_id}/{message_id}"

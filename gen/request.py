@@ -19,6 +19,7 @@ from gen.prompt import check_prompt as check_prompt
 SEED_MAX = 2**32 - 1
 STEPS_MIN, STEPS_MAX = 1, 50
 GUIDANCE_MIN, GUIDANCE_MAX = 1.0, 10.0
+SHAPES = ((1, 1), (3, 2), (2, 3), (16, 9), (9, 16), (4, 3), (3, 4))  # width to height, that people are offered
 CFG_SCALE_MIN, CFG_SCALE_MAX = 1.0, 10.0
 LORAS_MAX = 5
 LORA_STRENGTH_MAX = 4.0  # either way
@@ -194,8 +195,7 @@ class ModelProfile:
 
     def sizes(self) -> tuple[str, ...]:
         """Common sizes around the default's area, the default first: 1:1, 3:2, 2:3, 16:9, 9:16, 4:3, 3:4."""
-        shapes = ((1, 1), (3, 2), (2, 3), (16, 9), (9, 16), (4, 3), (3, 4))
-        found = (f"{self.width}x{self.height}", *(self.size_of(*shape) for shape in shapes))
+        found = (f"{self.width}x{self.height}", *(self.size_of(*shape) for shape in SHAPES))
         return tuple(dict.fromkeys(size for size in found if size is not None))
 
     def size_of(self, across: int, down: int) -> str | None:

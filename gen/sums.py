@@ -101,10 +101,11 @@ class FusedSums(Float8Sums):
 def split_heads(qkv: Tensor, norms: Norms, *, heads: int) -> Heads:
     """(B, N, 3 D) → queries and keys, normalized, and values."""
     q, k, v = qkv.view(*qkv.shape[:2], 3, heads, -1).unbind(2)
-    return _rms(q, norms.q), _rms(k, norms.k), v
+    return rms_norm(q, norms.q), rms_norm(k, norms.k), v
 
 
-def _rms(x: Tensor, weight: Tensor) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., D) over its root mean square, times weight (D,), in the dtype of x."""
     size = x.float().square().mean(-1, keepdim=True)
     return (x * torch.rsqrt(size + EPSILON)).to(x.dtype) * weight.to(x.dtype)
 

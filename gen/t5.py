@@ -17,8 +17,8 @@ from torch.nn import functional as F  # noqa: N812
 from gen.float8 import Linear, Views
 from gen.shells import HostEmbedding
 from gen.streaming.slots import Slots
+from gen.sums import rms_norm
 
-EPSILON = 1e-6
 FARTHEST = 128  # tokens; all beyond share a bucket
 Layer = Callable[[Views, Tensor, Tensor], Tensor]
 
@@ -31,14 +31,14 @@ def t5_layer(heads: int, linear: Linear) -> Layer:
 
     def run(weights: Views, x: Tensor, bias: Tensor) -> Tensor:
         """x (B, N, D) and the position bias (1, heads, N, N) → (B, N, D)."""
-        normed = _rms(x, weights["layer.0.layer_norm.weight"])
+        normed = rms_norm(x, weights["layer.0.layer_norm.weight"])
         q, k, v = (
             linear(weights, f"layer.0.SelfAttention.{part}", normed).view(*x.shape[:2], heads, -1).transpose(1, 2)
             for part in "qkv"
         )
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
         x = x + linear(weights, "layer.0.SelfAttention.o", seen.transpose(1, 2).flatten(2))
-        normed = _rms(x, weights["layer.1.layer_norm.weight"])
+        normed = rms_norm(x, weights["layer.1.layer_norm.weight"])
         gate = F.gelu(linear(weights, "layer.1.DenseReluDense.wi_0", normed), approximate="tanh")
         wide = gate * linear(weights, "layer.1.DenseReluDense.wi_1", normed)
         return x + linear(weights, "layer.1.DenseReluDense.wo", wide)
@@ -63,7 +63,7 @@ class StreamedT5(nn.Module):
                     bias = position_bias(weights[_BIAS].to(x.dtype), input_ids.shape[1])
                 x = self._layer(weights, x, bias)
         with self._slots.visit("t5") as weights:
-            return _rms(x, weights[_NORM])
+            return rms_norm(x, weights[_NORM])
 
 
 def position_bias(table: Tensor, tokens: int) -> Tensor:
@@ -81,8 +81,3 @@ def position_bias(table: Tensor, tokens: int) -> Tensor:
     far = (exact + (share * (half - exact)).to(torch.long)).clamp(max=half - 1)
     bucket = torch.where(distance < exact, distance, far) + half * (offset > 0)
     return table[bucket].permute(2, 0, 1)[None].contiguous()
-
-
-def _rms(x: Tensor, weight: Tensor) -> Tensor:
-    size = x.float().square().mean(-1, keepdim=True)
-    return (x * torch.rsqrt(size + EPSILON)).to(x.dtype) * weight.to(x.dtype)

@@ -10,17 +10,18 @@ from discord.ext import commands
 
 from bot.answers import CHOICES_MAX, answer, in_time, say_to
 from bot.cogs.imagine import CHOICE_CHARACTERS
+from bot.cogs.mod import guild_id_of
 from bot.edit_dialog import LORAS_CHARACTERS, read_loras
-from bot.errors import NotAllowed
 from bot.language import msg
 from bot.quoting import fold, quoted
+from bot.rights import check_keeper
 from bot.styles import NAME_CHARACTERS, WORDS_CHARACTERS, checked_style
-from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, STEPS_MAX, STEPS_MIN
+from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, SHAPES, STEPS_MAX, STEPS_MIN
 
 if TYPE_CHECKING:
     from bot.client import KilnBot
 
-SHAPES = [app_commands.Choice(name=shape, value=shape) for shape in ("1:1", "3:2", "2:3", "16:9", "9:16", "4:3", "3:4")]
+_SHAPES = [app_commands.Choice(name=f"{across}:{down}", value=f"{across}:{down}") for across, down in SHAPES]
 
 
 class StyleCommands(commands.GroupCog, group_name="style", group_description=msg("The styles of this server")):
@@ -41,7 +42,7 @@ class StyleCommands(commands.GroupCog, group_name="style", group_description=msg
         lora=msg("A LoRA by name, or up to five with commas, like ink:0.8, oil"),
         negative=msg("What to stay away from; takes twice the time"),
     )
-    @app_commands.choices(shape=SHAPES)
+    @app_commands.choices(shape=_SHAPES)
     async def add(  # noqa: PLR0913 - Discord's options are the callback's arguments
         self,
         interaction: discord.Interaction[KilnBot],
@@ -55,7 +56,8 @@ class StyleCommands(commands.GroupCog, group_name="style", group_description=msg
         negative: app_commands.Range[str, 1, WORDS_CHARACTERS] | None = None,
     ) -> None:
         """Check and store it, and show what it does."""
-        guild_id, kiln, say = _keeper(interaction), self._bot.kiln, say_to(interaction)
+        check_keeper(interaction)
+        guild_id, kiln, say = guild_id_of(interaction), self._bot.kiln, say_to(interaction)
         across, _, down = (shape or "").partition(":")
         style = checked_style(
             name=name,
@@ -79,7 +81,8 @@ class StyleCommands(commands.GroupCog, group_name="style", group_description=msg
         self, interaction: discord.Interaction[KilnBot], name: app_commands.Range[str, 1, CHOICE_CHARACTERS]
     ) -> None:
         """Take it away; pictures that were drawn with it stay as they are."""
-        removed = self._bot.kiln.styles.remove(_keeper(interaction), name)
+        check_keeper(interaction)
+        removed = self._bot.kiln.styles.remove(guild_id_of(interaction), name)
         style = await in_time(interaction, removed, alone=True)
         say = say_to(interaction)
         shown = quoted(style.name, characters=NAME_CHARACTERS)
@@ -104,10 +107,3 @@ def style_group(bot: KilnBot) -> app_commands.Group:
     assert isinstance(group, app_commands.Group)
     group.default_permissions = discord.Permissions(manage_guild=True)
     return group
-
-
-def _keeper(interaction: discord.Interaction[KilnBot]) -> int:
-    """The server, if this person may manage it; else raise NotAllowed, whatever Discord lets through."""
-    if interaction.guild_id is None or not interaction.permissions.manage_guild:
-        raise NotAllowed(msg("Only those with the permission Manage Server may do that."))
-    return interaction.guild_id

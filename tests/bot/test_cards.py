@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from bot.batch_card import Shown, batch_card
 from bot.captions import Origin, alt_text, picture_words
-from bot.cards import card, failure_words, place_words, progress_bar, quoted
+from bot.cards import card, failure_words, place_words, progress_bar
 from bot.job import Job, JobStatus, Place, Verb
 from bot.language import say_in
+from bot.quoting import quoted
 from gen.request import ImageRequest, LoraUse, StepReport, Variation
 from tests.bot.conftest import text_of
 from tests.fakes import image_request

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.kiln_process import KilnProcess
+from tests.loopback.world import Channel, Person
 from tests.loopback_discord import LoopbackDiscord
 
 
@@ -23,3 +24,13 @@ async def kiln(loopback: LoopbackDiscord, tmp_path: Path) -> AsyncIterator[KilnP
     yield process
     await process.kill()
     assert loopback.unknown_routes() == []
+
+
+@pytest.fixture
+def ana(loopback: LoopbackDiscord) -> Person:
+    return loopback.world.add_person("Ana")
+
+
+@pytest.fixture
+def room(loopback: LoopbackDiscord) -> Channel:
+    return loopback.world.add_channel("pictures")

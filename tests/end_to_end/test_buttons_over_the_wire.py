@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from PIL import Image
 
 from tests.end_to_end.kiln_process import KilnProcess
@@ -13,16 +12,6 @@ from tests.loopback.world import Channel, Json, Person
 from tests.loopback_discord import LoopbackDiscord
 
 MODAL = 9
-
-
-@pytest.fixture
-def ana(loopback: LoopbackDiscord) -> Person:
-    return loopback.world.add_person("Ana")
-
-
-@pytest.fixture
-def room(loopback: LoopbackDiscord) -> Channel:
-    return loopback.world.add_channel("pictures")
 
 
 def custom_ids(body: Json) -> list[str]:

@@ -13,16 +13,6 @@ from tests.loopback.world import Channel, Person
 from tests.loopback_discord import LoopbackDiscord
 
 
-@pytest.fixture
-def ana(loopback: LoopbackDiscord) -> Person:
-    return loopback.world.add_person("Ana")
-
-
-@pytest.fixture
-def room(loopback: LoopbackDiscord) -> Channel:
-    return loopback.world.add_channel("pictures")
-
-
 @pytest.mark.parametrize(
     "fault",
     [

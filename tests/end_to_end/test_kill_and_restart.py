@@ -18,16 +18,6 @@ from tests.loopback_discord import LoopbackDiscord
 from tests.torture.kills import torture
 
 
-@pytest.fixture
-def ana(loopback: LoopbackDiscord) -> Person:
-    return loopback.world.add_person("Ana")
-
-
-@pytest.fixture
-def room(loopback: LoopbackDiscord) -> Channel:
-    return loopback.world.add_channel("pictures")
-
-
 async def test_killed_after_the_commit_and_before_the_answer_the_job_is_still_drawn(
     loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel
 ) -> None:

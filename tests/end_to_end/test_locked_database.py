@@ -16,16 +16,6 @@ from tests.loopback_discord import LoopbackDiscord
 DISCORD_SECONDS = 3.0
 
 
-@pytest.fixture
-def ana(loopback: LoopbackDiscord) -> Person:
-    return loopback.world.add_person("Ana")
-
-
-@pytest.fixture
-def room(loopback: LoopbackDiscord) -> Channel:
-    return loopback.world.add_channel("pictures")
-
-
 @asynccontextmanager
 async def locked(kiln: KilnProcess, *, seconds: float) -> AsyncIterator[None]:
     """Hold the write lock, as a database browser does, for so long from the start of the body."""

@@ -22,16 +22,6 @@ from tests.loopback_discord import LoopbackDiscord
 PATIENCE = "0.5"  # seconds of silence, instead of the product's 25
 
 
-@pytest.fixture
-def ana(loopback: LoopbackDiscord) -> Person:
-    return loopback.world.add_person("Ana")
-
-
-@pytest.fixture
-def room(loopback: LoopbackDiscord) -> Channel:
-    return loopback.world.add_channel("pictures")
-
-
 class Systemd:
     """The socket on which systemd listens to a service."""
 
