@@ -21,13 +21,13 @@ from typing import Any, cast
 import discord
 from sqlalchemy import text
 
-from bot.database import Database, open_database
-from bot.delivery import Delivery
-from bot.dispatcher import Dispatcher
+from bot.delivery.delivery import Delivery
+from bot.delivery.posting import Notes, Posted, Poster, Target
 from bot.errors import Refusal
-from bot.job import Job, JobStatus, Limits
-from bot.job_queue import JobQueue
-from bot.posting import Notes, Posted, Poster, Target
+from bot.queue.dispatcher import Dispatcher
+from bot.queue.job import Job, JobStatus, Limits
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import Database, open_database
 from gen.executor import GpuExecutor
 from gen.request import ImageResult
 from tests.fakes import FakeGenerator, image_request, new_job
