@@ -18,6 +18,7 @@ from bot.console.words import LABELS, language_of, picture_html, plain, status_h
 from bot.delivery.delivery import Delivery
 from bot.errors import NotAllowed, PromptRefused, QueueFull, Refusal, StartError
 from bot.queue.job import Job, JobStatus
+from bot.servers.server import EVERYWHERE, Standing
 from bot.settings import Settings, load_settings
 from gen.errors import InvalidRequest
 from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, LORA_STRENGTH_MAX, STEPS_MAX, STEPS_MIN, ImageResult, LoraUse
@@ -123,6 +124,21 @@ async def test_a_console_has_the_limits_that_everybody_has(tmp_path: Path) -> No
 async def test_what_is_always_refused_is_refused_to_a_console_too(kiln: Kiln) -> None:
     with pytest.raises(PromptRefused):
         await kiln.console.ask(ANA, image_request("a nude child"))
+
+
+async def test_words_that_a_moderator_would_have_to_look_at_are_refused_where_there_is_none(kiln: Kiln) -> None:
+    with pytest.raises(PromptRefused, match="the console has none: gory"):
+        await kiln.console.ask(ANA, image_request("a gory scene"))
+    assert await kiln.console.next_active(ANA) is None
+
+
+async def test_what_is_asked_while_the_host_pauses_everything_is_drawn_when_it_goes_on(kiln: Kiln) -> None:
+    moderation = kiln.keepers.moderation
+    await moderation.stand(EVERYWHERE, Standing.PAUSED, actor_id=1)
+    job = await kiln.console.ask(ANA, image_request())
+    assert job.status is JobStatus.QUEUED
+    kiln.show_changed(await moderation.stand(EVERYWHERE, Standing.OPEN, actor_id=1))
+    assert (await over(kiln, job.id)).status in (JobStatus.DRAWN, JobStatus.DELIVERED)
 
 
 async def test_a_held_job_is_shown_with_its_reason_and_is_not_over(kiln: Kiln) -> None:
