@@ -18,7 +18,7 @@ from bot.console.address import check_console
 from bot.doctor import card as doctor_card
 from bot.doctor import discord_side as doctor_discord
 from bot.doctor import machine as doctor_host
-from bot.doctor.finding import Finding, Status, fail, ok, warn
+from bot.doctor.finding import Finding, Status, fail, looked_at, ok, warn
 from bot.doctor.torch_side import Torch, ask_torch
 from bot.errors import StartError
 from bot.invite import PORTAL, client_id, invite_link
@@ -43,7 +43,7 @@ def examine(
     weights, found = _weights(settings)
     return [
         _settings(settings),
-        _database(settings),
+        looked_at("database", lambda: _database(settings)),
         found,
         *_drawing(settings, weights, ask),
         *_host(settings, weights),
@@ -121,7 +121,8 @@ def _weights(settings: Settings) -> tuple[Weights | None, Finding]:
         stored, listed = stored_as(weights.dit), read_listed(weights.folder)
     except WeightsMissing as error:
         cure = (
-            "`kiln weights pull` fetches a model. Set KILN_WEIGHTS to a whole folder, or leave it out for the demo's."
+            "`kiln weights pull` fetches a model. Set KILN_WEIGHTS to a whole folder that this user can read, or leave it "
+            "out for the demo's."
         )
         return None, fail("weights", str(error), cure)
     profile = weights.profile
@@ -156,7 +157,8 @@ def _host(settings: Settings, weights: Weights | None) -> Iterator[Finding]:
     precision = Precision.BFLOAT16 if settings.precision == "bfloat16" else Precision.FLOAT8
     needed = doctor_host.packed_bytes(weights, precision) if weights and streams else 0
     yield doctor_host.memory(needed)
-    yield doctor_host.disk(settings, needed)
+    yield looked_at("disk", lambda: doctor_host.disk(settings, needed))
+    yield doctor_host.web(settings)
     if settings.console:
         yield _console(settings)
 

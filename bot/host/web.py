@@ -24,10 +24,10 @@ from sqlalchemy.orm import Session
 from bot.errors import QueueUnavailable, StartError
 from bot.host.card_reader import Reading
 from bot.host.metrics import Metrics
+from bot.host.ports import OFF
 from bot.storage.database import Database
 from gen.pulse import Pulse
 
-OFF = "off"
 ANSWER_SECONDS = 3.0  # for the database; a probe waits ten at most
 LAG_EVERY = 1.0  # seconds between two looks at the event loop's lateness
 STOP_SECONDS = 0.5  # for requests under way

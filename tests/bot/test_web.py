@@ -21,7 +21,8 @@ from bot.errors import QueueUnavailable, StartError
 from bot.host import web as module
 from bot.host.card_reader import Reading
 from bot.host.metrics import Metrics
-from bot.host.web import OFF, Watched, open_web
+from bot.host.ports import OFF
+from bot.host.web import Watched, open_web
 from bot.service import open_service
 from bot.storage.database import open_database
 from gen.pulse import Pulse
