@@ -121,8 +121,8 @@ def _weights(settings: Settings) -> tuple[Weights | None, Finding]:
         stored, listed = stored_as(weights.dit), read_listed(weights.folder)
     except WeightsMissing as error:
         cure = (
-            "`kiln weights pull` fetches a model. Set KILN_WEIGHTS to a whole folder that this user can read, or leave it "
-            "out for the demo's."
+            "`kiln weights pull` fetches a model. Set KILN_WEIGHTS to a whole folder that this user can read, or "
+            "leave it out for the demo's."
         )
         return None, fail("weights", str(error), cure)
     profile = weights.profile

@@ -180,6 +180,12 @@ async def test_ready_means_a_database_that_takes_a_write_a_gateway_and_a_model(t
         assert "not connected" in (await get(port, "/readyz"))[1]
 
 
+async def test_the_console_alone_is_ready_without_a_gateway() -> None:
+    watched = Watched(wants_gateway=False)
+    async with open_web("127.0.0.1:0", watched) as port:
+        assert "gateway" not in (await get(port, "/readyz"))[1]
+
+
 async def test_a_database_that_takes_nothing_is_told_and_what_it_holds_is_not_a_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
