@@ -21,6 +21,7 @@ from bot.doctor import machine as doctor_host
 from bot.doctor.finding import Finding, Status, fail, looked_at, ok, warn
 from bot.doctor.torch_side import Torch, ask_torch
 from bot.errors import StartError
+from bot.host.card_reader import CardReader, Reading
 from bot.invite import PORTAL, client_id, invite_link
 from bot.settings import Settings, load_settings
 from bot.storage.database import check
@@ -32,9 +33,12 @@ from gen.weights import DEMO_WEIGHTS, Weights, find_weights, stored_as
 
 
 def examine(
-    *, ask: Callable[[], Torch] = ask_torch, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    *,
+    ask: Callable[[], Torch] = ask_torch,
+    read: Callable[[], Reading | None] | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[Finding]:
-    """Run all checks, in the order in which a start would need them; `now` is aware UTC."""
+    """Run all checks, in the order in which a start would need them; `read` asks the card, `now` is aware UTC."""
     try:
         settings = load_settings()
     except StartError as error:
@@ -45,7 +49,7 @@ def examine(
         _settings(settings),
         looked_at("database", lambda: _database(settings)),
         found,
-        *_drawing(settings, weights, ask),
+        *_drawing(settings, weights, ask, read or CardReader(settings.device).read),
         *_host(settings, weights),
         _commands(),
         _token(settings),
@@ -133,7 +137,9 @@ def _weights(settings: Settings) -> tuple[Weights | None, Finding]:
     return weights, ok("weights", detail)
 
 
-def _drawing(settings: Settings, weights: Weights | None, ask: Callable[[], Torch]) -> Iterator[Finding]:
+def _drawing(
+    settings: Settings, weights: Weights | None, ask: Callable[[], Torch], read: Callable[[], Reading | None]
+) -> Iterator[Finding]:
     """torch, card, plan, and in one sentence what will draw here."""
     try:
         torch = ask()
@@ -146,6 +152,7 @@ def _drawing(settings: Settings, weights: Weights | None, ask: Callable[[], Torc
     yield doctor_card.driver(torch, settings)
     yield device
     yield from doctor_card.on_card(torch, settings)
+    yield from doctor_card.sensors(torch, settings, read)
     if profile is not None and device.status is not Status.FAIL:
         yield doctor_card.plan(torch, settings, profile)
         kind = "the small demo model" if profile.is_demo else profile.name

@@ -25,6 +25,7 @@ from bot.doctor import machine as doctor_host
 from bot.doctor.finding import Finding, Status
 from bot.doctor.torch_side import Torch, ask_torch
 from bot.errors import StartError
+from bot.host.card_reader import Reading
 from bot.invite import PERMISSIONS
 from bot.settings import Settings, load_settings
 from gen.request import ModelProfile
@@ -81,8 +82,34 @@ def test_the_json_names_every_check_and_its_cure(capsys: pytest.CaptureFixture[s
 
 
 def test_on_a_card_more_is_asked() -> None:
-    names = [finding.name for finding in doctor.examine(ask=lambda: CARD)]
-    assert names[3:10] == ["torch", "driver", "device", "capability", "link", "plan", "here"]
+    names = [finding.name for finding in doctor.examine(ask=lambda: CARD, read=lambda: SAID)]
+    assert names[3:11] == ["torch", "driver", "device", "capability", "link", "sensors", "plan", "here"]
+
+
+SAID = Reading(name="card", temperature=61, memory_used=GIB, memory_total=24 * GIB, load=97, power=212.4)
+
+
+@pytest.mark.parametrize(
+    ("torch", "given", "said", "status", "words"),
+    [
+        (CARD, {}, SAID, Status.OK, "61 °C, 212 W, 97 % busy"),
+        (CARD, {}, None, Status.WARN, "NVML, the driver's library, does not answer"),
+        (CARD, {"temperature_max": 80}, None, Status.WARN, "KILN_TEMPERATURE_MAX holds nothing"),
+        (CARD, {"power_max": 300}, replace(SAID, power=None), Status.WARN, "KILN_POWER_MAX holds nothing"),
+        (CARD, {"temperature_max": 80}, replace(SAID, temperature=999), Status.WARN, "does not say its temperature"),
+        (NO_CARD, {"temperature_max": 80}, None, Status.WARN, "KILN_TEMPERATURE_MAX holds nothing"),
+        (CARD, {"temperature_max": 80, "power_max": 300}, SAID, Status.OK, "61 °C"),
+    ],
+)
+def test_what_the_card_does_not_say_is_held_against_what_is_asked_of_it(
+    torch: Torch, given: dict[str, float], said: Reading | None, status: Status, words: str
+) -> None:
+    (found,) = doctor_card.sensors(torch, settings(**given), lambda: said)
+    is_said(found, status, words)
+
+
+def test_without_a_card_and_a_wish_about_it_there_is_no_line() -> None:
+    assert list(doctor_card.sensors(NO_CARD, settings(), lambda: None)) == []
 
 
 @pytest.mark.parametrize("version", ["2.8.1", "1.13", "nightly"])
