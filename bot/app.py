@@ -77,7 +77,8 @@ async def open_kiln(
         executor = CourteousExecutor(gpu)
         keepers = open_keepers(database, queue, settings=settings)
         delivery = make_delivery(queue=queue, data=settings.data)
-        console = Console(queue=queue, profile=gpu.profile, settings=settings, choose_seed=choose_seed)
+        refused = watched.metrics.refused
+        console = Console(queue=queue, profile=gpu.profile, settings=settings, choose_seed=choose_seed, refused=refused)
         outcomes = ByOrigin(console=console, discord=delivery)
         await _recover(queue, outcomes, console=console)
         drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data)

@@ -130,6 +130,7 @@ class Page:
             wanted = await asyncio.to_thread(self._console.read_form, filled)
             await self._on_kiln(self._console.ask(number, wanted, locale=_say(request).locale))
         except (InvalidRequest, Refusal) as error:
+            self._console.refused(error)
             return number, trouble_html(error.told(_say(request)))
         return number, ""
 

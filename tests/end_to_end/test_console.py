@@ -70,6 +70,12 @@ class Served:
         guard.cancel()
         assert self.url, self.log.read_text()
 
+    def page(self, name: str) -> str:
+        """One of health and metrics."""
+        with urllib.request.urlopen(f"http://{self.web}/{name}", timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
+
     def stop(self) -> None:
         """As Ctrl-C does; it ends in five seconds, and well."""
         self.process.send_signal(signal.SIGINT)
@@ -208,6 +214,7 @@ def test_what_cannot_be_is_said_in_one_clear_line_and_nothing_is_drawn(
     draw(page, "a red house", **values)
     expect(page.locator("#refusal")).to_have_text(words)
     expect(page.locator("#status")).not_to_contain_text("Job")
+    assert 'kiln_rejections_total{reason="invalid_request"}' in served.page("metrics")
 
 
 def test_a_chinese_browser_reads_chinese(served: Served, browser: Browser) -> None:
@@ -273,8 +280,7 @@ def test_a_console_with_a_password_gives_nothing_out_without_it(tmp_path: Path, 
 
 def test_health_and_metrics_are_served_beside_it(served: Served) -> None:
     for page, words in (("livez", '"status": "ok"'), ("readyz", '"model": "ok"'), ("metrics", "kiln_model_loaded 1.0")):
-        with urllib.request.urlopen(f"http://{served.web}/{page}", timeout=10) as answer:
-            assert words in answer.read().decode()
+        assert words in served.page(page)
 
 
 @pytest.mark.parametrize(
