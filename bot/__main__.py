@@ -19,17 +19,19 @@ from typing import TYPE_CHECKING, NoReturn
 
 import discord
 
-from bot import doctor, doctor_cards, doctor_plan
 from bot.app import run_console_until_stopped, run_until_stopped
 from bot.client import create_bot
 from bot.command_words import usage
-from bot.console_address import check_console
+from bot.console.address import check_console
 from bot.data_commands import add_command, add_data_commands
-from bot.doctor_finding import Status
+from bot.delivery.looking import PictureClassifier
+from bot.doctor import cards as doctor_cards
+from bot.doctor import command as doctor
+from bot.doctor import plan as doctor_plan
+from bot.doctor.finding import Status
 from bot.errors import StartError
 from bot.invite import how_to_connect
 from bot.logs import log_to_stderr
-from bot.looking import PictureClassifier
 from bot.settings import Settings, load_settings
 from gen.__main__ import add_draw_arguments, draw
 from gen.errors import GenerationError
@@ -109,7 +111,7 @@ def _console(parsed: argparse.Namespace) -> int:
 
 
 def _demo(parsed: argparse.Namespace) -> int:
-    from bot.demo import run_demo  # needs simcord, which only the demo installs
+    from bot.demo.command import run_demo  # needs simcord, which only the demo installs
 
     log_to_stderr("WARNING")
     load = _loader(load_settings(weights=DEMO_WEIGHTS))

@@ -20,30 +20,30 @@ from typing import Any
 import aiohttp
 import discord
 
-from bot import estimates
-from bot.card_reader import CardReader
-from bot.caretaker import Pause
+from bot.asking.lora_list import LoraList
+from bot.asking.people import open_people
+from bot.asking.server_styles import open_styles
 from bot.client import Kiln, KilnBot, create_bot
-from bot.console import ByOrigin, Console
-from bot.console_address import open_console
-from bot.counted_queue import CountedQueue
-from bot.courteous import CourteousExecutor
-from bot.database import Database, open_database
-from bot.delivery import Delivery
-from bot.dispatcher import Dispatcher
+from bot.console.address import open_console
+from bot.console.jobs import ByOrigin, Console
+from bot.delivery.delivery import Delivery
+from bot.delivery.looking import PictureClassifier
 from bot.errors import StartError
-from bot.job_queue import JobQueue
-from bot.keepers import open_keepers
-from bot.looking import PictureClassifier
-from bot.lora_list import LoraList
-from bot.notify import notify
-from bot.past import Past
-from bot.people import open_people
-from bot.reposts import Reposts
-from bot.server_styles import open_styles
+from bot.host.card_reader import CardReader
+from bot.host.caretaker import Pause
+from bot.host.counted_queue import CountedQueue
+from bot.host.courteous import CourteousExecutor
+from bot.host.notify import notify
+from bot.host.web import Watched, open_web
+from bot.panel.keepers import open_keepers
+from bot.queue import estimates
+from bot.queue.dispatcher import Dispatcher
+from bot.queue.job_queue import JobQueue
+from bot.queue.past import Past
+from bot.queue.reposts import Reposts
 from bot.service import open_service
 from bot.settings import Settings
-from bot.web import Watched, open_web
+from bot.storage.database import Database, open_database
 from gen.executor import Generator, GpuExecutor
 from gen.request import SEED_MAX
 

@@ -20,9 +20,11 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import say_to, tell
-from bot.buttons import JobButton
-from bot.card_reader import CardReader
-from bot.caretaker import Pause
+from bot.asking.edit_dialog import NAME as EDITED
+from bot.asking.lora_list import LoraList
+from bot.asking.people import People
+from bot.asking.server_styles import ServerStyles
+from bot.cards.buttons import JobButton
 from bot.cogs.buttons import Buttons
 from bot.cogs.history import History, PageButton
 from bot.cogs.host import HostCog
@@ -37,24 +39,22 @@ from bot.cogs.settings import Settings
 from bot.cogs.stats import Stats
 from bot.cogs.style import style_group
 from bot.command_words import CommandWords
-from bot.console import Console
-from bot.courteous import CourteousExecutor
-from bot.database import Database
-from bot.delivery import Delivery
-from bot.dispatcher import Dispatcher
-from bot.edit_dialog import NAME as EDITED
-from bot.job import Job, JobStatus, Verb
-from bot.job_queue import JobQueue
-from bot.keepers import Keepers
-from bot.lora_list import LoraList
-from bot.metrics import Metrics
+from bot.console.jobs import Console
+from bot.delivery.delivery import Delivery
+from bot.host.card_reader import CardReader
+from bot.host.caretaker import Pause
+from bot.host.courteous import CourteousExecutor
+from bot.host.metrics import Metrics
 from bot.mistakes import tell_mistake
-from bot.past import Past
-from bot.people import People
-from bot.reposts import Reposts
-from bot.review import Decision
-from bot.server_actions import PanelItem
-from bot.server_styles import ServerStyles
+from bot.panel.actions import PanelItem
+from bot.panel.keepers import Keepers
+from bot.panel.review import Decision
+from bot.queue.dispatcher import Dispatcher
+from bot.queue.job import Job, JobStatus, Verb
+from bot.queue.job_queue import JobQueue
+from bot.queue.past import Past
+from bot.queue.reposts import Reposts
+from bot.storage.database import Database
 from gen.request import ModelProfile
 
 # A longer pause that Discord asks for is ours to wait out, not the library's: behind it a nonce is forgotten, and the

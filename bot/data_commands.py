@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bot import database
-from bot.caretaker import Pause
+from bot.host.caretaker import Pause
 from bot.settings import load_settings
+from bot.storage import database
 
 if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction[argparse.ArgumentParser]

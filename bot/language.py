@@ -21,8 +21,8 @@ from babel.messages.pofile import read_po
 from gen.message import Message, Worded, fill, msg
 
 if TYPE_CHECKING:
-    from bot.job import Job
-    from bot.tables import JobRow
+    from bot.queue.job import Job
+    from bot.storage.tables import JobRow
 
 __all__ = ["ENGLISH", "LOCALES", "LOCALE_NAMES", "Message", "Say", "Worded", "msg", "say_in", "say_to_owner"]
 

@@ -37,5 +37,5 @@ def log_to_stderr(level: str, *, as_json: bool = False) -> None:
     if level == "DEBUG":
         for library in ("sqlalchemy", "discord"):
             logging.getLogger(library).setLevel("INFO")  # below that they log what people write
-    logging.getLogger("alembic").setLevel("WARNING")  # what an upgrade does, bot.schema says in one line
+    logging.getLogger("alembic").setLevel("WARNING")  # what an upgrade does, bot.storage.schema says in one line
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # Kiln has no voice

@@ -1,7 +1,7 @@
 """What a Kiln that serves people for a year has beside the bot: watchdog, the owner's wishes, copies, old pictures.
 
 `kiln run` opens it around the connection to Discord; the demo and most tests do without. Knows the client as far as
-its presence. The pages about health are `bot.web`'s.
+its presence. The pages about health are `bot.host.web`'s.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from contextlib import asynccontextmanager
 import discord
 
 from bot.background import Tasks
-from bot.card_reader import Reading
-from bot.caretaker import Caretaker, Senses
 from bot.client import KilnBot
-from bot.keeper import Keeper
+from bot.host.card_reader import Reading
+from bot.host.caretaker import Caretaker, Senses
+from bot.host.keeper import Keeper
+from bot.host.notify import notify, watch
+from bot.host.web import Watched
 from bot.language import Message
-from bot.notify import notify, watch
 from bot.settings import Settings
-from bot.web import Watched
 
 
 @asynccontextmanager

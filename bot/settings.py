@@ -17,10 +17,10 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from bot.courtesy import Manners, parse_hours
 from bot.errors import StartError
-from bot.job import Limits, OverLimit
-from bot.keeping import Keeping
+from bot.host.courtesy import Manners, parse_hours
+from bot.host.keeping import Keeping
+from bot.queue.job import Limits, OverLimit
 from gen.errors import InvalidRequest
 from gen.streaming.cards import GIB
 from gen.streaming.planner import parse_budget

@@ -1,7 +1,7 @@
 """How Alembic runs Kiln's revisions: on the connection it is given, each revision in a transaction of its own.
 
-Kiln itself is the only caller (`bot/schema.py`; on the command line `kiln db upgrade`), because an upgrade needs the
-lock and a copy of the file first. The connection comes with foreign keys off: SQLite cannot alter a table, Alembic
+Kiln itself is the only caller (bot/storage/schema.py; on the command line `kiln db upgrade`), because an upgrade needs
+the lock and a copy of the file first. The connection comes with foreign keys off: SQLite cannot alter a table, Alembic
 recreates it, and with foreign keys on that deletes every row that refers to it. They are checked before each commit.
 """
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from PIL import Image
 
-from bot.job import NewJob
+from bot.queue.job import NewJob
 from gen.errors import OutOfMemory
 from gen.executor import Unfinished
 from gen.message import Message

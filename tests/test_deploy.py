@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bot.__main__ import main
 from bot.app import STOP_SECONDS
-from bot.metrics import Metrics
-from bot.notify import LOOK_SECONDS
+from bot.host.metrics import Metrics
+from bot.host.notify import LOOK_SECONDS
 from bot.settings import Settings, variable
 
 ROOT = Path(__file__).parent.parent

@@ -19,10 +19,10 @@ from statistics import median
 
 from PIL import Image
 
-from bot.database import open_database
-from bot.dispatcher import Dispatcher
-from bot.job import Job, Limits
-from bot.job_queue import JobQueue
+from bot.queue.dispatcher import Dispatcher
+from bot.queue.job import Job, Limits
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import open_database
 from gen.executor import GpuExecutor, Unfinished
 from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
 

@@ -16,9 +16,9 @@ from random import Random
 
 from sqlalchemy import text
 
-from bot.database import Database
-from bot.job import Job, Limits, NewJob
-from bot.job_queue import JobQueue
+from bot.queue.job import Job, Limits, NewJob
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import Database
 from gen.request import ImageRequest, ImageResult
 
 STEPS = (2, 8, 20)  # denoising steps of a small, a usual and a large job

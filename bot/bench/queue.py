@@ -22,9 +22,9 @@ from typing import TypeVar
 
 from bot.bench.gap import measure_gap
 from bot.bench.histories import Stage, random_history
-from bot.database import Database, open_database
-from bot.job import Job, Limits, NewJob
-from bot.job_queue import JobQueue
+from bot.queue.job import Job, Limits, NewJob
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import Database, open_database
 from gen.errors import GenerationCancelled
 from gen.executor import Generator
 from gen.request import ImageRequest, ImageResult, StepReport

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import discord
 
 from bot.answers import ANSWER_SECONDS, answer, in_time, say_to
-from bot.asking import Asking, Beginning
-from bot.buttons import Press
-from bot.children import child_request
-from bot.edit_dialog import edit_dialog, edited_request, submitted
+from bot.asking.children import child_request
+from bot.asking.edit_dialog import edit_dialog, edited_request, submitted
+from bot.asking.intake import Asking, Beginning
+from bot.cards.buttons import Press
+from bot.delivery.posting import UNREACHABLE
 from bot.errors import NotAllowed, QueueUnavailable, Refusal
-from bot.job import Job, JobStatus, Verb
 from bot.language import msg
-from bot.posting import UNREACHABLE
-from bot.removal import unlink
+from bot.queue.job import Job, JobStatus, Verb
+from bot.queue.removal import unlink
 
 if TYPE_CHECKING:
     from bot.client import KilnBot

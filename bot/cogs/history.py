@@ -12,17 +12,17 @@ from discord import app_commands, ui
 from discord.ext import commands
 
 from bot.answers import ANSWER_SECONDS, CHOICES_MAX, answer, answer_with, in_time, say_to
-from bot.buttons import JobButton, Press
+from bot.cards.buttons import JobButton, Press
+from bot.cards.history import ADDRESS, SEARCH_CHARACTERS, Address, page_layout
+from bot.cards.thumbnails import thumbnail
 from bot.cogs.reposting import RepostButton
+from bot.delivery.sight import still_posted, visible_channels
 from bot.errors import QueueUnavailable
-from bot.history import ADDRESS, SEARCH_CHARACTERS, Address, page_layout
-from bot.job import JOB_ID_MAX, Job
 from bot.language import Say, msg
 from bot.mistakes import tell_mistake
-from bot.past import Page, Shown
+from bot.queue.job import JOB_ID_MAX, Job
+from bot.queue.past import Page, Shown
 from bot.quoting import fold, quoted
-from bot.sight import still_posted, visible_channels
-from bot.thumbnails import thumbnail
 
 if TYPE_CHECKING:
     from bot.client import KilnBot

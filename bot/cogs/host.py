@@ -8,12 +8,12 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot import acts
 from bot.answers import say_to
 from bot.cogs.mod import do
 from bot.language import msg
+from bot.panel import acts
 from bot.rights import check_owner
-from bot.server import EVERYWHERE, REASON_MAX_CHARACTERS, Standing
+from bot.servers.server import EVERYWHERE, REASON_MAX_CHARACTERS, Standing
 
 if TYPE_CHECKING:
     from bot.client import KilnBot

@@ -1,6 +1,6 @@
 """/imagine: words and options in, one durable job and its card out.
 
-The edge: here a seed is chosen and a trailing `seed:N` is understood; `bot.asking` does the rest. Limits are
+The edge: here a seed is chosen and a trailing `seed:N` is understood; `bot.asking.intake` does the rest. Limits are
 `gen.request`'s; caps and rates are the queue's. Knows nothing of drawing.
 """
 
@@ -16,15 +16,15 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import ANSWER_SECONDS, CHOICES_MAX, in_time, say_to
-from bot.asking import Asking, Beginning
-from bot.defaults import NO_STYLE, with_defaults
-from bot.edit_dialog import LORAS_CHARACTERS
+from bot.asking.defaults import NO_STYLE, with_defaults
+from bot.asking.edit_dialog import LORAS_CHARACTERS
+from bot.asking.intake import Asking, Beginning
+from bot.asking.styles import Style, styles_found
+from bot.asking.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
 from bot.errors import Refusal
 from bot.language import Say, msg
 from bot.quoting import fold, quoted
-from bot.server import STYLE_MAX_CHARACTERS
-from bot.styles import Style, styles_found
-from bot.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
+from bot.servers.server import STYLE_MAX_CHARACTERS
 from gen.errors import InvalidRequest
 from gen.lora_index import LoraInfo
 from gen.request import (

@@ -1,4 +1,4 @@
-"""/mod: what moderators do in their server. Each is checked here, done in bot.acts, and written into the audit log."""
+"""/mod: what moderators do in their server. Each is checked here, done in bot.panel.acts, and in the audit log."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot import acts
 from bot.answers import answer, in_time, is_deferred, say_to
-from bot.job import JOB_ID_MAX
 from bot.language import msg
-from bot.review import buttons
+from bot.panel import acts
+from bot.panel.review import buttons
+from bot.queue.job import JOB_ID_MAX
 from bot.rights import check_moderator, check_target
-from bot.server import REASON_MAX_CHARACTERS, HeldFor, Standing
+from bot.servers.server import REASON_MAX_CHARACTERS, HeldFor, Standing
 
 if TYPE_CHECKING:
     from bot.client import KilnBot

@@ -10,11 +10,11 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import ANSWER_SECONDS, CHOICES_MAX, answer, in_time, say_to
-from bot.cards import place_words
+from bot.cards.job_card import place_words
 from bot.errors import QueueUnavailable
-from bot.forecast import why
-from bot.job import JOB_ID_MAX, Job, JobStatus, Overview, Place
 from bot.language import Say, msg
+from bot.queue.forecast import why
+from bot.queue.job import JOB_ID_MAX, Job, JobStatus, Overview, Place
 from bot.quoting import ago, fold, quoted
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import ANSWER_SECONDS, in_time, say_to, show
-from bot.edit_dialog import edit_dialog
+from bot.asking.edit_dialog import edit_dialog
+from bot.cards.recipes import Found, recipe_view
+from bot.delivery.posting import UNREACHABLE
+from bot.delivery.sight import visible_channels
 from bot.errors import NotAllowed, QueueUnavailable, Refusal
-from bot.job import Job
 from bot.language import msg
-from bot.posting import UNREACHABLE
-from bot.recipes import Found, recipe_view
-from bot.sight import visible_channels
+from bot.queue.job import Job
 from gen.recipe_reader import FILE_MAX_BYTES, read_parameters, read_recipe
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from discord import app_commands
 from bot.answers import answer, in_time, say_to
 from bot.errors import Refusal
 from bot.language import msg
-from bot.server import REASON_MAX_CHARACTERS, Act, Entry
-from bot.server_dialogs import Reason
+from bot.panel.dialogs import Reason
+from bot.servers.server import REASON_MAX_CHARACTERS, Act, Entry
 
 if TYPE_CHECKING:
     from bot.client import KilnBot

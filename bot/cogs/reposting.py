@@ -14,15 +14,15 @@ import discord
 from discord import ui
 
 from bot.answers import say_to
-from bot.asking import check_channel
-from bot.buttons import picture_view
-from bot.captions import alt_text, picture_words
+from bot.asking.intake import check_channel
+from bot.cards.buttons import picture_view
+from bot.cards.captions import alt_text, picture_words
+from bot.delivery.posting import UPLOAD_LIMIT, file_stem
+from bot.delivery.upload import Upload, largest_fitting
 from bot.errors import NotAllowed, Refusal
-from bot.job import Job
 from bot.language import msg
 from bot.mistakes import tell_mistake
-from bot.posting import UPLOAD_LIMIT, file_stem
-from bot.upload import Upload, largest_fitting
+from bot.queue.job import Job
 
 if TYPE_CHECKING:
     from bot.client import KilnBot

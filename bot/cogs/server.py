@@ -10,8 +10,8 @@ from discord.ext import commands
 
 from bot.answers import in_time, is_deferred
 from bot.language import msg
+from bot.panel.actions import current_panel
 from bot.rights import check_keeper
-from bot.server_actions import current_panel
 
 if TYPE_CHECKING:
     from bot.client import KilnBot

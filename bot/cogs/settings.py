@@ -9,13 +9,13 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import answer, in_time, say_to
+from bot.asking.defaults import check_default
+from bot.asking.people import CHOICES, Preferences
+from bot.asking.wishes import chosen_style
 from bot.cogs.imagine import CHOICE_CHARACTERS, SIZE_MAX_CHARACTERS, size_choices, style_choices
-from bot.defaults import check_default
 from bot.errors import Refusal
 from bot.language import LOCALE_NAMES, Say, msg
-from bot.people import CHOICES, Preferences
 from bot.quoting import quoted
-from bot.wishes import chosen_style
 from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, STEPS_MAX, STEPS_MIN, ModelProfile
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import answer, in_time, say_to
-from bot.card_reader import Reading
 from bot.cogs.queue import overview_words
+from bot.host.card_reader import Reading
 from bot.language import Say, msg
-from bot.past import DAYS, Tallies, Tally
+from bot.queue.past import DAYS, Tallies, Tally
 from bot.quoting import ago, quoted
 from gen import __version__
 from gen.request import ModelProfile

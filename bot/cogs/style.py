@@ -9,13 +9,13 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import CHOICES_MAX, answer, in_time, say_to
+from bot.asking.edit_dialog import LORAS_CHARACTERS, read_loras
+from bot.asking.styles import NAME_CHARACTERS, WORDS_CHARACTERS, checked_style
 from bot.cogs.imagine import CHOICE_CHARACTERS
 from bot.cogs.mod import guild_id_of
-from bot.edit_dialog import LORAS_CHARACTERS, read_loras
 from bot.language import msg
 from bot.quoting import fold, quoted
 from bot.rights import check_keeper
-from bot.styles import NAME_CHARACTERS, WORDS_CHARACTERS, checked_style
 from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, SHAPES, STEPS_MAX, STEPS_MIN
 
 if TYPE_CHECKING:

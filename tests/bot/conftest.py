@@ -23,13 +23,13 @@ from simcord.env import Env
 
 from bot.app import open_kiln
 from bot.client import Kiln, KilnBot
-from bot.database import Database, open_database
-from bot.delivery import Delivery
-from bot.job import Limits
-from bot.job_queue import JobQueue
-from bot.posting import Poster
+from bot.delivery.delivery import Delivery
+from bot.delivery.posting import Poster
+from bot.host.web import Watched
+from bot.queue.job import Limits
+from bot.queue.job_queue import JobQueue
 from bot.settings import Settings
-from bot.web import Watched
+from bot.storage.database import Database, open_database
 from tests.fakes import Clock, FakeGenerator
 
 CHOSEN_SEED = 7

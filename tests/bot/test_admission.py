@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from bot.database import Database, open_database
 from bot.errors import BudgetSpent
-from bot.job import Job, JobStatus, Limits
-from bot.job_queue import JobQueue
+from bot.queue.job import Job, JobStatus, Limits
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import Database, open_database
 from gen.request import ImageResult
 from tests.fakes import Clock, image_request, new_job
 

@@ -15,9 +15,9 @@ from simcord import InteractionResult, MemberActor
 from simcord.actors import _dispatch_actor_interaction
 from simcord.enums import InteractionType
 
-from bot.buttons import Press
+from bot.cards.buttons import Press
 from bot.client import create_bot
-from bot.job import Job, JobStatus, Verb
+from bot.queue.job import Job, JobStatus, Verb
 from gen.request import STRONG, SUBTLE, LoraUse, Variation
 from tests.bot.conftest import CHOSEN_SEED, Stage, eventually, open_stage, said, save_lora, text_of
 from tests.fakes import FakeGenerator, image_request, new_job, picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simcord import OptionError
 
-from bot.job import JobStatus
+from bot.queue.job import JobStatus
 from tests.bot.conftest import Stage, eventually, said, text_of
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from bot.card_reader import CardReader, _is_own, _which
+from bot.host.card_reader import CardReader, _is_own, _which
 
 READABLE = {
     "nvmlInit": lambda: None,

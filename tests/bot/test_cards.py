@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.batch_card import Shown, batch_card
-from bot.captions import Origin, alt_text, picture_words
-from bot.cards import card, failure_words, place_words, progress_bar
-from bot.job import Job, JobStatus, Place, Verb
+from bot.cards.batch_card import Shown, batch_card
+from bot.cards.captions import Origin, alt_text, picture_words
+from bot.cards.job_card import card, failure_words, place_words, progress_bar
 from bot.language import say_in
+from bot.queue.job import Job, JobStatus, Place, Verb
 from bot.quoting import quoted
 from gen.request import ImageRequest, LoraUse, StepReport, Variation
 from tests.bot.conftest import text_of

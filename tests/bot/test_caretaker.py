@@ -15,16 +15,16 @@ from typing import Any
 import pynvml
 import pytest
 
-from bot import caretaker as module
-from bot.card_reader import CardReader
-from bot.caretaker import Caretaker, Pause, Senses
-from bot.courteous import CourteousExecutor
-from bot.courtesy import GIB, Manners, Why
-from bot.database import Database
-from bot.dispatcher import Dispatcher
-from bot.job import JobStatus
-from bot.job_queue import JobQueue
+from bot.host import caretaker as module
+from bot.host.card_reader import CardReader
+from bot.host.caretaker import Caretaker, Pause, Senses
+from bot.host.courteous import CourteousExecutor
+from bot.host.courtesy import GIB, Manners, Why
 from bot.language import Message
+from bot.queue.dispatcher import Dispatcher
+from bot.queue.job import JobStatus
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import Database
 from gen.attempt import Attempt
 from gen.errors import GenerationCancelled
 from gen.executor import GpuExecutor
@@ -268,7 +268,7 @@ async def test_heat_stops_the_picture_and_keeps_the_model(house: House) -> None:
 
 
 async def test_quiet_hours_hold_what_comes_and_free_the_card(house: House) -> None:
-    from bot.courtesy import parse_hours
+    from bot.host.courtesy import parse_hours
 
     house.keep(quiet=parse_hours("22:00-07:00"))
     house.local = house.local.replace(hour=23)

@@ -22,12 +22,12 @@ from pydantic import SecretStr
 
 from bot.__main__ import main
 from bot.client import create_bot
-from bot.database import upgrade
-from bot.doctor import _database, _token
-from bot.doctor_card import device as judge_device
-from bot.doctor_finding import Status
-from bot.doctor_torch import Torch
+from bot.doctor.card import device as judge_device
+from bot.doctor.command import _database, _token
+from bot.doctor.finding import Status
+from bot.doctor.torch_side import Torch
 from bot.settings import Settings
+from bot.storage.database import upgrade
 from gen.weights import DEMO_WEIGHTS
 
 ROOT = Path(__file__).parents[2]
@@ -236,14 +236,12 @@ def test_models_and_migrations_agree(tmp_path: Path) -> None:
 def test_models_and_migrations_that_differ_are_told_one_by_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bot.database.model_differences", lambda: ("add_column jobs.mood", "index jobs_by_mood"))
+    differences = ("add_column jobs.mood", "index jobs_by_mood")
+    monkeypatch.setattr("bot.storage.database.model_differences", lambda: differences)
     assert main(["db", "check", "--models"]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert [line.partition("differ: ")[2] for line in said.err.splitlines()] == [
-        "add_column jobs.mood",
-        "index jobs_by_mood",
-    ]
+    assert tuple(line.partition("differ: ")[2] for line in said.err.splitlines()) == differences
 
 
 @pytest.mark.parametrize(("option", "value"), [("--seconds", "nan"), ("--seconds", "0"), ("--histories", "-1")])

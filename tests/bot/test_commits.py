@@ -15,9 +15,9 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from bot.commits import GROUP_SECONDS, Commits
-from bot.database import Database
 from bot.errors import QueueUnavailable, Refusal
+from bot.storage.commits import GROUP_SECONDS, Commits
+from bot.storage.database import Database
 
 AT = "2026-01-01 00:00:00.000000"
 

@@ -12,12 +12,12 @@ import pytest
 
 from bot.app import open_kiln
 from bot.client import Kiln
-from bot.console import ACTIVE, CONSOLE, NUMBER_MAX, is_number, new_number
-from bot.console_address import check_console, is_loopback
-from bot.console_words import LABELS, language_of, picture_html, plain, status_html, trouble_html
-from bot.delivery import Delivery
+from bot.console.address import check_console, is_loopback
+from bot.console.jobs import ACTIVE, CONSOLE, NUMBER_MAX, is_number, new_number
+from bot.console.words import LABELS, language_of, picture_html, plain, status_html, trouble_html
+from bot.delivery.delivery import Delivery
 from bot.errors import NotAllowed, PromptRefused, QueueFull, Refusal, StartError
-from bot.job import Job, JobStatus
+from bot.queue.job import Job, JobStatus
 from bot.settings import Settings, load_settings
 from gen.errors import InvalidRequest
 from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, LORA_STRENGTH_MAX, STEPS_MAX, STEPS_MIN, ImageResult, LoraUse

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bot.card_reader import Reading
-from bot.courtesy import GIB, Judge, Manners, Trip, Why, believable, parse_hours
+from bot.host.card_reader import Reading
+from bot.host.courtesy import GIB, Judge, Manners, Trip, Why, believable, parse_hours
 
 NOON = datetime(2026, 1, 5, 12, 0)  # noqa: DTZ001 - a time of day on the machine's clock
 CALM = Reading(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bot.__main__ import main
-from bot.database import lock
 from bot.settings import Settings, variable
+from bot.storage.database import lock
 
 
 @pytest.fixture(autouse=True)

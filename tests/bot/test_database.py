@@ -21,12 +21,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
-from bot import schema
-from bot.database import backup, check, connect, lock, model_differences, open_database, upgrade
 from bot.errors import QueueUnavailable, StartError
-from bot.job_queue import JobQueue, Limits
-from bot.schema import SchemaReport
-from bot.tables import UserRow
+from bot.queue.job_queue import JobQueue, Limits
+from bot.storage import schema
+from bot.storage.database import backup, check, connect, lock, model_differences, open_database, upgrade
+from bot.storage.schema import SchemaReport
+from bot.storage.tables import UserRow
 from tests.fakes import Clock, new_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +106,7 @@ def test_a_model_without_its_migration_is_noticed(monkeypatch: pytest.MonkeyPatc
 HOLD = """
 import asyncio, sys
 from pathlib import Path
-from bot.database import open_database
+from bot.storage.database import open_database
 
 async def main():
     async with open_database(Path(sys.argv[1])):
@@ -143,7 +143,7 @@ def test_a_full_disk_at_the_lock_is_refused_with_the_files_name(path: Path, monk
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("bot.database.os.pwrite", full)
+    monkeypatch.setattr("bot.storage.database.os.pwrite", full)
     assert "kiln.sqlite3.lock cannot be written: No space left on device" in refusal(lambda: upgrade(path, now=NOW))
 
 
@@ -151,7 +151,7 @@ def test_a_lock_that_the_file_system_does_not_know_is_refused(path: Path, monkey
     def unsupported(handle: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("bot.database.fcntl.flock", unsupported)
+    monkeypatch.setattr("bot.storage.database.fcntl.flock", unsupported)
     assert "cannot be locked: Operation not supported; use a folder on a local disk" in refusal(
         lambda: upgrade(path, now=NOW)
     )
@@ -236,7 +236,7 @@ FULL = """
 import resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
-from bot.database import upgrade
+from bot.storage.database import upgrade
 from bot.errors import StartError
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -263,7 +263,7 @@ def test_a_copy_that_the_disk_does_not_take_is_refused(path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     upgrade(path, now=NOW)
-    monkeypatch.setattr("bot.schema.os.fsync", full)
+    monkeypatch.setattr("bot.storage.schema.os.fsync", full)
     to = path.with_name("copy.sqlite3")
     assert "cannot be written: No space left on device" in refusal(lambda: backup(path, to))
     assert not [name for name in path.parent.iterdir() if "copy" in name.name]
@@ -341,7 +341,7 @@ UPGRADE = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from bot import schema
+from bot.storage import schema
 
 print(schema.upgrade(Path(sys.argv[1]), now=datetime.now(UTC), script=Path(sys.argv[2])).after)
 """

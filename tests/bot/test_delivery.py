@@ -17,17 +17,17 @@ from PIL import Image
 
 from bot.app import open_kiln
 from bot.background import backoff
-from bot.cards import card
+from bot.cards.job_card import card
 from bot.client import RATE_LIMIT_SECONDS
-from bot.delivery import Delivery
+from bot.delivery.delivery import Delivery
+from bot.delivery.posting import NONCE_LASTS, UPLOAD_LIMIT, Notes, Posted, Poster, Target, Unsure
+from bot.delivery.showing import _Card
+from bot.delivery.upload import largest_fitting
 from bot.errors import QueueUnavailable
-from bot.job import Job, JobStatus
 from bot.language import say_in
-from bot.outbox import Letter, Outbox, nonce
-from bot.posting import NONCE_LASTS, UPLOAD_LIMIT, Notes, Posted, Poster, Target, Unsure
+from bot.queue.job import Job, JobStatus
+from bot.queue.outbox import Letter, Outbox, nonce
 from bot.settings import Settings
-from bot.showing import _Card
-from bot.upload import largest_fitting
 from gen.request import ImageResult
 from tests.bot.conftest import Stage, eventually, open_stage, text_of
 from tests.fakes import FakeGenerator, new_job
@@ -375,7 +375,7 @@ async def test_what_is_drawn_before_discord_is_there_or_while_it_is_posted_is_po
 async def test_an_end_that_discord_does_not_take_is_left_to_the_next_start(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("bot.showing.LAST_EDIT_TRIES", 1)
+    monkeypatch.setattr("bot.delivery.showing.LAST_EDIT_TRIES", 1)
     stage.env.inject_error("PATCH", "/channels/*/messages/*", status=500, times=None)
     await stage.imagine()
     await eventually(lambda: "the next start tries again" in caplog.text)
@@ -521,7 +521,7 @@ async def test_a_card_that_comes_after_the_end_shows_the_end(stage: Stage) -> No
 async def test_a_card_that_never_comes_is_forgotten_when_it_cannot_come_any_more(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.showing.CARD_COMES_WITHIN", timedelta(milliseconds=20))
+    monkeypatch.setattr("bot.delivery.showing.CARD_COMES_WITHIN", timedelta(milliseconds=20))
     await stage.imagine()
     job = replace(await only_job(stage), id=99, card_message_id=None, status=JobStatus.CANCELLED)
     cards = stage.kiln.delivery._showing._cards

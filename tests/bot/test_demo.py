@@ -18,9 +18,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from bot import demo
 from bot.app import open_kiln
-from bot.demo_look import STEP_SECONDS, Paced
+from bot.demo import command as demo
+from bot.demo.look import STEP_SECONDS, Paced
 from bot.errors import StartError
 from bot.settings import load_settings
 from tests.fakes import FakeGenerator, image_request
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 SERVE = """
 import sys
 from pathlib import Path
-from bot.demo import run_demo
+from bot.demo.command import run_demo
 from tests.fakes import FakeGenerator
 sys.exit(run_demo(load=FakeGenerator, port=0, data=Path(sys.argv[1]), open_browser=False))
 """

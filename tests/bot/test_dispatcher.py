@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from bot import dispatcher as module
-from bot import drawing
-from bot.database import Database, open_database
-from bot.dispatcher import Dispatcher
 from bot.errors import QueueUnavailable
-from bot.job import Job, JobStatus, Limits
-from bot.job_queue import JobQueue
-from bot.picture_file import write_picture
+from bot.queue import dispatcher as module
+from bot.queue import drawing
+from bot.queue.dispatcher import Dispatcher
+from bot.queue.job import Job, JobStatus, Limits
+from bot.queue.job_queue import JobQueue
+from bot.queue.picture_file import write_picture
+from bot.storage.database import Database, open_database
 from gen.attempt import Attempt, Event, Executor
 from gen.executor import GpuExecutor, Unfinished
 from gen.request import ImageRequest, ImageResult, StepReport
@@ -806,7 +806,7 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("bot.picture_file.os.fsync", full)
+    monkeypatch.setattr("bot.queue.picture_file.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_picture(path, b"newer")
     assert path.read_bytes() == b"new"
@@ -815,14 +815,14 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
 
 def test_a_picture_and_its_new_folders_are_synced_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
-    monkeypatch.setattr("bot.picture_file.os.fsync", lambda handle: synced.append(str(handle)))
+    monkeypatch.setattr("bot.queue.picture_file.os.fsync", lambda handle: synced.append(str(handle)))
     write_picture(tmp_path / "pictures/2026-01/1.png", b"one")
     assert len(synced) == 4  # the file, its folder, and the two folders that got a new entry
     write_picture(tmp_path / "pictures/2026-01/2.png", b"two")
     assert len(synced) == 6
 
 
-ENDS = ("bot.job_recorder", "bot.job_queue")  # who logs how a job ended
+ENDS = ("bot.queue.job_recorder", "bot.queue.job_queue")  # who logs how a job ended
 
 
 async def test_the_canonical_line_is_logged_for_every_end(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,9 +16,12 @@ from typing import Any
 import discord.http
 import pytest
 
-from bot import doctor, doctor_card, doctor_discord, doctor_host
-from bot.doctor_finding import Finding, Status
-from bot.doctor_torch import Torch, ask_torch
+from bot.doctor import card as doctor_card
+from bot.doctor import command as doctor
+from bot.doctor import discord_side as doctor_discord
+from bot.doctor import machine as doctor_host
+from bot.doctor.finding import Finding, Status
+from bot.doctor.torch_side import Torch, ask_torch
 from bot.errors import StartError
 from bot.invite import PERMISSIONS
 from bot.settings import Settings, load_settings
@@ -183,7 +186,7 @@ def test_a_measured_link_is_what_the_plan_reckons_with(flux: Settings) -> None:
 def flux(monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings whose model is of FLUX.1-dev's size, without its 34 GB, within 6 GiB."""
     large = replace(DEMO, profile=FLUX_DEV, shape=FluxShape())
-    monkeypatch.setattr("bot.doctor_plan.find_weights", lambda _: large)
+    monkeypatch.setattr("bot.doctor.plan.find_weights", lambda _: large)
     return settings(vram_budget="6GiB")
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.doctor_plan import lines, plan_here
-from bot.doctor_torch import Torch
+from bot.doctor.plan import lines, plan_here
+from bot.doctor.torch_side import Torch
 from bot.settings import Settings, load_settings
 from gen.errors import GenerationError
 from gen.streaming.cards import GIB

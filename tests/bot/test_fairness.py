@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
-from bot import fairness
 from bot.bench.histories import STEPS, Event, History, Kind, Stage, random_history
-from bot.database import Database, open_database
-from bot.estimates import PRIOR_RATE
-from bot.job import Job, JobStatus, Limits, OverLimit
-from bot.job_queue import JobQueue
-from bot.tables import JobRow, has_status
+from bot.queue import fairness
+from bot.queue.estimates import PRIOR_RATE
+from bot.queue.job import Job, JobStatus, Limits, OverLimit
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import Database, open_database
+from bot.storage.tables import JobRow, has_status
 from gen.request import ImageResult
 from tests.bot.conftest import PLENTY
 from tests.fakes import Clock, image_request, new_job

@@ -10,12 +10,12 @@ from random import Random
 import pytest
 from sqlalchemy.orm import Session
 
-from bot.database import Database
-from bot.forecast import Share, Waiting, turns, why
-from bot.job import Job, Limits, Place
-from bot.job_queue import JobQueue
 from bot.language import say_in
-from bot.outlook import REST_MAX, REST_PER_SECOND, Lookout, Outlook
+from bot.queue.forecast import Share, Waiting, turns, why
+from bot.queue.job import Job, Limits, Place
+from bot.queue.job_queue import JobQueue
+from bot.queue.outlook import REST_MAX, REST_PER_SECOND, Lookout, Outlook
+from bot.storage.database import Database
 from gen.request import ImageResult
 from tests.fakes import Clock, image_request, new_job
 
@@ -160,7 +160,7 @@ async def test_a_newcomer_costs_no_look_until_something_moves_or_time_goes_by(qu
 async def test_a_long_line_is_not_looked_at_again_for_each_move(
     queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.outlook.SHORT_LINE", 2)
+    monkeypatch.setattr("bot.queue.outlook.SHORT_LINE", 2)
     ticks = [0.0]
     queue._lookout._clock = lambda: ticks[0]
     for number in range(1, 6):

@@ -15,11 +15,11 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bot.database import check, open_database
-from bot.dispatcher import Dispatcher
 from bot.errors import QueueUnavailable
-from bot.job import Limits
-from bot.job_queue import JobQueue
+from bot.queue.dispatcher import Dispatcher
+from bot.queue.job import Limits
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import check, open_database
 from gen.executor import GpuExecutor
 from tests.fakes import FakeGenerator, image_request, new_job
 from tests.torture.power_loss import Drawn

@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 from simcord import ChannelHandle, InteractionResult, MemberActor
 
+from bot.cards.history import ADDRESS, SEARCH_CHARACTERS, Address
+from bot.cards.thumbnails import SIDE, thumbnail
 from bot.client import create_bot
-from bot.database import Database
+from bot.delivery.sight import visible_channels
 from bot.errors import QueueUnavailable
-from bot.history import ADDRESS, SEARCH_CHARACTERS, Address
-from bot.job import JOB_ID_MAX, JobStatus
-from bot.past import Past, Shown, has_words
-from bot.sight import visible_channels
-from bot.thumbnails import SIDE, thumbnail
+from bot.queue.job import JOB_ID_MAX, JobStatus
+from bot.queue.past import Past, Shown, has_words
+from bot.storage.database import Database
 from tests.bot.conftest import Stage, open_stage, said, text_of
 
 HIDDEN = discord.PermissionOverwrite(view_channel=False)

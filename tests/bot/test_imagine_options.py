@@ -10,9 +10,9 @@ from typing import Any
 import discord
 import pytest
 
-from bot.job import Job, JobStatus
+from bot.asking.styles import SHIPPED
 from bot.language import say_in
-from bot.styles import SHIPPED
+from bot.queue.job import Job, JobStatus
 from gen.request import LoraUse
 from tests.bot.conftest import Stage, eventually, open_stage, said, save_lora, text_of
 from tests.fakes import FAKE_PROFILE, image_request, new_job

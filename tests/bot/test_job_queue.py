@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from bot.database import Database, connect, open_database
 from bot.errors import NotAllowed, QueueFull, QueueUnavailable, RateLimited, Refusal
-from bot.estimates import PRIOR_RATE, prior_rate
-from bot.job import STATUS_WORDS, Verb
-from bot.job_queue import Job, JobQueue, JobStatus, Limits, Overview
+from bot.queue.estimates import PRIOR_RATE, prior_rate
+from bot.queue.job import STATUS_WORDS, Verb
+from bot.queue.job_queue import Job, JobQueue, JobStatus, Limits, Overview
+from bot.storage.database import Database, connect, open_database
 from gen.message import Message
 from gen.request import ImageRequest, ImageResult, LoraUse, Variation
 from tests.bot.conftest import PLENTY
@@ -216,8 +216,8 @@ async def test_a_verb_cancelled_at_any_await_is_whole_or_absent(path: Path, cloc
 KILLED_WHILE_SUBMITTING = """
 import asyncio, sys
 from pathlib import Path
-from bot.database import open_database
-from bot.job_queue import JobQueue, Limits
+from bot.storage.database import open_database
+from bot.queue.job_queue import JobQueue, Limits
 from tests.bot.conftest import PLENTY
 from tests.fakes import Clock, new_job
 

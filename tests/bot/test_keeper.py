@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bot import keeper as module
-from bot.database import Database, check
-from bot.job import Job, JobStatus
-from bot.job_queue import JobQueue
-from bot.keeper import Keeper
-from bot.keeping import Keeping, Picture, too_many
-from bot.past import Past, Shown
+from bot.host import keeper as module
+from bot.host.keeper import Keeper
+from bot.host.keeping import Keeping, Picture, too_many
+from bot.queue.job import Job, JobStatus
+from bot.queue.job_queue import JobQueue
+from bot.queue.past import Past, Shown
+from bot.storage.database import Database, check
 from gen.request import ImageResult
 from tests.bot.conftest import PLENTY
 from tests.fakes import Clock, new_job

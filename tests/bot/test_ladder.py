@@ -15,9 +15,9 @@ import pytest
 from simcord import ChannelHandle
 
 from bot.background import PAUSE_MAX
-from bot.job import Job, JobStatus
-from bot.outbox import DEAD_FOR
-from bot.posting import NO_MESSAGES_HERE, Poster, Unsure
+from bot.delivery.posting import NO_MESSAGES_HERE, Poster, Unsure
+from bot.queue.job import Job, JobStatus
+from bot.queue.outbox import DEAD_FOR
 from tests.bot.conftest import Stage, eventually, open_stage, text_of
 
 
@@ -271,7 +271,7 @@ async def test_what_is_over_is_not_closed_again(stage: Stage) -> None:
 
 
 async def test_a_picture_that_fits_nowhere_is_kept(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.posting.largest_fitting", lambda *_, **__: None)
+    monkeypatch.setattr("bot.delivery.posting.largest_fitting", lambda *_, **__: None)
     await stage.imagine()
     job = await job_of(stage)
     assert (job.status, job.reason) == (JobStatus.KEPT, "The picture's file is too large for this server.")

@@ -17,11 +17,11 @@ import simcord.interactions
 from babel.messages.catalog import Message as Entry
 from babel.messages.pofile import read_po
 
-from bot.cards import card
+from bot.cards.job_card import card
 from bot.client import create_bot
 from bot.errors import QueueFull, Refusal
-from bot.job_queue import JobQueue
 from bot.language import CATALOGUES, LOCALE_NAMES, LOCALES, Message, msg, say_in
+from bot.queue.job_queue import JobQueue
 from docs.catalogue import ROOT, Text, called, calls, is_translated, texts, update
 from gen.errors import InvalidRequest
 from gen.message import Worded

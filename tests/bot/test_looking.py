@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.server import Act
+from bot.servers.server import Act
 from tests.bot.conftest import open_stage
 from tests.bot.keepers import enter
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from bot import schema
-from bot.database import check, open_database
+from bot.asking.people import NOTHING_CHOSEN, open_people
 from bot.errors import StartError
-from bot.job import JobStatus, Limits
-from bot.job_queue import JobQueue
-from bot.moderation import Moderation
-from bot.past import Past, Shown
-from bot.people import NOTHING_CHOSEN, open_people
-from bot.server import Standing
+from bot.queue.job import JobStatus, Limits
+from bot.queue.job_queue import JobQueue
+from bot.queue.past import Past, Shown
+from bot.servers.moderation import Moderation
+from bot.servers.server import Standing
+from bot.storage import schema
+from bot.storage.database import check, open_database
 from gen.request import ImageResult
 from tests.fakes import Clock, new_job
 

@@ -10,12 +10,12 @@ import discord
 import pytest
 from simcord import InteractionResult, MemberActor
 
-from bot.acts import parse_length
 from bot.client import create_bot
 from bot.errors import Refusal
-from bot.job import JobStatus
-from bot.policy import Action, Rule
-from bot.server import EVERYWHERE, Act
+from bot.panel.acts import parse_length
+from bot.queue.job import JobStatus
+from bot.servers.policy import Action, Rule
+from bot.servers.server import EVERYWHERE, Act
 from tests.bot.conftest import Stage, open_stage, said, text_of
 from tests.bot.keepers import Keepers, allow, enter
 
@@ -297,6 +297,6 @@ async def test_a_log_channel_that_refuses_is_asked_once_and_its_moderator_is_tol
 
 
 async def test_every_status_of_a_job_has_words(keepers: Keepers) -> None:
-    from bot.job import STATUS_WORDS
+    from bot.queue.job import STATUS_WORDS
 
     assert set(STATUS_WORDS) == set(JobStatus)

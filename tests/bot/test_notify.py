@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.notify import notify, watch
+from bot.host.notify import notify, watch
 from gen.pulse import PATIENCE_SECONDS, Pulse
 
 

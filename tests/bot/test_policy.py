@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.default_rules import ALWAYS, USUAL
-from bot.lookalikes import plain, tokens
-from bot.policy import Action, InvalidRule, Rule, Where, judge
+from bot.servers.default_rules import ALWAYS, USUAL
+from bot.servers.lookalikes import plain, tokens
+from bot.servers.policy import Action, InvalidRule, Rule, Where, judge
 
 
 def found(words: str, text: str) -> bool:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bot.database import check, open_database
-from bot.job import JobStatus, Limits
-from bot.job_queue import JobQueue
+from bot.queue.job import JobStatus, Limits
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import check, open_database
 from tests.fakes import Clock, picture
 from tests.torture.power_loss import JOBS_A_ROUND, ROUNDS
 

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from simcord import InteractionResult
 
-from bot.job import Job, Verb
+from bot.queue.job import Job, Verb
 from gen.png import Recipe, encode_png
 from gen.request import LoraUse, Variation
 from tests.bot.conftest import Stage, said, text_of
@@ -181,8 +181,8 @@ async def test_remixing_a_file_starts_from_what_it_says(stage: Stage) -> None:
 
 
 def test_the_longest_recipe_fits() -> None:
+    from bot.cards.recipes import Found, recipe_view
     from bot.language import say_in
-    from bot.recipes import Found, recipe_view
 
     longest = replace(
         REQUEST,

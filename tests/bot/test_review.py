@@ -8,11 +8,11 @@ from pathlib import Path
 import discord
 import pytest
 
-from bot.asking import is_age_restricted
+from bot.asking.intake import is_age_restricted
 from bot.client import create_bot
-from bot.job import JobStatus
-from bot.policy import Action, Rule, Where
-from bot.server import Act
+from bot.queue.job import JobStatus
+from bot.servers.policy import Action, Rule, Where
+from bot.servers.server import Act
 from tests.bot.conftest import Stage, open_stage, said, text_of
 from tests.bot.keepers import Keepers, enter
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bot.database import Database
 from bot.errors import BudgetSpent, QueueFull, RateLimited
-from bot.job import Job, Limits
-from bot.job_queue import JobQueue
-from bot.roles import Roles, RoleTerms
+from bot.queue.job import Job, Limits
+from bot.queue.job_queue import JobQueue
+from bot.queue.roles import Roles, RoleTerms
+from bot.storage.database import Database
 from gen.request import ImageResult
 from tests.bot.conftest import Stage
 from tests.fakes import Clock, new_job

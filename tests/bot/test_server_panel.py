@@ -10,8 +10,8 @@ import pytest
 from simcord import InteractionResult
 
 from bot.client import create_bot
-from bot.roles import RoleTerms
-from bot.server import LoraAccess, ServerSettings
+from bot.queue.roles import RoleTerms
+from bot.servers.server import LoraAccess, ServerSettings
 from tests.bot.conftest import Stage, open_stage, said, text_of
 from tests.bot.keepers import Keepers, allow, enter, press
 

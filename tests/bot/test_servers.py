@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from bot.audit import Audit
-from bot.database import Database, open_database
 from bot.errors import (
     Banned,
     BudgetSpent,
@@ -23,12 +21,14 @@ from bot.errors import (
     ServerBudgetSpent,
     WrongChannel,
 )
-from bot.job import Job, JobStatus, Limits
-from bot.job_queue import JobQueue
-from bot.moderation import REPORTS_A_DAY, Moderation
-from bot.policy import RULES_MAX, Action, Rule, Where
-from bot.server import EVERYWHERE, Act, Ban, Entry, HeldFor, LoraAccess, ServerSettings, Standing
-from bot.servers import Servers
+from bot.queue.job import Job, JobStatus, Limits
+from bot.queue.job_queue import JobQueue
+from bot.servers.audit import Audit
+from bot.servers.moderation import REPORTS_A_DAY, Moderation
+from bot.servers.policy import RULES_MAX, Action, Rule, Where
+from bot.servers.server import EVERYWHERE, Act, Ban, Entry, HeldFor, LoraAccess, ServerSettings, Standing
+from bot.servers.servers import Servers
+from bot.storage.database import Database, open_database
 from gen.request import ImageResult, LoraUse
 from tests.bot.conftest import PLENTY
 from tests.fakes import Clock, image_request, new_job
@@ -165,7 +165,7 @@ async def test_a_chosen_channel_speaks_for_its_threads(servers: Servers, queue: 
 async def test_a_servers_limits_take_the_place_of_the_hosts_and_roles_go_before_both(
     database: Database, servers: Servers, clock: Clock
 ) -> None:
-    from bot.roles import Roles, RoleTerms
+    from bot.queue.roles import Roles, RoleTerms
 
     queue = JobQueue(database, limits=PLENTY, now=clock)
     await change(servers, waiting_per_user=1)

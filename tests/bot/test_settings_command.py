@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from simcord import MemberActor, OptionError
 
-from bot.database import Database
+from bot.asking.people import CHOICES, NOTHING_CHOSEN, Preferences, open_people
 from bot.errors import QueueUnavailable
-from bot.people import CHOICES, NOTHING_CHOSEN, Preferences, open_people
-from bot.people_tables import PreferencesRow
+from bot.storage.database import Database
+from bot.storage.people_tables import PreferencesRow
 from tests.bot.conftest import Stage, open_stage, said
 from tests.fakes import FAKE_PROFILE, FakeGenerator
 

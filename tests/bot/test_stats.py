@@ -11,13 +11,13 @@ import discord
 import pytest
 from simcord import MemberActor
 
-from bot.card_reader import CardReader, Reading
 from bot.cogs.stats import card_words, duration, model_words
-from bot.database import Database
 from bot.errors import QueueUnavailable
-from bot.job_queue import JobQueue
+from bot.host.card_reader import CardReader, Reading
 from bot.language import say_in
-from bot.past import Past
+from bot.queue.job_queue import JobQueue
+from bot.queue.past import Past
+from bot.storage.database import Database
 from gen.request import ImageResult
 from tests.bot.conftest import Stage, eventually, open_stage, said
 from tests.fakes import FAKE_PROFILE, Clock, new_job

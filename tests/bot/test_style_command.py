@@ -9,9 +9,9 @@ import discord
 import pytest
 from simcord import InteractionResult, MemberActor
 
+from bot.asking.server_styles import STYLES_MAX, ServerStyles
+from bot.asking.styles import Style
 from bot.errors import Refusal
-from bot.server_styles import STYLES_MAX, ServerStyles
-from bot.styles import Style
 from gen.request import LoraUse
 from tests.bot.conftest import Stage, open_stage, said, save_lora
 

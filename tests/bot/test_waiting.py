@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from bot.background import Tasks
-from bot.database import open_database
-from bot.job import Job, Limits
-from bot.job_queue import JobQueue
-from bot.waiting import AT_ONCE, PATIENCE, WaitingCards
+from bot.queue.job import Job, Limits
+from bot.queue.job_queue import JobQueue
+from bot.queue.waiting import AT_ONCE, PATIENCE, WaitingCards
+from bot.storage.database import open_database
 from tests.bot.conftest import Stage, eventually, text_of
 from tests.fakes import Clock, new_job
 

@@ -17,13 +17,13 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bot import web as module
-from bot.card_reader import Reading
-from bot.database import open_database
 from bot.errors import QueueUnavailable, StartError
-from bot.metrics import Metrics
+from bot.host import web as module
+from bot.host.card_reader import Reading
+from bot.host.metrics import Metrics
+from bot.host.web import OFF, Watched, open_web
 from bot.service import open_service
-from bot.web import OFF, Watched, open_web
+from bot.storage.database import open_database
 from gen.pulse import Pulse
 from tests.bot.conftest import Stage, eventually, open_stage, said
 from tests.bot.test_delivery import left_running
@@ -256,7 +256,7 @@ def test_busy_seconds_never_fall() -> None:
 async def test_the_owners_wish_is_on_cards_in_the_queue_command_and_on_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.caretaker.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("bot.host.caretaker.LOOK_SECONDS", 0.01)
     watched = Watched()
     async with serving(tmp_path, watched) as (stage, port):
         stage.kiln.pause.begin()
@@ -273,7 +273,7 @@ async def test_the_owners_wish_is_on_cards_in_the_queue_command_and_on_the_page(
 
 
 async def test_a_card_that_waits_already_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.caretaker.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("bot.host.caretaker.LOOK_SECONDS", 0.01)
     async with serving(tmp_path, Watched(), edit_every=timedelta(milliseconds=20)) as (stage, _):
         stage.detach()
         await stage.imagine("stuck")

@@ -101,7 +101,7 @@ def _draw_with_the_fake(step_seconds: float, *, crash: bool) -> None:
 
 
 def _crash_around(method: str, moment: str) -> None:
-    from bot.job_queue import JobQueue
+    from bot.queue.job_queue import JobQueue
 
     original: Callable[..., Awaitable[Any]] = getattr(JobQueue, method)
 

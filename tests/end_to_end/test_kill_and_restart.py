@@ -16,6 +16,7 @@ from tests.loopback import faults
 from tests.loopback.world import Channel, Interaction, Message, Person
 from tests.loopback_discord import LoopbackDiscord
 from tests.torture.kills import torture
+from tests.torture.soak import soak
 
 
 async def test_killed_after_the_commit_and_before_the_answer_the_job_is_still_drawn(
@@ -158,3 +159,11 @@ async def ask_then_crash(
     asked = [await loopback.slash(person, room, "imagine", prompt=f"picture {number}") for number in range(3)]
     await kiln.crash()
     return asked
+
+
+async def test_two_hundred_jobs_through_one_process_are_each_posted_once_and_end(tmp_path: Path) -> None:
+    """The short version of the soak; what must not grow takes the long one."""
+    figures = await soak(tmp_path, jobs=200, seed=1)
+    ended = figures["jobs_by_state"]
+    assert (figures["acknowledged_terminal"], figures["posts_per_job_max"]) == (200, 1)
+    assert ended["delivered"] > 150, ended

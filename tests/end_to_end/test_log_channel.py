@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bot.database import open_database
-from bot.policy import Action, Rule
-from bot.servers import Servers
+from bot.servers.policy import Action, Rule
+from bot.servers.servers import Servers
+from bot.storage.database import open_database
 from tests.end_to_end.kiln_process import KilnProcess
 from tests.loopback import faults
 from tests.loopback.faults import Fault

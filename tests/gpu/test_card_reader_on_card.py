@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bot.card_reader import CardReader
+from bot.host.card_reader import CardReader
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card here")]
 

@@ -27,10 +27,10 @@ from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
-from bot.database import open_database
-from bot.dispatcher import Dispatcher
-from bot.job import Job, Limits
-from bot.job_queue import JobQueue
+from bot.queue.dispatcher import Dispatcher
+from bot.queue.job import Job, Limits
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import open_database
 from gen.executor import GpuExecutor
 from gen.request import StepReport
 from tests.fakes import FakeGenerator, image_request, new_job

@@ -21,13 +21,14 @@ from typing import Any, cast
 import discord
 from sqlalchemy import text
 
-from bot.database import Database, open_database
-from bot.delivery import Delivery
-from bot.dispatcher import Dispatcher
+from bot.cards.captions import Origin
+from bot.delivery.delivery import Delivery
+from bot.delivery.posting import Notes, Posted, Poster, Target
 from bot.errors import Refusal
-from bot.job import Job, JobStatus, Limits
-from bot.job_queue import JobQueue
-from bot.posting import Notes, Posted, Poster, Target
+from bot.queue.dispatcher import Dispatcher
+from bot.queue.job import Job, JobStatus, Limits
+from bot.queue.job_queue import JobQueue
+from bot.storage.database import Database, open_database
 from gen.executor import GpuExecutor
 from gen.request import ImageResult
 from tests.fakes import FakeGenerator, image_request, new_job
@@ -57,14 +58,14 @@ class SilentDiscord:
         """Done."""
 
 
-class SilentPoster:
+class SilentPoster(Poster):
     """Posts nothing, and counts what it was asked to post."""
 
     def __init__(self, jobs: int) -> None:
         self.posts = bytearray(jobs + 1)  # by job; made at once, because the soak looks for what grows
         self._ids = count(10**6)
 
-    async def post(self, job: Job, *, png: bytes, target: Target, notes: Notes) -> Posted:
+    async def post(self, job: Job, *, png: bytes, target: Target, notes: Notes, origin: Origin | None = None) -> Posted:
         await notes.begun()
         self.posts[job.id] += 1
         return Posted(message_id=next(self._ids), channel_id=job.channel_id)
@@ -87,8 +88,7 @@ async def soak(folder: Path, *, jobs: int, seed: int) -> dict[str, Any]:
         database = await stack.enter_async_context(open_database(folder / "kiln.sqlite3"))
         queue = JobQueue(database, limits=PLENTY, now=lambda: datetime.now(UTC))
         executor = await stack.enter_async_context(GpuExecutor(Frugal))
-        make_poster = cast(Callable[[discord.Client], Poster], lambda client: poster)
-        delivery = Delivery(queue=queue, data=folder, edit_every=timedelta(seconds=5), make_poster=make_poster)
+        delivery = Delivery(queue=queue, data=folder, edit_every=timedelta(seconds=5), make_poster=lambda _: poster)
         await stack.enter_async_context(aclosing(delivery))
         dispatcher = Dispatcher(
             queue=queue,

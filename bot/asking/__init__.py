@@ -1,0 +1,1 @@
+"""From what a person wants to jobs: options, styles, LoRAs, defaults, dialogs."""

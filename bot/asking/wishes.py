@@ -1,0 +1,109 @@
+"""From what a person typed into /imagine to the requests of its jobs: styles, LoRAs, seeds. Knows no Discord.
+
+Limits are `gen.request`'s; the model's defaults its profile's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from bot.asking.edit_dialog import read_loras
+from bot.asking.styles import Style, style_named
+from bot.language import msg
+from gen.errors import InvalidRequest
+from gen.request import SEED_MAX, ImageRequest, LoraUse, ModelProfile, check_prompt
+
+COUNT_MAX = 4
+
+_TRAILING_SEED = re.compile(r"(?:^|\s)seed\s*[:：](?P<gap>\s*)(?P<value>\S+)\s*$", re.IGNORECASE)
+_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What was typed; None, or nothing: left out."""
+
+    prompt: str  # without a trailing seed
+    seed: int | None = None
+    size: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    style: Style | None = None
+    loras: tuple[LoraUse, ...] = ()
+    negative: str = ""
+
+
+def requests_of(
+    wishes: Wishes, profile: ModelProfile, *, count: int, choose_seed: Callable[[], int]
+) -> list[ImageRequest]:
+    """The requests of `count` pictures; raise InvalidRequest naming the first value that is outside its limit.
+
+    A seed that was given is the first one's, the others have those that follow; else each has one of its own.
+    """
+    style = wishes.style or Style(name="")
+    plain = profile.request(
+        style.prompt(wishes.prompt),
+        seed=0 if wishes.seed is None else wishes.seed,
+        size=wishes.size or (None if style.shape is None else profile.size_of(*style.shape)),
+        steps=wishes.steps if wishes.steps is not None else style.steps,
+        guidance=wishes.guidance if wishes.guidance is not None else style.guidance,
+    )
+    own = {use.name for use in wishes.loras}
+    loras = (*wishes.loras, *(use for use in style.loras if use.name not in own))
+    first = profile.avoiding(replace(plain, loras=loras), negative=wishes.negative or style.negative)
+    if wishes.seed is None:
+        return [replace(first, seed=choose_seed()) for _ in range(count)]
+    return [replace(first, seed=(wishes.seed + number) % (SEED_MAX + 1)) for number in range(count)]
+
+
+def chosen_style(typed: str | None, own: Iterable[Style] = ()) -> Style | None:
+    """The style of that name, shipped or a server's `own`; raise InvalidRequest if there is none."""
+    if typed is None:
+        return None
+    found = style_named(typed, own)
+    if found is None:
+        raise InvalidRequest(msg("There is no style {name!r}: choose one from the list."), name=typed[:40])
+    return found
+
+
+def chosen_loras(typed: str | None, strength: float | None) -> tuple[LoraUse, ...]:
+    """`ink, oil:0.8` as LoRAs; those without a strength of their own have `strength`."""
+    if typed is None and strength is not None:
+        raise InvalidRequest(msg("There is a strength for a LoRA, but no LoRA: choose one."))
+    return read_loras(typed or "", usual=1.0 if strength is None else strength)
+
+
+def seed_of(prompt: str, seed: int | None) -> tuple[str, int | None]:
+    """The prompt without a trailing `seed:N`, and the seed, said in one way or the other; InvalidRequest if in both."""
+    words, typed = split_seed(prompt)
+    if typed is not None and seed is not None:
+        raise InvalidRequest(
+            msg("The seed is there twice: {typed} in the prompt and {seed} as the option. Please keep one of them."),
+            typed=typed,
+            seed=seed,
+        )
+    return words, typed if seed is None else seed
+
+
+def split_seed(prompt: str) -> tuple[str, int | None]:
+    """Take a trailing `seed:N` off a prompt; raise InvalidRequest, naming the limit, when N is no seed."""
+    found = _TRAILING_SEED.search(prompt)
+    if found is None:
+        return prompt, None
+    value = found["value"]
+    if found["gap"] and not any(character.isdigit() for character in value):
+        return prompt, None  # `a bird eating seed: millet`
+    if not _WHOLE_NUMBER.fullmatch(value) or not 0 <= int(value) <= SEED_MAX:
+        shown = value if len(value) <= 40 else value[:40] + "…"
+        raise InvalidRequest(
+            msg("The seed must be a whole number from 0 to {most:,}; it is {value!r}."), most=SEED_MAX, value=shown
+        )
+    words = prompt[: found.start()].rstrip()
+    another = _TRAILING_SEED.search(words)
+    if another is not None and _WHOLE_NUMBER.fullmatch(another["value"]):
+        text = msg("The prompt ends with two seeds, {first} and {second}. Please keep one.")
+        raise InvalidRequest(text, first=another["value"][:40], second=value)
+    check_prompt(words)
+    return words, int(value)

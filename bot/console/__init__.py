@@ -1,0 +1,1 @@
+"""The web console: pictures without Discord, in the same queue."""

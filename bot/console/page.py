@@ -1,0 +1,223 @@
+"""The web console's page: a form, the picture as it comes, what this browser has drawn. The only importer of Gradio.
+
+Gradio serves from a thread of its own; what it asks of the queue runs on Kiln's event loop. A full picture travels
+inside the page, byte for byte, to the console whose it is; only thumbnails lie in Gradio's own files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import gradio as gr
+from PIL import Image
+
+from bot.console.jobs import FIELDS, RANDOM_SEED, Console, Look, is_number, new_number
+from bot.console.words import LABELS, language_of, picture_html, status_html, trouble_html
+from bot.errors import Refusal, StartError
+from bot.language import say_in
+from bot.queue.job import Job
+from bot.settings import Settings
+from gen.errors import InvalidRequest
+from gen.recipe_reader import read_recipe
+
+HISTORY, THUMBNAIL = 24, 256  # pictures; pixels a side
+USER = "kiln"
+SECRET = "kiln"  # of the browser's own memory: it hides nothing, but without one a restart would forget the history
+VIEWS = ("number", "job_id", "status", "picture", "seed", "recipe", "history", "shown")
+
+_T = TypeVar("_T")
+
+
+@asynccontextmanager
+async def open_page(console: Console, settings: Settings) -> AsyncIterator[str]:
+    """Serve the page and yield its address; raise StartError if it cannot listen there."""
+    page, password = Page(console, asyncio.get_running_loop()), settings.console_password
+    blocks = page.build()
+    try:
+        _, address, _ = await asyncio.to_thread(
+            blocks.launch,
+            server_name=settings.console_host,
+            server_port=settings.console_port,
+            auth=[(USER, password.get_secret_value())] if password else None,
+            i18n=page.labels,
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+        )
+    except OSError as error:
+        raise StartError(
+            f"the console cannot listen on {settings.console_host}:{settings.console_port}; is another program there? "
+            "Choose another KILN_CONSOLE_PORT."
+        ) from error
+    try:
+        yield address
+    finally:
+        await asyncio.to_thread(blocks.close, verbose=False)
+
+
+class Page:
+    """What the page shows and does. Its methods run on Gradio's thread."""
+
+    def __init__(self, console: Console, loop: asyncio.AbstractEventLoop) -> None:
+        """`loop` is Kiln's, on which the console lives."""
+        self._console, self._loop = console, loop
+        self._thumbnails: dict[int, Image.Image] = {}  # by job
+        english, chinese = ({key: say_in(locale)(text) for key, text in LABELS.items()} for locale in ("en", "zh"))
+        self.labels = gr.I18n(en=english, zh=chinese, **{"zh-CN": chinese, "zh-TW": chinese})
+
+    def build(self) -> gr.Blocks:
+        """The page: form on the left, what happens on the right, history below."""
+        label = self.labels
+        with gr.Blocks(title="Kiln", analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
+            number = gr.BrowserState(None, storage_key="kiln-console", secret=SECRET)
+            job_id, shown = gr.State(None), gr.State([])
+            gr.Markdown(f"# Kiln · {self._console.profile.name}")
+            with gr.Row():
+                with gr.Column():
+                    form = self._form()
+                    with gr.Row():
+                        draw, cancel = gr.Button(label("draw"), variant="primary"), gr.Button(label("cancel"))
+                    refusal = gr.HTML(elem_id="refusal")
+                with gr.Column():
+                    status, picture = gr.HTML(elem_id="status"), gr.HTML(elem_id="picture")
+                    seed = gr.Textbox(label=label("seed_used"), interactive=False, elem_id="seed-used")
+                    recipe = gr.Code(
+                        label=label("recipe"), language="json", interactive=False, wrap_lines=True, elem_id="recipe"
+                    )
+            tiles: dict[str, Any] = {"columns": 8, "fit_columns": False, "allow_preview": False}
+            history = gr.Gallery(label=label("history"), elem_id="history", **tiles)
+            views = [number, job_id, status, picture, seed, recipe, history, shown]
+            free: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+            asked = draw.click(self.ask, [number, *form], [number, refusal], **free)
+            following = [
+                asked.then(self.follow, number, views, **free),
+                blocks.load(self.follow, number, views, **free),
+            ]
+            blocks.load(self.offer, None, form[-2], **free)
+            draw.click(None, cancels=following, queue=False, api_visibility="private")
+            cancel.click(self.cancel, [number, job_id], refusal, **free)
+            history.select(self.pick, [number, shown], [picture, seed, recipe], **free)
+        return blocks
+
+    def _form(self) -> list[Any]:
+        profile, label = self._console.profile, self.labels
+        usual = f"{profile.width}x{profile.height}"
+        sizes = {"choices": list(profile.sizes()), "value": usual, "allow_custom_value": True}
+        return [
+            gr.Textbox(label=label("prompt"), lines=4, autofocus=True, elem_id="prompt"),
+            gr.Number(label=label("seed"), value=RANDOM_SEED, elem_id="seed"),
+            gr.Dropdown(label=label("size"), elem_id="size", **sizes),
+            gr.Number(label=label("steps"), value=profile.steps, elem_id="steps"),
+            gr.Number(label=label("guidance"), value=profile.guidance, elem_id="guidance"),
+            gr.Dropdown(label=label("lora"), choices=[], value=None, elem_id="lora"),
+            gr.Number(label=label("strength"), value=1, elem_id="strength"),
+        ]
+
+    async def offer(self) -> Any:
+        """The LoRAs that are there now; the first choice is none."""
+        names = await asyncio.to_thread(self._console.loras)
+        return gr.update(choices=[("–", ""), *((name, name) for name in names)], value="")
+
+    async def ask(self, request: gr.Request, number: Any, *form: Any) -> tuple[int, str]:
+        """Put one picture into the queue, or say why not."""
+        number = number if is_number(number) else new_number()
+        filled = dict(zip((*FIELDS, "lora", "strength"), form, strict=True))
+        try:
+            wanted = await asyncio.to_thread(self._console.read_form, filled)
+            await self._on_kiln(self._console.ask(number, wanted, locale=_say(request).locale))
+        except (InvalidRequest, Refusal) as error:
+            return number, trouble_html(error.told(_say(request)))
+        return number, ""
+
+    async def follow(self, request: gr.Request, number: Any) -> AsyncIterator[tuple[Any, ...]]:
+        """Show this console's jobs one after the other, as long as there are any, and then its history."""
+        say = _say(request)
+        number = number if is_number(number) else new_number()
+        yield await self._past(number)
+        while (job := await self._on_kiln(self._console.next_active(number))) is not None:
+            async for look in self._looks(job.id):
+                yield _views(number=number, job_id=job.id, status=status_html(say, look))
+                job = look.job
+            picture, seed, recipe = await self._full(job)
+            if job.picture is not None:
+                yield _views(picture=picture, seed=seed, recipe=recipe)
+            yield await self._past(number)
+
+    async def cancel(self, request: gr.Request, number: Any, job_id: Any) -> str:
+        """Take back the job that is shown."""
+        if not is_number(number) or not isinstance(job_id, int):
+            return ""
+        try:
+            await self._on_kiln(self._console.cancel(job_id, number=number))
+        except Refusal as error:
+            return trouble_html(error.told(_say(request)))
+        return ""
+
+    async def pick(self, event: gr.SelectData, number: Any, shown: list[int]) -> tuple[str, str, str]:
+        """Show a picture of the history."""
+        found = await self._on_kiln(self._console.pictures(number, limit=HISTORY)) if is_number(number) else ()
+        picked = [job for job in found if job.id in shown[event.index : event.index + 1]]
+        return await self._full(picked[0]) if picked else ("", "", "")
+
+    async def _full(self, job: Job) -> tuple[str, str, str]:
+        """The picture, its seed and its recipe."""
+        png = await self._on_kiln(self._console.picture(job))
+        if png is None:
+            return "", "", ""
+        recipe = read_recipe(png)  # Kiln's own file: it has one
+        told = json.dumps(json.loads(recipe.as_json()), indent=2, ensure_ascii=False) if recipe else ""
+        return picture_html(job, png), str(job.request.seed), told
+
+    async def _past(self, number: int) -> tuple[Any, ...]:
+        jobs = await self._on_kiln(self._console.pictures(number, limit=HISTORY))
+        entries = [(await self._thumbnail(job), f"{job.request.prompt[:60]} · {job.request.seed}") for job in jobs]
+        kept = [(job.id, entry) for job, entry in zip(jobs, entries, strict=True) if entry[0] is not None]
+        return _views(number=number, history=[entry for _, entry in kept], shown=[job_id for job_id, _ in kept])
+
+    async def _thumbnail(self, job: Job) -> Image.Image | None:
+        if job.id not in self._thumbnails:
+            png = await self._on_kiln(self._console.picture(job))
+            if png is None:
+                return None
+            self._thumbnails[job.id] = await asyncio.to_thread(_small, png)
+            while len(self._thumbnails) > 10 * HISTORY:
+                del self._thumbnails[next(iter(self._thumbnails))]
+        return self._thumbnails[job.id]
+
+    async def _looks(self, job_id: int) -> AsyncIterator[Look]:
+        looks = self._console.follow(job_id)
+        try:
+            while (look := await self._on_kiln(_next(looks))) is not None:
+                yield look
+        finally:
+            await self._on_kiln(looks.aclose())
+
+    async def _on_kiln(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+
+async def _next(looks: AsyncIterator[Look]) -> Look | None:
+    return await anext(looks, None)
+
+
+def _views(**changed: Any) -> tuple[Any, ...]:
+    """A value for each view; what is not named stays as it is."""
+    return tuple(changed.get(view, gr.skip()) for view in VIEWS)
+
+
+def _say(request: gr.Request) -> Any:
+    return language_of(request.headers.get("accept-language", ""))
+
+
+def _small(png: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(png))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return picture

@@ -1,0 +1,1 @@
+"""From outcomes to Discord: cards that move, pictures that arrive exactly once."""

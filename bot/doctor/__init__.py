@@ -1,0 +1,1 @@
+"""`kiln doctor`: what would happen if Kiln started here, without starting it."""

@@ -1,0 +1,1 @@
+"""How those who keep a server, and the host, see and do it in Discord."""

@@ -1,0 +1,1 @@
+"""Jobs, from the submit to their end: durable, fair, claimed once. Knows no Discord."""

@@ -1,0 +1,58 @@
+"""One job's way into the queue, inside the submit's transaction: gate, admission, row, place in the fair order.
+
+Raises what gate.py and admission.py refuse, and then nothing is stored. Knows no Discord, no GPU and no commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from bot.queue import fairness
+from bot.queue.admission import admit
+from bot.queue.job import Job, JobStatus, Limits, NewJob
+from bot.queue.newcomers import Newcomer
+from bot.queue.outlook import newcomer
+from bot.queue.roles import terms_of
+from bot.servers.gate import enter, settle_in
+from bot.storage.tables import JobRow, to_job, to_row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What holds for everybody, unless their server or roles say otherwise."""
+
+    limits: Limits
+    prior: float  # `estimates.prior_rate` of the model
+    server_share: bool  # each Discord server has a share of its own
+
+
+def accept(
+    session: Session, new: NewJob, terms: Terms, *, weight: float | None, now: datetime
+) -> tuple[Job, Newcomer | None]:
+    """Store the job; with it comes its place in line, if it is new and stands in line at once.
+
+    A job of the same interaction and number is returned as it is, and nothing is charged.
+    """
+    same = (JobRow.interaction_id == new.interaction_id, JobRow.number == new.number)
+    first = session.scalar(select(JobRow).where(*same))
+    if first is not None:
+        return to_job(first), None
+    entry = enter(session, new, usual=terms.limits, now=now)
+    limits, share = terms_of(session, new, usual=entry.limits)
+    admission = admit(session, new, limits=limits, now=now, prior=terms.prior)
+    server_id, share = new.guild_id if terms.server_share else None, share if weight is None else weight
+    row = to_row(new, created_at=now)
+    row.account_id = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)
+    row.not_before, row.reserved = admission.not_before, admission.reserved
+    row.rate_seconds = admission.rate_seconds
+    session.add(row)
+    session.flush()
+    if row.not_before is None:
+        fairness.enter(session, row)
+    settle_in(session, row, entry, now=now)
+    in_line = row.not_before is None and row.status is JobStatus.QUEUED
+    return to_job(row), newcomer(session, row, prior=terms.prior) if in_line else None
