@@ -22,7 +22,23 @@ _MINORS_ZH = (
     "小男孩 | 少女 | 学生妹 | 婴儿 | 嬰兒 | 女婴 | 男婴 | 幼儿 | 孩童 | 小女生 | 小男生 | 小学女生 | 初中生 | 高中生"
 )
 _NUMBERS = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen".split()
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
 )
 _AGES = (  # in pieces, because a rule has a limit
     *(
