@@ -164,8 +164,6 @@ async def _page(bot: KilnBot, *, port: int) -> AsyncIterator[str]:
                 await stack.enter_async_context(preview)
             except SetupError as error:
                 raise StartError(f"The demo's page cannot open: {error}. Try --port 0, which takes any port.") from None
-            refreshing = asyncio.create_task(live.keep_true(env))
-            stack.callback(refreshing.cancel)
             await live.imagine(stage.people[1], prompt=COMPANY_PROMPT, seed=COMPANY_SEED)
             yield preview.url
 

@@ -22,13 +22,11 @@ from bot.demo.stage import Stage
 
 if TYPE_CHECKING:
     from simcord.actors import MemberActor
-    from simcord.env import Env
     from simcord.preview import Preview
 
 _log = logging.getLogger(__name__)
 
 PREVIEWS_KEPT = 50
-REFRESH_SECONDS = 0.5  # between looks for news; the page asks every 0.5 s as well
 
 
 class RealClock:
@@ -49,7 +47,7 @@ class RealClock:
 
 
 class LivePage:
-    """Keeps the page true without a manual refresh: one lock for its own actions and ours."""
+    """The page is true whenever a browser asks, without a manual refresh: one lock for its own actions and ours."""
 
     def __init__(self, preview: Preview, stage: Stage) -> None:
         self._preview, self._stage = preview, stage
@@ -59,29 +57,33 @@ class LivePage:
         preview._action = self._action_in_turn  # type: ignore[method-assign]
         self._previews: dict[str, bytes] = {}  # of cards, by the page's name for each; the newest last
         server = preview._server
-        self._asset, self._file = server._asset, server._static
+        self._state, self._asset, self._file = server._state, server._asset, server._static
+        self._seen = 0  # calls of the bot to Discord that the published page knows
+        # private: what the page asks for twice a second.
+        server._state = self._true_state  # type: ignore[method-assign]
         # private: what the page shows besides its own files; a preview may have gone before the page has fetched it.
         server._asset = self._asset_or_preview  # type: ignore[method-assign]
         # private: the page's own files, served with our style and script appended; routes are made from this table.
         server._static = self._dressed_file  # type: ignore[method-assign]
         server._STATIC_FILES = {**server._STATIC_FILES, "/favicon.ico": "index.html"}  # type: ignore[misc]
 
-    async def keep_true(self, env: Env) -> None:
-        """Publish the page anew whenever the bot has called Discord; never ends by itself."""
-        seen = 0
-        while True:
-            await asyncio.sleep(REFRESH_SECONDS)
-            calls = len(env.http_requests)
-            if calls == seen:
-                continue
+    async def _true_state(self, request: Any) -> Any:
+        """Publish the page anew if the bot has called Discord since, then answer: no browser sees an older state.
+
+        private: simcord answers with the last published state, less what has left Discord meanwhile: a card whose
+        preview was replaced between would show "Thumbnail unavailable".
+        """
+        calls = len(self._preview.env.http_requests)
+        if calls != self._seen and not self._lock.locked():  # an action publishes by itself
             try:
                 async with self._lock:
                     self._remember_previews()
                     await self._preview.refresh()
                     self._remember_previews()
-                seen = calls
-            except Exception:  # noqa: BLE001 - the page lives on and tries again
+                self._seen = calls
+            except Exception:  # noqa: BLE001 - the page lives on and asks again
                 _log.warning("the demo's page could not be refreshed", exc_info=True)
+        return await self._state(request)
 
     async def imagine(self, person: MemberActor, **options: Any) -> None:
         """Let `person` use /imagine, as the browser would."""
