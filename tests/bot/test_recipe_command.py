@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -93,6 +94,16 @@ async def test_another_programs_picture_says_what_stands_in_it(stage: Stage) -> 
 )
 async def test_a_file_that_is_no_picture_of_kilns_says_why(stage: Stage, file: tuple[str, bytes], words: str) -> None:
     assert words in said(await recipe(stage, picture=file))
+
+
+async def test_what_a_forged_recipe_says_is_inert_in_the_words_about_it(stage: Stage) -> None:
+    told = json.loads(Recipe(request=REQUEST, model="m", weights_sha256="", dtype="", versions={}).as_json())
+    for name, value in (("loras", [{"name": "[x](https://a.b)", "strength": 1}]), ("seed", "**[x](https://a.b)**")):
+        info, file = PngInfo(), io.BytesIO()
+        info.add_itxt("kiln", json.dumps({**told, name: value}))
+        Image.new("RGB", (8, 8)).save(file, "PNG", pnginfo=info)
+        words = said(await recipe(stage, picture=("x.png", file.getvalue())))
+        assert (r"\[x\](https:\//a.b)" in words, "**" in words) == (True, False)
 
 
 async def test_a_picture_without_a_recipe_says_so(stage: Stage) -> None:
