@@ -323,6 +323,34 @@ async def test_buttons_and_dialogs_work_after_a_restart(stage: Stage) -> None:
     assert (await job(stage, 3)).request.prompt == "a green house"
 
 
+@pytest.mark.parametrize("name", [press for press in Press if press not in (Press.CANCEL, Press.RETRY)])
+async def test_every_button_of_a_picture_works_after_a_restart(stage: Stage, name: str) -> None:
+    await stage.imagine(seed=42)
+    await stage.env.restart_bot(create_bot(stage.kiln))
+    pressed = await press(stage, name)
+    made = await stage.kiln.queue.job(2)
+    match name:
+        case Press.EDIT:
+            assert pressed.modal is not None
+        case Press.DELETE:
+            assert (stage.pictures(), "is deleted" in said(pressed)) == ([], True)
+        case _:
+            assert made is not None
+            assert (made.verb, made.parent_id) == (Verb(name), 1)
+
+
+async def test_cancel_and_try_again_work_after_a_restart(stage: Stage) -> None:
+    stage.detach()
+    await stage.imagine("broken")
+    await eventually(lambda: "job:1:retry" in str([m.components for m in stage.messages()]))
+    await stage.imagine("endless rain")
+    await eventually(lambda: len(stage.generator.begun) == 2)
+    await stage.env.restart_bot(create_bot(stage.kiln))
+    assert "is being stopped" in said(await press(stage, "cancel", job=2))
+    await press(stage, "retry")
+    assert (await job(stage, 3)).verb is Verb.RETRY
+
+
 async def test_a_button_works_on_a_job_of_a_kiln_before_buttons(stage: Stage) -> None:
     await stage.imagine(seed=42)
 
