@@ -227,6 +227,35 @@ async def forge_cancel(stage: Stage, number: int) -> InteractionResult:
         stored.components = kept
 
 
+async def test_what_there_is_nothing_to_do_with_is_said(stage: Stage) -> None:
+    await stage.imagine()
+    assert "did not fail, so there is nothing to try again" in said(await forge(stage, "job:1:retry"))
+    stage.detach()
+    await stage.imagine("endless rain")
+    await eventually(lambda: len(stage.generator.begun) == 2)
+    assert "has no picture to compare with" in said(await forge(stage, "job:2:reproduce"))
+    assert "has no picture to delete: it is being drawn" in said(await forge(stage, "job:2:delete"))
+    await press(stage, "cancel", job=2)
+
+
+async def test_a_message_that_cannot_be_taken_away_is_said_and_the_picture_is_gone_all_the_same(stage: Stage) -> None:
+    await stage.imagine()
+    picture = stage.pictures()[0]
+    path = f"/channels/{picture.channel.id}/messages/{picture.id}"
+    stage.env.inject_error("DELETE", path, status=403, code=50013, times=None)
+    assert "but its message stays: I cannot take it away" in said(await press(stage, "delete"))
+    assert (await job(stage, 1)).deleted_at is not None
+    assert not list((stage.settings.data / "pictures").rglob("*.png"))
+
+
+async def test_of_two_who_delete_at_once_one_finds_the_message_gone(stage: Stage) -> None:
+    await stage.imagine()
+    picture = stage.pictures()[0]
+    path = f"/channels/{picture.channel.id}/messages/{picture.id}"
+    stage.env.inject_error("DELETE", path, status=404, code=10008, times=None)
+    assert said(await press(stage, "delete")) == "The picture of job 1 is deleted."
+
+
 async def test_nobody_else_cancels_or_tries_again_but_a_moderator_cancels(stage: Stage) -> None:
     stage.detach()
     await stage.imagine("endless rain")

@@ -183,6 +183,8 @@ async def test_remixing_goes_on_from_a_job_and_links_to_it(stage: Stage) -> None
 async def test_remixing_a_file_starts_from_what_it_says(stage: Stage) -> None:
     sent = await stage.alice.send(stage.channel, "look", attachments=[("a.png", kiln_png())])
     shown = await stage.alice.context_menu(stage.channel, "Remix", sent)
+    assert shown.modal is not None
+    assert shown.modal["title"] == "Remix, without its negative prompt"
     values = {"prompt": "a blue house", "seed": "42", "size": ["128x128"], "numbers": "2, 3.5", "loras": ""}
     await stage.alice.submit_modal(shown, values)
     made = await job(stage, 1)
