@@ -150,8 +150,9 @@ async def test_unbanning_somebody_who_is_not_banned_is_said(keepers: Keepers) ->
     assert "is not banned here" in said(await mod(keepers, "unban", user=keepers.stage.alice))
 
 
-async def test_usual_lengths_are_offered(keepers: Keepers) -> None:
-    offered = await keepers.moderator.autocomplete(keepers.stage.channel, "mod ban", "length", "d")
+@pytest.mark.parametrize("command", ["mod ban", "host ban"])
+async def test_usual_lengths_are_offered(hosted: Keepers, command: str) -> None:
+    offered = await hosted.moderator.autocomplete(hosted.stage.channel, command, "length", "d")
     assert [choice["value"] for choice in offered] == ["1d", "3d"]
 
 

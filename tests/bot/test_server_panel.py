@@ -73,6 +73,12 @@ async def test_the_panel_shows_what_was_never_touched(keepers: Keepers) -> None:
     assert "⚠️" not in words
 
 
+async def test_without_a_log_channel_the_panel_says_where_reports_and_held_jobs_are(keepers: Keepers) -> None:
+    assert "what a rule holds in /mod held" in shows(await keepers.panel())
+    await keepers.change(log_channel_id=keepers.log.id)
+    assert "what a rule holds in /mod held" not in shows(await keepers.panel())
+
+
 async def test_channels_and_log_are_chosen_and_hold_at_once(keepers: Keepers) -> None:
     shown = await keepers.panel()
     changed = await keepers.use(shown, "channels", keepers.log)
