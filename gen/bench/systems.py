@@ -87,7 +87,13 @@ def _offloaded(job: Job) -> Draw:
             getattr(pipe, part).to(job.device if part in names else "cpu")
 
     pipe.load_models_to_device = load
-    return _draw_with(pipe, job, weights)
+    draw = _draw_with(pipe, job, weights)
+
+    def draw_whole(prompt: str, *, seed: int, steps: int, on_step: Callable[[], None]) -> bytes:
+        load(("text_encoder_1", "text_encoder_2"))  # its unit for prompts does not ask for them
+        return draw(prompt, seed=seed, steps=steps, on_step=on_step)
+
+    return draw_whole
 
 
 def _low_vram(job: Job) -> Draw:
