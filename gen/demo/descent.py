@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +16,19 @@ from gen.demo import parallel
 
 
 class Descent:
-    """Trains `parameters`; `shares` gives prefixes of their names another share of the learning rate."""
+    """Trains `parameters`; `shares` gives prefixes of their names another share of the learning rate.
+
+    `together` says that all processes train these; `adam` goes to AdamW.
+    """
 
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
         *,
-        betas: tuple[float, float],
-        weight_decay: float,
         ema: float | None = None,
         shares: Mapping[str, float] | None = None,
+        together: bool = True,
+        **adam: Any,
     ) -> None:
         self.parameters = dict(parameters)
         self._all = list(self.parameters.values())
@@ -32,12 +36,11 @@ class Descent:
         on_card = self._device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
             self._groups(shares or {"": 1.0}),
-            betas=betas,
-            weight_decay=weight_decay,
+            **adam,
             fused=on_card,
             capturable=on_card and parallel.world() == 1,
         )
-        self._ema = ema
+        self._ema, self._together = ema, together
         self.average = {} if ema is None else {name: p.detach().clone() for name, p in self.parameters.items()}
         self._toward = torch.zeros((), device=self._device)
 
@@ -62,7 +65,8 @@ class Descent:
         """One step down; reads nothing on the host."""
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        parallel.average_gradients(self._all)
+        if self._together:
+            parallel.average_gradients(self._all)
         nn.utils.clip_grad_norm_(self._all, 1.0)
         self.optimizer.step()
         if self._ema is not None:

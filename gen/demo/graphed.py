@@ -61,7 +61,6 @@ class Graphed:
         with torch.cuda.stream(self._side):
             figures = self._step(*inputs)
         before.wait_stream(self._side)
-        figures.record_stream(before)
         return figures
 
     def _capture(self, key: Key, inputs: tuple[Tensor, ...]) -> bool:

@@ -136,6 +136,7 @@ class Pictures:
         }
 
 
+VAE = tuple[nn.Module, nn.Module]  # encoder, decoder
 _SHARD_FIELDS = ("pixels", "labels", "clip_ids", "t5_ids", "stated")
 _EXAMPLE_FIELDS = ("latents", "clip_ids", "t5_ids", "labels", "stated")
 
@@ -211,12 +212,7 @@ def _tokenizers(folder: Path) -> None:
 
 
 def _examples(
-    config: Config,
-    work: Path,
-    device: torch.device,
-    log: Log,
-    vae: tuple[nn.Module, nn.Module],
-    compiling: Future[None] | None,
+    config: Config, work: Path, device: torch.device, log: Log, vae: VAE, compiling: Future[None] | None
 ) -> dict[Size, Examples]:
     """Latents and token ids; trains the VAE and the classifier on the way, where their files are not there yet.
 
@@ -226,12 +222,12 @@ def _examples(
     stored = {size: work / f"latents-{rank}-{size[0]}x{size[1]}.safetensors" for size in config.pictures}
     if path.exists() and all(file.exists() for file in stored.values()):
         _load_vae(path, vae)
-        return {size: Examples(**_moved(load_file(file), device)) for size, file in stored.items()}
+        return {size: Examples(**load_file(file, device=str(device))) for size, file in stored.items()}
     pictures = Pictures(config, work, device)
     if rank == 0 and not path.exists():
         first = pictures.first(config.vae_share)
-        if compiling:  # compiling waits for the whole card now and then, which ends the capture of a graph
-            compiling.result()
+        if compiling:
+            compiling.result()  # it waits for the whole card now and then, which would end the capture of a graph
         train_vae(*vae, first, config=config.vae, log=log)
         log.add("vae", psnr_db=psnr(*vae, first[256, 256][:256]))
         save_file({f"{i}.{k}": t for i, m in enumerate(vae) for k, t in m.state_dict().items()}, path)
@@ -292,15 +288,11 @@ def _initialize(model: Model) -> None:
     nn.init.normal_(model.clip.position_embeds, std=0.02)
 
 
-def _load_vae(path: Path, vae: tuple[nn.Module, nn.Module]) -> None:
+def _load_vae(path: Path, vae: VAE) -> None:
     state = load_file(path)
     for index, module in enumerate(vae):
         prefix = f"{index}."
         module.load_state_dict({k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)})
-
-
-def _moved(state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in state.items()}
 
 
 if __name__ == "__main__":

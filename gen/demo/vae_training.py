@@ -48,7 +48,8 @@ def train_vae(encoder: Any, decoder: Any, pixels: Mapping[Size, Tensor], *, conf
     `pixels` holds (N, H, W, 3) uint8 per size, on the device of the models.
     """
     losses_of = _Losses(encoder, decoder)
-    descent = Descent(dict(losses_of.named_parameters()), betas=(0.9, 0.99), weight_decay=1e-3, ema=config.ema)
+    parameters = dict(losses_of.named_parameters())
+    descent = Descent(parameters, ema=config.ema, together=False, betas=(0.9, 0.99), weight_decay=1e-3)
 
     def learn(batch: Tensor) -> Tensor:
         losses = losses_of.in_half_the_bytes(batch, config) if batch.is_cuda else losses_of(batch, config)

@@ -10,6 +10,7 @@ from PIL import Image
 from gen.demo import dataset, tokenizers
 from gen.demo.classifier import Classifier
 from gen.demo.classifier_training import ClassifierConfig, accuracy, train_classifier
+from gen.demo.descent import Descent
 from gen.demo.dit_training import DiTConfig, Examples, distil, train_dit
 from gen.demo.layout import save_weights
 from gen.demo.model import Model, pooled
@@ -119,6 +120,16 @@ def test_the_pooled_text_is_diffsynths(shard: dataset.Shard) -> None:
     clip, ids = _model().clip, shard.clip_ids[:8, 0].long()
     torch.nn.init.normal_(clip.position_embeds)
     assert torch.equal(pooled(clip, ids), clip(ids)[0])
+
+
+def test_a_step_down_obeys_the_rate_of_its_part_and_the_average_follows() -> None:
+    parameters = {name: torch.nn.Parameter(torch.zeros(3)) for name in ("dit.a", "clip.b")}
+    descent = Descent(parameters, ema=0.75, shares={"dit.": 1.0, "": 0.5}, weight_decay=0.0)
+    descent.prepare(0.1, step=1000)
+    descent(torch.stack(list(parameters.values())).sum())
+    now = [float(p[0]) for p in parameters.values()]
+    assert now == pytest.approx([-0.1, -0.05], rel=1e-3)
+    assert [float(a[0]) for a in descent.average.values()] == pytest.approx([n / 4 for n in now])
 
 
 def test_the_text_encoders_learn_to_read_captions(shard: dataset.Shard, log: Log) -> None:
