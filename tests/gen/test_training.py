@@ -127,7 +127,7 @@ def test_a_step_down_obeys_the_rate_of_its_part_and_the_average_follows() -> Non
     descent = Descent(parameters, ema=0.75, shares={"dit.": 1.0, "": 0.5}, weight_decay=0.0)
     descent.prepare(0.1, step=1000)
     descent(torch.stack(list(parameters.values())).sum())
-    now = [float(p[0]) for p in parameters.values()]
+    now = [p[0].item() for p in parameters.values()]
     assert now == pytest.approx([-0.1, -0.05], rel=1e-3)
     assert [float(a[0]) for a in descent.average.values()] == pytest.approx([n / 4 for n in now])
 
