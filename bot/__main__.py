@@ -22,7 +22,7 @@ import discord
 from bot.app import run_console_until_stopped, run_until_stopped
 from bot.client import create_bot
 from bot.command_words import usage
-from bot.console.address import check_console
+from bot.console.address import check_console, check_port
 from bot.data_commands import add_command, add_data_commands
 from bot.delivery.looking import PictureClassifier
 from bot.doctor import cards as doctor_cards
@@ -74,15 +74,20 @@ def _run(parsed: argparse.Namespace) -> int:
     if not token:
         raise StartError(how_to_connect("DISCORD_TOKEN is not set, and `kiln run` needs it.", token=None))
     if settings.console:
-        check_console(settings)
-    faulthandler.enable(sys.__stderr__ or sys.stderr)  # systemd's watchdog ends a hung process by SIGABRT
-    load, on_hung = _loader(settings), partial(_hung, end=parsed.end_when_hung)
+        _check_console(settings)
+    load, on_hung = _loader(settings), _watched(parsed)
     try:
         run = run_until_stopped(settings, load=load, token=token, classifier=_classifier(settings), on_hung=on_hung)
         asyncio.run(run)
     except discord.LoginFailure:
         raise StartError(how_to_connect("Discord does not accept DISCORD_TOKEN.", token=token)) from None
     _leave(OK)
+
+
+def _watched(parsed: argparse.Namespace) -> Callable[[], None]:
+    """What to do when the GPU thread hangs; systemd's watchdog ends a hung process by SIGABRT, which is shown too."""
+    faulthandler.enable(sys.__stderr__ or sys.stderr)
+    return partial(_hung, end=parsed.end_when_hung)
 
 
 def _hung(*, end: bool) -> None:
@@ -104,10 +109,17 @@ def _classifier(settings: Settings) -> PictureClassifier | None:
 def _console(parsed: argparse.Namespace) -> int:
     given = {"console_host": parsed.host, "console_port": parsed.port}
     settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    check_console(settings)
+    _check_console(settings)
     log_to_stderr(settings.log_level, as_json=settings.log_format == "json")
-    asyncio.run(run_console_until_stopped(settings, load=_loader(settings), tell=lambda at: print(at, flush=True)))
+    load, on_hung = _loader(settings), _watched(parsed)
+    asyncio.run(run_console_until_stopped(settings, load=load, on_hung=on_hung, tell=lambda at: print(at, flush=True)))
     _leave(OK)
+
+
+def _check_console(settings: Settings) -> None:
+    """Before the model loads, which may take minutes."""
+    check_console(settings)
+    check_port(settings)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
@@ -209,10 +221,13 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     run = add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
-    run.add_argument("--end-when-hung", action="store_true", help="end when the GPU thread hangs, to be started anew")
     console = add("console", _console, "Serve a web page for drawing, without Discord; KILN_CONSOLE adds it to `run`.")
     console.add_argument("--host", help="where to listen (default: KILN_CONSOLE_HOST)")
     console.add_argument("--port", type=_port, help="of the page (default: KILN_CONSOLE_PORT)")
+    for served in (run, console):
+        served.add_argument(
+            "--end-when-hung", action="store_true", help="end when the GPU thread hangs, to be started anew"
+        )
     demo = add("demo", _demo, "Show Kiln on a local page that looks like Discord; needs no token.")
     demo.add_argument("--port", type=_port, help="of the page; 0 takes any (default: 8765, or any while that is taken)")
     demo.add_argument("--data", type=Path, help="folder to keep the queue and the pictures in")

@@ -77,7 +77,8 @@ async def open_kiln(
         executor = CourteousExecutor(gpu)
         keepers = open_keepers(database, queue, settings=settings)
         delivery = make_delivery(queue=queue, data=settings.data)
-        console = Console(queue=queue, profile=gpu.profile, settings=settings, choose_seed=choose_seed)
+        refused = watched.metrics.refused
+        console = Console(queue=queue, profile=gpu.profile, settings=settings, choose_seed=choose_seed, refused=refused)
         outcomes = ByOrigin(console=console, discord=delivery)
         await _recover(queue, outcomes, console=console)
         drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data)
@@ -164,19 +165,24 @@ async def run_until_stopped(
 
 
 async def run_console_until_stopped(
-    settings: Settings, *, load: Callable[[], Generator], tell: Callable[[str], None]
+    settings: Settings,
+    *,
+    load: Callable[[], Generator],
+    tell: Callable[[str], None],
+    on_hung: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve the web console without Discord, until SIGTERM or SIGINT; `tell` its address. Raise as above.
+    """Serve the web console without Discord, until SIGTERM or SIGINT; `tell` its address. `on_hung`, errors as above.
 
     Jobs from Discord that wait in the same database are drawn too, and posted by the next `kiln run`.
     """
-    stop, watched = asyncio.Event(), Watched()
+    stop, watched = asyncio.Event(), Watched(wants_gateway=False)
     settings.make_data_folder()
     with _signals(stop, Pause(settings.data)):
         async with (
             _unless(stop),
+            open_web(settings.web, watched),
             open_kiln(settings, load=load, watched=watched) as bot,
-            open_service(settings, bot, watched, on_hung=lambda: None),
+            open_service(settings, bot, watched, on_hung=on_hung),
         ):
             bot.kiln.dispatcher.wake()
             async with open_console(bot.kiln.console, settings) as address:

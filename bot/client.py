@@ -204,7 +204,14 @@ class KilnBot(commands.Bot):
         """Send the commands when they differ from what this application was sent last (200 a day are allowed)."""
         payloads = await self.payloads()
         digest = hashlib.sha256(f"{self.application_id}{json.dumps(payloads, sort_keys=True)}".encode()).hexdigest()
-        if _recall(self._synced) == digest:
+        known, application = _recall(self._synced)
+        if application not in ("", str(self.application_id)):
+            _log.warning(
+                "this data folder was last used by application %s, another bot, whose cards cannot be edited: put its "
+                "token back, or choose a new KILN_DATA",
+                application,
+            )
+        if known == digest:
             return
         await self.tree.set_translator(self._words)
         try:
@@ -227,15 +234,16 @@ def create_bot(kiln: Kiln | None = None, *, synced: Path | None = None) -> KilnB
     return KilnBot(kiln, synced=synced)
 
 
-def _recall(synced: Path | None) -> str | None:
-    """What was sent last; None if that is not known: then it is sent again."""
+def _recall(synced: Path | None) -> tuple[str, str]:
+    """What was sent last, and by which application; empty if that is not known: then it is sent again."""
     if synced is None or not synced.exists():
-        return None
+        return "", ""
     try:
-        return synced.read_text(encoding="utf-8").partition(" ")[0].strip()
+        digest, _, application = synced.read_text(encoding="utf-8").strip().partition(" ")
+        return digest, application if application.isdecimal() else ""
     except (OSError, UnicodeDecodeError) as error:
         _log.warning("%s cannot be read, so Discord is told the commands again: %s", synced, error)
-        return None
+        return "", ""
 
 
 def _remember(synced: Path | None, sent: str) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bot.errors import StartError
 from bot.host.caretaker import Pause
 from bot.settings import load_settings
 from bot.storage import database
@@ -41,18 +42,26 @@ def add_data_commands(commands: Subcommands) -> None:
 
 def pause(_: argparse.Namespace) -> int:
     """Leave the file that asks for a pause."""
-    settings = load_settings()
-    settings.make_data_folder()
-    Pause(settings.data).begin()
-    print("Kiln finishes the picture that it draws and begins no other until `kiln resume`, also after a restart.")
+    data = _data_of_a_kiln()
+    Pause(data).begin()
+    print(f"The Kiln in {data} finishes the picture that it draws and begins no other until `kiln resume`.")
     return OK
 
 
 def resume(_: argparse.Namespace) -> int:
     """Take it away."""
-    Pause(load_settings().data).end()
-    print("Kiln draws again.")
+    data = _data_of_a_kiln()
+    Pause(data).end()
+    print(f"The Kiln in {data} draws again.")
     return OK
+
+
+def _data_of_a_kiln() -> Path:
+    """The data folder of the settings; StartError if there is none of a Kiln: that of a service lies elsewhere."""
+    settings = load_settings()
+    if not settings.database.exists():
+        raise StartError(f"no Kiln has its data in {settings.data.absolute()}: set KILN_DATA as that Kiln has it")
+    return settings.data.absolute()
 
 
 def upgrade(_: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from bot.errors import StartError
 from bot.host.courtesy import Manners, parse_hours
 from bot.host.keeping import Keeping
+from bot.host.ports import OFF
 from bot.queue.job import Limits, OverLimit
 from gen.errors import InvalidRequest
 from gen.streaming.cards import GIB
@@ -77,7 +78,7 @@ def _hours(text: str) -> str:
 def _address(text: str) -> str:
     """`off`, or a host and a port."""
     host, _, port = text.rpartition(":")
-    if text != "off" and not (host and port.isascii() and port.isdecimal() and int(port) <= 65535):
+    if text != OFF and not (host and port.isascii() and port.isdecimal() and int(port) <= 65535):
         raise ValueError("should be a host and a port such as 127.0.0.1:9464, or off")
     return text
 

@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -21,7 +21,7 @@ from gen.attempt import Attempt, Event, Painted
 from gen.errors import GenerationCancelled
 from gen.message import msg
 from gen.pulse import Pulse
-from gen.request import GUIDANCE_MIN, STEPS_MIN, ImageRequest, ImageResult, ModelProfile, StepReport
+from gen.request import CFG_SCALE_MIN, ImageRequest, ImageResult, ModelProfile, StepReport
 
 CLOSE_SECONDS = 1.0  # how long leaving waits for a busy GPU thread before it is given up
 
@@ -202,7 +202,7 @@ class GpuExecutor:
         return self._generator.profile
 
     def _close(self) -> None:  # GPU thread
-        with self.pulse.loading():
+        with self.pulse.closing():
             generator, self._generator = self._generator, None
             if generator is not None:
                 generator.close()
@@ -222,9 +222,9 @@ class GpuExecutor:
             raise RuntimeError(f"the generator raised {type(error).__name__}") from error
 
 
-def _kind(request: ImageRequest) -> str:
-    """What decides how long a step takes: everything but the words and the numbers that change each time."""
-    return repr(replace(request, prompt="x", seed=0, steps=STEPS_MIN, guidance=GUIDANCE_MIN))
+def _kind(request: ImageRequest) -> Hashable:
+    """What decides how long a step takes, and whether it compiles: no words, and no number that changes each time."""
+    return request.width, request.height, request.cfg_scale > CFG_SCALE_MIN, tuple(use.name for use in request.loras)
 
 
 def _check(stop: threading.Event) -> None:

@@ -1,9 +1,10 @@
 """Whether the GPU thread still works: its last sign of life, and how long it may give none.
 
 A sign of life is a step, and the begin and the end of any work. How long may pass between two depends on the card, so
-it is not a constant: a drawing may be silent three times as long as the last one of its kind was, 25 s at least. Of a
-kind that was not drawn yet nothing is known (its first step may compile for minutes), and loading may pack 20 GB:
-both have a generous limit. An idle thread is never hung. Written on the GPU thread, read on any. Knows no generator.
+it is not a constant: a drawing may be silent three times as long as the last one of its kind was, 25 s at least; one
+that was stopped or failed teaches nothing. Of a kind that was not drawn yet nothing is known (its first step may
+compile for minutes), and loading may pack 20 GB: both have a generous limit. Letting a model go only frees memory. An
+idle thread is never hung. Written on the GPU thread, read on any. Knows no generator.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ PATIENCE_SECONDS = 25.0  # so that a hung thread is known within 30 s
 PATIENCE_TIMES = 3  # the last drawing's longest silence
 NEW_SECONDS = 600.0  # for a drawing of a new kind, which compiles
 LOADING_SECONDS = 3600.0  # packing FLUX.1 from a slow disk
+CLOSING_SECONDS = 60.0  # the host's 20 GB too
 KINDS_MAX = 500  # remembered
 
 
@@ -40,23 +42,25 @@ class Pulse:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """A model comes or goes on the GPU thread; what was known of drawings holds no more."""
+        """A model comes on the GPU thread; what was known of drawings holds no more."""
         self._silences.clear()
-        self._begin(LOADING_SECONDS)
-        try:
+        with self._working(LOADING_SECONDS):
             yield
-        finally:
-            self._end()
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """A model goes."""
+        with self._working(CLOSING_SECONDS):
+            yield
 
     @contextmanager
     def drawing(self, kind: Hashable) -> Iterator[None]:
         """A picture is drawn on the GPU thread; drawings of one `kind` take the same time a step."""
-        known = self._silences.pop(kind, None)
-        work = self._begin(NEW_SECONDS if known is None else max(PATIENCE_SECONDS, PATIENCE_TIMES * known))
-        try:
+        known = self._silences.get(kind)
+        patience = NEW_SECONDS if known is None else max(PATIENCE_SECONDS, PATIENCE_TIMES * known)
+        with self._working(patience) as work:
             yield
-        finally:
-            self._end()
+        self._silences.pop(kind, None)
         if len(self._silences) >= KINDS_MAX:
             del self._silences[next(iter(self._silences))]
         self._silences[kind] = work.longest
@@ -88,13 +92,13 @@ class Pulse:
         busy, work = self._busy, self._work
         return busy if work is None else max(busy, busy + self._clock() - work.began)
 
-    def _begin(self, patience: float) -> _Work:
+    @contextmanager
+    def _working(self, patience: float) -> Iterator[_Work]:
         now = self._clock()
         self._work = work = _Work(began=now, last_sign=now, patience=patience)
-        return work
-
-    def _end(self) -> None:
-        self.sign()
-        work, self._work = self._work, None
-        if work is not None:
+        try:
+            yield work
+        finally:
+            self.sign()
+            self._work = None
             self._busy += work.last_sign - work.began

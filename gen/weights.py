@@ -115,8 +115,7 @@ def read_profile(folder: Path) -> ModelProfile:
 
 def find_weights(folder: Path) -> Weights:
     """Find and check the model's files; raise WeightsMissing naming the first that is missing or damaged."""
-    if not folder.is_dir():
-        raise WeightsMissing(f"There is no weights folder at {folder}.")
+    _check_folder(folder)
     top = {path: read_shapes(path) for path in sorted(folder.glob("*.safetensors"))}
     dit = _only(folder, "the DiT (one *.safetensors file with FLUX.1's blocks)", [p for p in top if _is_dit(top[p])])
     vae = _only(folder, "the VAE (ae.safetensors)", [p for p in top if _VAE_KEY in top[p]])
@@ -126,6 +125,15 @@ def find_weights(folder: Path) -> Weights:
     weights = Weights(folder=folder, profile=profile, shape=shape, dit=dit, vae=vae, clip=clip, t5=t5)
     _check_shapes(weights, top[dit], top[vae])
     return weights
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        if not folder.is_dir():
+            raise WeightsMissing(f"There is no weights folder at {folder}.")
+        next(folder.iterdir(), None)  # `glob` finds nothing where it may not look, and says nothing
+    except OSError as error:
+        raise WeightsMissing(f"{error.filename} cannot be read: {error.strerror}.") from error
 
 
 def read_shapes(path: Path) -> Shapes:

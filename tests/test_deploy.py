@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,10 +21,13 @@ from bot.app import STOP_SECONDS
 from bot.host.metrics import Metrics
 from bot.host.notify import LOOK_SECONDS
 from bot.settings import Settings, variable
+from gen.pull.known import KNOWN
+from gen.pull.store import model_folder
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 UNIT = (DEPLOY / "kiln.service").read_text("utf-8")
+KILN = f"{sys.executable} -m bot"
 ANALYZE = shutil.which("systemd-analyze")
 
 
@@ -64,10 +68,11 @@ def test_the_compose_file_gives_one_nvidia_card_a_restart_kept_data_and_logs_wit
     assert kiln["restart"] == "unless-stopped"
     assert set(kiln["logging"]["options"]) == {"max-size", "max-file"}
     mounted = {volume.split(":")[1] for volume in kiln["volumes"]}
-    assert {kiln["environment"][name] for name in ("KILN_DATA", "KILN_CACHE", "KILN_WEIGHTS")} == mounted
+    assert {kiln["environment"][name] for name in ("KILN_DATA", "KILN_CACHE", "MODELSCOPE_CACHE")} == mounted
+    assert Path(kiln["environment"]["KILN_WEIGHTS"]) in [model_folder(Path("/models"), name) for name in KNOWN]
     assert all(port.startswith("127.0.0.1:") for port in kiln["ports"])
     assert (DEPLOY / kiln["build"]["context"] / kiln["build"]["dockerfile"]).is_file()
-    assert set(compose()["volumes"]) == {"data", "cache"}
+    assert set(compose()["volumes"]) == {"data", "cache", "models"}
 
 
 def test_the_container_copies_files_that_are_there_and_runs_a_command_that_exists(
@@ -81,6 +86,40 @@ def test_the_container_copies_files_that_are_there_and_runs_a_command_that_exist
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
     assert ended.value.code == 0, capsys.readouterr().err
+
+
+def test_the_containers_folders_are_those_that_compose_mounts_and_belong_to_its_user() -> None:
+    container = (DEPLOY / "Containerfile").read_text("utf-8")
+    (listed,) = re.findall(r"^VOLUME (.+)$", container, re.MULTILINE)
+    folders = json.loads(listed)
+    assert {volume.split(":")[1] for volume in compose()["services"]["kiln"]["volumes"]} == set(folders)
+    assert f"chown kiln:kiln {' '.join(folders)}" in container
+
+
+def test_the_image_is_built_from_what_is_copied_and_no_data_or_token_is_sent_along() -> None:
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    lines = (DEPLOY / "Containerfile").read_text("utf-8").splitlines()
+    copied = {name for line in lines if line.startswith("COPY") for name in line.split()[1:-1]}
+    assert "*" in ignored
+    assert {line.removeprefix("!") for line in ignored if line.startswith("!")} == copied
+
+
+def test_the_services_command_works_as_its_user_on_its_folders(tmp_path: Path) -> None:
+    script = (DEPLOY / "kiln").read_text("utf-8")
+    (environment,) = (line for line in UNIT.splitlines() if line.startswith("Environment="))
+    assert environment.removeprefix("Environment=") in script
+    (tmp_path / "kiln.sqlite3").touch()
+    for path, real in (("/opt/kiln", str(ROOT)), ("/var/lib/kiln", str(tmp_path)), (".venv/bin/kiln", KILN)):
+        script = script.replace(path, real)
+    stand_in = tmp_path / "sudo"  # there may be no such user here
+    stand_in.write_text('#!/bin/sh\n[ "$1" = --user=kiln ] && shift && exec "$@"\n')
+    stand_in.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        ["sh", "-c", script, "kiln", "pause"], env=environ, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (tmp_path / "paused").exists()
 
 
 def test_no_file_names_a_setting_that_is_not_there() -> None:

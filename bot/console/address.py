@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
-from contextlib import AbstractAsyncContextManager
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from bot.console.jobs import Console
 from bot.errors import StartError
+from bot.host.ports import why_not
 from bot.settings import Settings
 
 PASSWORD_MIN = 8  # characters
+NO_PROXY = "no_proxy"  # of the environment: addresses, or * for all, that no proxy is used for
 
 
 def check_console(settings: Settings) -> None:
@@ -28,6 +32,15 @@ def check_console(settings: Settings) -> None:
         )
 
 
+def check_port(settings: Settings) -> None:
+    """Raise StartError if nobody could listen there now."""
+    host, port = settings.console_host, settings.console_port
+    if why := why_not(host, port):
+        raise StartError(
+            f"the console cannot listen on {host}:{port}: {why}. Choose another KILN_CONSOLE_PORT or KILN_CONSOLE_HOST."
+        )
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach it; a name that is no address counts as reachable, but for localhost."""
     try:
@@ -36,9 +49,27 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def open_console(console: Console, settings: Settings) -> AbstractAsyncContextManager[str]:
+@asynccontextmanager
+async def open_console(console: Console, settings: Settings) -> AsyncIterator[str]:
     """Serve the page while it is open; its address. Raise StartError."""
     check_console(settings)
-    from bot.console.page import open_page  # brings Gradio, which takes seconds
+    async with AsyncExitStack() as opened:
+        with _without_proxy():
+            from bot.console.page import open_page  # brings Gradio, which takes seconds
 
-    return open_page(console, settings)
+            address = await opened.enter_async_context(open_page(console, settings))
+        yield address
+
+
+@contextmanager
+def _without_proxy() -> Iterator[None]:
+    """As long as Gradio asks its own address whether the page is there: a proxy would say no."""
+    before = os.environ.get(NO_PROXY)
+    os.environ[NO_PROXY] = "*"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[NO_PROXY]
+        else:
+            os.environ[NO_PROXY] = before

@@ -79,10 +79,16 @@ class Console:
     """All consoles of one Kiln. Lives on the event loop."""
 
     def __init__(
-        self, *, queue: JobQueue, profile: ModelProfile, settings: Settings, choose_seed: Callable[[], int]
+        self,
+        *,
+        queue: JobQueue,
+        profile: ModelProfile,
+        settings: Settings,
+        choose_seed: Callable[[], int],
+        refused: Callable[[Exception], None] = lambda _: None,
     ) -> None:
-        """`choose_seed` gives 0 to SEED_MAX."""
-        self.profile = profile
+        """`choose_seed` gives 0 to SEED_MAX; `refused` is told what somebody asked for and did not get, any thread."""
+        self.profile, self.refused = profile, refused
         self._queue, self._settings, self._choose_seed = queue, settings, choose_seed
         self._dispatcher: Dispatcher | None = None
         self._tasks = Tasks()

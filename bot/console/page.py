@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 import gradio as gr
 from PIL import Image
 
+from bot.console.address import check_port
 from bot.console.jobs import FIELDS, RANDOM_SEED, Console, Look, is_number, new_number
 from bot.console.words import LABELS, language_of, picture_html, status_html, trouble_html
-from bot.errors import Refusal, StartError
+from bot.errors import Refusal
 from bot.language import say_in
 from bot.queue.job import Job
 from bot.settings import Settings
@@ -38,25 +39,20 @@ async def open_page(console: Console, settings: Settings) -> AsyncIterator[str]:
     """Serve the page and yield its address; raise StartError if it cannot listen there."""
     page, password = Page(console, asyncio.get_running_loop()), settings.console_password
     blocks = page.build()
-    try:
-        _, address, _ = await asyncio.to_thread(
-            blocks.launch,
-            server_name=settings.console_host,
-            server_port=settings.console_port,
-            auth=[(USER, password.get_secret_value())] if password else None,
-            i18n=page.labels,
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            footer_links=[],
-        )
-    except OSError as error:
-        raise StartError(
-            f"the console cannot listen on {settings.console_host}:{settings.console_port}; is another program there? "
-            "Choose another KILN_CONSOLE_PORT."
-        ) from error
+    check_port(settings)  # Gradio knows no other reason than a port that is taken
+    _, address, _ = await asyncio.to_thread(
+        blocks.launch,
+        server_name=settings.console_host,
+        server_port=settings.console_port,
+        auth=[(USER, password.get_secret_value())] if password else None,
+        i18n=page.labels,
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        ssr_mode=False,
+        footer_links=[],
+    )
     try:
         yield address
     finally:
@@ -134,6 +130,7 @@ class Page:
             wanted = await asyncio.to_thread(self._console.read_form, filled)
             await self._on_kiln(self._console.ask(number, wanted, locale=_say(request).locale))
         except (InvalidRequest, Refusal) as error:
+            self._console.refused(error)
             return number, trouble_html(error.told(_say(request)))
         return number, ""
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from bot.doctor.finding import Finding, fail, ok, warn
 from bot.doctor.plan import plan_here
 from bot.doctor.torch_side import Torch
 from bot.errors import StartError
+from bot.host.card_reader import Reading
+from bot.host.courtesy import believable, unheeded
 from bot.queue.estimates import PRIOR_SECONDS_DEMO
 from bot.settings import Settings
 from gen.errors import GenerationError
@@ -142,6 +145,21 @@ def link(torch: Torch, number: int) -> Finding:
             "Put the card into the slot next to the CPU, without a riser; see its lanes with nvidia-smi.",
         )
     return ok("link", detail)
+
+
+def sensors(torch: Torch, settings: Settings, read: Callable[[], Reading | None]) -> Iterator[Finding]:
+    """What the card says of itself, and whether that suffices for what is asked; nothing where nothing is."""
+    manners = replace(settings.manners, gives_way=False)  # for that Kiln must draw already
+    reading = believable(read())
+    cure = "Install all of the driver (libnvidia-ml); a container needs the capability `utility`."
+    if trouble := "; ".join(unheeded(manners, reading)):
+        yield warn("sensors", trouble, cure)
+    elif has_card(torch, settings.device) and reading is None:
+        detail = "NVML, the driver's library, does not answer: Kiln cannot give way to other programs, nor show heat"
+        yield warn("sensors", detail, cure)
+    elif reading is not None:
+        told = ((reading.temperature, "°C"), (reading.power, "W"), (reading.load, "% busy"))
+        yield ok("sensors", ", ".join(f"{value:.0f} {unit}" for value, unit in told if value is not None) or "silent")
 
 
 def plan(torch: Torch, settings: Settings, profile: ModelProfile) -> Finding:

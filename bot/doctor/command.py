@@ -18,9 +18,10 @@ from bot.console.address import check_console
 from bot.doctor import card as doctor_card
 from bot.doctor import discord_side as doctor_discord
 from bot.doctor import machine as doctor_host
-from bot.doctor.finding import Finding, Status, fail, ok, warn
+from bot.doctor.finding import Finding, Status, fail, looked_at, ok, warn
 from bot.doctor.torch_side import Torch, ask_torch
 from bot.errors import StartError
+from bot.host.card_reader import CardReader, Reading
 from bot.invite import PORTAL, client_id, invite_link
 from bot.settings import Settings, load_settings
 from bot.storage.database import check
@@ -32,9 +33,12 @@ from gen.weights import DEMO_WEIGHTS, Weights, find_weights, stored_as
 
 
 def examine(
-    *, ask: Callable[[], Torch] = ask_torch, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    *,
+    ask: Callable[[], Torch] = ask_torch,
+    read: Callable[[], Reading | None] | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[Finding]:
-    """Run all checks, in the order in which a start would need them; `now` is aware UTC."""
+    """Run all checks, in the order in which a start would need them; `read` asks the card, `now` is aware UTC."""
     try:
         settings = load_settings()
     except StartError as error:
@@ -43,9 +47,9 @@ def examine(
     weights, found = _weights(settings)
     return [
         _settings(settings),
-        _database(settings),
+        looked_at("database", lambda: _database(settings)),
         found,
-        *_drawing(settings, weights, ask),
+        *_drawing(settings, weights, ask, read or CardReader(settings.device).read),
         *_host(settings, weights),
         _commands(),
         _token(settings),
@@ -121,7 +125,8 @@ def _weights(settings: Settings) -> tuple[Weights | None, Finding]:
         stored, listed = stored_as(weights.dit), read_listed(weights.folder)
     except WeightsMissing as error:
         cure = (
-            "`kiln weights pull` fetches a model. Set KILN_WEIGHTS to a whole folder, or leave it out for the demo's."
+            "`kiln weights pull` fetches a model. Set KILN_WEIGHTS to a whole folder that this user can read, or "
+            "leave it out for the demo's."
         )
         return None, fail("weights", str(error), cure)
     profile = weights.profile
@@ -132,7 +137,9 @@ def _weights(settings: Settings) -> tuple[Weights | None, Finding]:
     return weights, ok("weights", detail)
 
 
-def _drawing(settings: Settings, weights: Weights | None, ask: Callable[[], Torch]) -> Iterator[Finding]:
+def _drawing(
+    settings: Settings, weights: Weights | None, ask: Callable[[], Torch], read: Callable[[], Reading | None]
+) -> Iterator[Finding]:
     """torch, card, plan, and in one sentence what will draw here."""
     try:
         torch = ask()
@@ -145,6 +152,7 @@ def _drawing(settings: Settings, weights: Weights | None, ask: Callable[[], Torc
     yield doctor_card.driver(torch, settings)
     yield device
     yield from doctor_card.on_card(torch, settings)
+    yield from doctor_card.sensors(torch, settings, read)
     if profile is not None and device.status is not Status.FAIL:
         yield doctor_card.plan(torch, settings, profile)
         kind = "the small demo model" if profile.is_demo else profile.name
@@ -156,7 +164,8 @@ def _host(settings: Settings, weights: Weights | None) -> Iterator[Finding]:
     precision = Precision.BFLOAT16 if settings.precision == "bfloat16" else Precision.FLOAT8
     needed = doctor_host.packed_bytes(weights, precision) if weights and streams else 0
     yield doctor_host.memory(needed)
-    yield doctor_host.disk(settings, needed)
+    yield looked_at("disk", lambda: doctor_host.disk(settings, needed))
+    yield doctor_host.web(settings)
     if settings.console:
         yield _console(settings)
 

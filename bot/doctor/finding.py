@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,3 +38,12 @@ def warn(name: str, detail: str, cure: str) -> Finding:
 def fail(name: str, detail: str, cure: str) -> Finding:
     """Kiln cannot run like this."""
     return Finding(name=name, status=Status.FAIL, detail=detail, cure=cure)
+
+
+def looked_at(name: str, check: Callable[[], Finding]) -> Finding:
+    """What a check finds; one that the system does not even let look is a finding too."""
+    try:
+        return check()
+    except OSError as error:
+        cure = "Give this user the right to it, and to the folders above it, or choose another folder."
+        return fail(name, f"{error.filename} cannot be looked at: {error.strerror}", cure)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from pathlib import Path
 
 from bot.doctor.finding import Finding, fail, ok, warn
+from bot.host.ports import OFF, why_not
 from bot.settings import Settings
 from gen.streaming import sizes
 from gen.streaming.cards import GIB
@@ -70,14 +70,20 @@ def disk(settings: Settings, needed: int) -> Finding:
 
 def port(name: str, host: str, number: int, *, cure: str) -> Finding:
     """Whether Kiln could listen there."""
-    try:
-        family = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, number))
-    except OSError as error:
-        return warn(name, f"{host}:{number} cannot be listened on: {error.strerror}", cure)
+    if why := why_not(host, number):
+        return warn(name, f"{host}:{number} cannot be listened on: {why}", cure)
     return ok(name, f"{host}:{number} is free")
+
+
+def web(settings: Settings) -> Finding:
+    """Whether health and metrics can be served."""
+    if settings.web == OFF:
+        return ok("web", "health and metrics are off")
+    host, _, number = settings.web.rpartition(":")
+    cure = (
+        "Stop the program that listens there, unless it is Kiln itself, or set KILN_WEB to another address, or to off."
+    )
+    return port("web", host.strip("[]"), int(number), cure=cure)
 
 
 def nearest(folder: Path) -> Path:

@@ -63,7 +63,7 @@ def ask_torch() -> Torch:
     command = [sys.executable, "-c", _ASK]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=True)
-        seen = json.loads(asked.stdout)
+        seen = json.loads((asked.stdout.splitlines() or [""])[-1])  # others may print before
         seen["capability"] = [tuple(pair) for pair in seen["capability"]]
         return Torch(**seen)
     except subprocess.TimeoutExpired as error:
@@ -71,3 +71,5 @@ def ask_torch() -> Torch:
     except subprocess.CalledProcessError as error:
         last = (str(error.stderr).strip().splitlines() or ["no message"])[-1]
         raise StartError(f"torch cannot be loaded: {last}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise StartError(f"torch was asked, and answers nonsense: {asked.stdout[-80:]!r}") from error

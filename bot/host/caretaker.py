@@ -19,7 +19,7 @@ from pathlib import Path
 from bot.errors import QueueUnavailable
 from bot.host.card_reader import Reading
 from bot.host.courteous import CourteousExecutor
-from bot.host.courtesy import FREES, URGENT, Judge, Manners, Why, believable
+from bot.host.courtesy import FREES, URGENT, Judge, Manners, Why, believable, unheeded
 from bot.language import Message
 from bot.queue.job_reader import JobReader
 
@@ -78,6 +78,7 @@ class Caretaker:
         self._manners, self._senses, self._executor = manners, senses, executor
         self._queue, self._tell = queue, tell
         self._judge = Judge(manners)
+        self._warned: set[str] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nvml")
         self._reading: asyncio.Future[Reading | None] | None = None
         self._busy_at, self._begun = senses.clock(), executor.begun
@@ -94,6 +95,7 @@ class Caretaker:
     async def look(self) -> None:
         """Look once, and act."""
         self.reading = believable(await self._ask_card())
+        self._warn()
         now = self._senses.clock()
         if self._executor.needs_room:
             self._executor.needs_room = False
@@ -104,6 +106,13 @@ class Caretaker:
         if await self._is_idle(now) or why in FREES:
             await self._let_go()
         self.is_resting = self.is_resting and not self._executor.is_loaded
+
+    def _warn(self) -> None:
+        """Say once what cannot be heeded."""
+        for line in unheeded(self._manners, self.reading):
+            if line not in self._warned:
+                self._warned.add(line)
+                log.warning("%s", line)
 
     def _change(self, why: Why | None) -> None:
         self.why = why

@@ -8,6 +8,7 @@ NVML, no queue, no clock: `bot.host.caretaker` looks, asks here, and acts.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from enum import StrEnum
@@ -154,6 +155,17 @@ class Judge:
         wants_memory = self._memory.see(taken, now=now)
         wants_time = self._load.see(said.others_load if said else None, now=now)
         return wants_memory or wants_time
+
+
+def unheeded(manners: Manners, reading: Reading | None) -> Iterator[str]:
+    """What the operator asked for and cannot have, because the card does not say what it would take."""
+    said = believable(reading)
+    if manners.celsius_max is not None and (said is None or said.temperature is None):
+        yield "KILN_TEMPERATURE_MAX holds nothing: the card does not say its temperature"
+    if manners.watts_max is not None and (said is None or said.power is None):
+        yield "KILN_POWER_MAX holds nothing: the card does not say its power"
+    if manners.gives_way and said is not None and said.others_memory is None and said.others_load is None:
+        yield "KILN_GIVE_WAY holds nothing: the driver does not list Kiln among the card's programs (docs/service.md)"
 
 
 def believable(reading: Reading | None) -> Reading | None:

@@ -18,7 +18,6 @@ from pathlib import Path
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from bot.errors import QueueUnavailable, StartError
 from bot.host.keeping import Keeping, Picture, too_many
 from bot.queue.job import HAD_A_PICTURE
 from bot.storage import schema
@@ -56,7 +55,7 @@ class Keeper:
         for what, work in (("the backup", self.back_up), ("removing old pictures", self.make_room)):
             try:
                 await work()
-            except (OSError, StartError, QueueUnavailable):
+            except Exception:  # whatever it is, the year is long
                 log.exception("%s failed; Kiln tries again in %s", what, LOOK_EVERY)
 
     async def back_up(self) -> Path | None:
@@ -131,9 +130,9 @@ def _orphans(data: Path, named: set[str], now: datetime) -> list[Path]:
 def _back_up(path: Path, keep: int, now: datetime) -> Path | None:
     folder = path.parent / "backups"
     folder.mkdir(exist_ok=True)
-    copies = sorted(file for file in folder.iterdir() if _COPY.fullmatch(file.name))
-    made = None
-    if not any(abs(now - _made_at(copy)) < BACKUP_EVERY for copy in copies):  # also where the clock was set back
+    made_at = {file: at for file in sorted(folder.iterdir()) if (at := _made_at(file)) is not None}
+    copies, made = list(made_at), None
+    if not any(abs(now - at) < BACKUP_EVERY for at in made_at.values()):  # also where the clock was set back
         made = folder / f"kiln-{now:{_STAMP}}Z.sqlite3"
         schema.backup(path, made)
         copies.append(made)
@@ -144,7 +143,10 @@ def _back_up(path: Path, keep: int, now: datetime) -> Path | None:
     return made
 
 
-def _made_at(copy: Path) -> datetime:
-    found = _COPY.fullmatch(copy.name)
-    assert found is not None
-    return datetime.strptime(found[1], _STAMP).replace(tzinfo=UTC)
+def _made_at(file: Path) -> datetime | None:
+    """When a copy was made; None: it is none of the schedule's."""
+    found = _COPY.fullmatch(file.name)
+    try:
+        return datetime.strptime(found[1], _STAMP).replace(tzinfo=UTC) if found else None
+    except ValueError:  # digits that are no time
+        return None

@@ -89,7 +89,7 @@ class Metrics:
             self.gpu.observe(job.seconds or 0.0)
             return
         self.jobs.labels(job.status.value).inc()
-        if job.status in REPLIES:
+        if job.status in REPLIES and job.channel_id:  # a console's job names no channel, and is no reply
             self.replies.labels(REPLIES[job.status]).inc()
         if job.status is JobStatus.DELIVERED:
             self.e2e.observe(_seconds(job.created_at, now))

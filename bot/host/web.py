@@ -24,10 +24,10 @@ from sqlalchemy.orm import Session
 from bot.errors import QueueUnavailable, StartError
 from bot.host.card_reader import Reading
 from bot.host.metrics import Metrics
+from bot.host.ports import OFF
 from bot.storage.database import Database
 from gen.pulse import Pulse
 
-OFF = "off"
 ANSWER_SECONDS = 3.0  # for the database; a probe waits ten at most
 LAG_EVERY = 1.0  # seconds between two looks at the event loop's lateness
 STOP_SECONDS = 0.5  # for requests under way
@@ -44,6 +44,7 @@ class Watched:
     database: Database | None = None
     is_loaded: Callable[[], bool] | None = None  # the model
     is_connected: Callable[[], bool] | None = None  # the gateway
+    wants_gateway: bool = True  # the console alone has none
     is_resting: Callable[[], bool] = lambda: False  # the model was let go on purpose
     card: Callable[[], Reading | None] = lambda: None
     why_paused: Callable[[], str | None] = lambda: None
@@ -96,13 +97,10 @@ async def _livez(watched: Watched, _: web.Request) -> web.Response:
 
 async def _readyz(watched: Watched, _: web.Request) -> web.Response:
     loaded = _is(watched.is_loaded) or watched.is_resting()
-    return _checked(
-        {
-            "database": await _unwritable(watched.database),
-            "gateway": None if _is(watched.is_connected) else "not connected",
-            "model": None if loaded else "not loaded",
-        }
-    )
+    checks = {"database": await _unwritable(watched.database), "model": None if loaded else "not loaded"}
+    if watched.wants_gateway:
+        checks["gateway"] = None if _is(watched.is_connected) else "not connected"
+    return _checked(checks)
 
 
 async def _metrics(watched: Watched, _: web.Request) -> web.Response:

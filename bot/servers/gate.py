@@ -66,6 +66,8 @@ def enter(session: Session, new: NewJob, *, usual: Limits, now: datetime) -> Pas
     verdict = judge(new.request.prompt, rules_of(session, settings), restricted=new.age_restricted)
     if verdict is not None and verdict.rule.action is Action.REFUSE:
         raise _refused(verdict)
+    if new.guild_id == EVERYWHERE:
+        return _pass_at_home(verdict, usual=usual)
     return Pass(limits=_limits(settings, usual), paused=settings.standing is Standing.PAUSED, verdict=verdict)
 
 
@@ -77,6 +79,19 @@ def enter_again(session: Session, shown: NewJob, *, now: datetime) -> None:
     verdict = judge(shown.request.prompt, rules_of(session, settings), restricted=shown.age_restricted)
     if verdict is not None and verdict.rule.action is Action.REFUSE:
         raise _refused(verdict)
+
+
+def _pass_at_home(verdict: Verdict | None, *, usual: Limits) -> Pass:
+    """A job of no server, which is the console's: nobody there could let go what is held.
+
+    A pause of everywhere holds no job, here as elsewhere: the queue itself stands still.
+    """
+    if verdict is not None and verdict.rule.action is Action.HOLD:
+        raise PromptRefused(
+            msg("A moderator would have to look at these words, and the console has none: {found}. Choose others."),
+            found=quoted(verdict.found, characters=FOUND_CHARACTERS),
+        )
+    return Pass(limits=usual, paused=False, verdict=verdict)
 
 
 def settle_in(session: Session, row: JobRow, entry: Pass, *, now: datetime) -> None:

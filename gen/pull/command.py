@@ -26,6 +26,7 @@ from gen.pull.store import Entry, cache_folder, model_folder, read_listed, troub
 from gen.weights import DEMO_WEIGHTS, Weights, find_weights, stored_as
 
 _STOPPED = "kiln weights: stopped. What came is kept: pull again to go on."
+_ELSEWHERE = "Give this user the right to it, or set MODELSCOPE_CACHE to another folder."
 _ROUNDED = """\
 Its DiT is stored as {stored}: its publisher has rounded it already, and Kiln streams it as it is. A bfloat16 file of
 the same model draws a little finer, and takes no more of the card: Kiln rounds each row to float8 with a scale."""
@@ -62,8 +63,11 @@ def _guarded(run: Any) -> Any:
         hub.prepare_client(os.environ)
         try:
             code: int = run(arguments)
-        except (GenerationError, OSError) as error:
+        except GenerationError as error:
             print(f"kiln weights: {error}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            print(f"kiln weights: {error.filename}: {error.strerror}. {_ELSEWHERE}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print(_STOPPED, file=sys.stderr)

@@ -122,8 +122,13 @@ def link(folder: Path, sources: Mapping[str, Path]) -> None:
             place.parent.mkdir(parents=True, exist_ok=True)
             fresh = place.with_name(place.name + ".partial")
             fresh.unlink(missing_ok=True)
-            fresh.symlink_to(source)
+            fresh.symlink_to(_from(place.parent, source, cache=folder.parent.parent))
             fresh.replace(place)
     for place in folder.rglob("*"):
         if place.is_symlink() and place.relative_to(folder).as_posix() not in sources:
             place.unlink()
+
+
+def _from(place: Path, source: Path, *, cache: Path) -> Path:
+    """What a link in a folder says: relative within the cache, which may then be moved, or seen from a container."""
+    return Path(os.path.relpath(source, place)) if source.is_relative_to(cache) else source

@@ -331,6 +331,20 @@ async def test_a_driver_that_fails_lies_or_hangs_never_stops_the_queue(
     await house.outcomes.until("drawn")
 
 
+async def test_what_the_card_does_not_say_is_told_once_where_something_was_asked_of_it(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.keep(celsius_max=80, watts_max=300)
+    await house.look()
+    assert caplog.text == ""
+    house.card.celsius, house.card.programs = 5000, {GAME: GIB}  # a lie, and another container's numbers
+    for _ in range(3):
+        await house.look()
+    assert caplog.text.count("KILN_TEMPERATURE_MAX holds nothing: the card does not say its temperature") == 1
+    assert caplog.text.count("KILN_GIVE_WAY holds nothing") == 1
+    assert "KILN_POWER_MAX" not in caplog.text
+
+
 async def test_an_error_of_ours_in_a_look_is_logged_and_the_next_look_comes(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -69,6 +69,18 @@ async def test_commands_are_sent_again_only_when_they_changed(tmp_path: Path) ->
     assert await synced(tmp_path)
 
 
+async def test_a_folder_of_another_bot_is_told_by_both_names_and_its_own_bots_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await synced(tmp_path)
+    await synced(tmp_path)
+    assert "another bot" not in caplog.text
+    memory = tmp_path / "commands.sha256"
+    memory.write_text(f"{memory.read_text().split()[0]} 4242\n")
+    await synced(tmp_path)
+    assert "last used by application 4242, another bot" in caplog.text
+
+
 async def test_commands_that_discord_takes_no_more_of_today_are_sent_by_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

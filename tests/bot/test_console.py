@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bot.app import open_kiln
+from bot.app import open_kiln, run_console_until_stopped
 from bot.client import Kiln
 from bot.console.address import check_console, is_loopback
-from bot.console.jobs import ACTIVE, CONSOLE, NUMBER_MAX, is_number, new_number
+from bot.console.jobs import ACTIVE, CONSOLE, NUMBER_MAX, Console, is_number, new_number
 from bot.console.words import LABELS, language_of, picture_html, plain, status_html, trouble_html
 from bot.delivery.delivery import Delivery
 from bot.errors import NotAllowed, PromptRefused, QueueFull, Refusal, StartError
+from bot.host.notify import watch
 from bot.queue.job import Job, JobStatus
+from bot.servers.server import EVERYWHERE, Standing
 from bot.settings import Settings, load_settings
 from gen.errors import InvalidRequest
 from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, LORA_STRENGTH_MAX, STEPS_MAX, STEPS_MIN, ImageResult, LoraUse
@@ -123,6 +126,46 @@ async def test_a_console_has_the_limits_that_everybody_has(tmp_path: Path) -> No
 async def test_what_is_always_refused_is_refused_to_a_console_too(kiln: Kiln) -> None:
     with pytest.raises(PromptRefused):
         await kiln.console.ask(ANA, image_request("a nude child"))
+
+
+async def test_words_that_a_moderator_would_have_to_look_at_are_refused_where_there_is_none(kiln: Kiln) -> None:
+    with pytest.raises(PromptRefused, match="the console has none: gory"):
+        await kiln.console.ask(ANA, image_request("a gory scene"))
+    assert await kiln.console.next_active(ANA) is None
+
+
+async def test_what_is_asked_while_the_host_pauses_everything_is_drawn_when_it_goes_on(kiln: Kiln) -> None:
+    moderation = kiln.keepers.moderation
+    await moderation.stand(EVERYWHERE, Standing.PAUSED, actor_id=1)
+    job = await kiln.console.ask(ANA, image_request())
+    assert job.status is JobStatus.QUEUED
+    kiln.show_changed(await moderation.stand(EVERYWHERE, Standing.OPEN, actor_id=1))
+    assert (await over(kiln, job.id)).status in (JobStatus.DRAWN, JobStatus.DELIVERED)
+
+
+async def test_a_gpu_thread_that_hangs_is_told_while_the_console_serves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gen.pulse.NEW_SECONDS", 0.1)
+    monkeypatch.setattr("bot.service.watch", partial(watch, look_seconds=0.02))
+    monkeypatch.setattr("bot.app.open_console", lambda console, settings: nullcontext(console))
+    generator, consoles, hung = FakeGenerator(), asyncio.Queue[Console](), asyncio.Event()
+    settings = Settings(_env_file=None, data=tmp_path, web="off")  # type: ignore[call-arg]
+    running = asyncio.create_task(
+        run_console_until_stopped(
+            settings,
+            load=lambda: generator,
+            tell=consoles.put_nowait,  # type: ignore[arg-type]
+            on_hung=hung.set,
+        )
+    )
+    try:
+        await (await consoles.get()).ask(ANA, image_request("stuck"))
+        await asyncio.wait_for(hung.wait(), 10)
+    finally:
+        generator.release.set()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_held_job_is_shown_with_its_reason_and_is_not_over(kiln: Kiln) -> None:

@@ -34,8 +34,18 @@ def marks(path: Path) -> list[str]:
 
 
 def test_a_pause_is_a_file_and_may_be_asked_for_and_ended_twice(data: Path) -> None:
+    assert main(["db", "upgrade"]) == 0
     assert [main(["pause"]), main(["pause"]), (data / "paused").exists()] == [0, 0, True]
     assert [main(["resume"]), main(["resume"]), (data / "paused").exists()] == [0, 0, False]
+
+
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_a_folder_without_a_kiln_is_told_so_instead_of_a_pause_that_nobody_sees(
+    data: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command]) == 1
+    assert f"no Kiln has its data in {data}: set KILN_DATA" in capsys.readouterr().err
+    assert not data.exists()
 
 
 def test_a_restored_copy_is_what_was_copied_and_what_was_there_is_kept(

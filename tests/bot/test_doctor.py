@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import re
 import socket
 import tomllib
@@ -23,6 +25,7 @@ from bot.doctor import machine as doctor_host
 from bot.doctor.finding import Finding, Status
 from bot.doctor.torch_side import Torch, ask_torch
 from bot.errors import StartError
+from bot.host.card_reader import Reading
 from bot.invite import PERMISSIONS
 from bot.settings import Settings, load_settings
 from gen.request import ModelProfile
@@ -47,6 +50,12 @@ CARD = Torch(
     capability=[(8, 9)],
     link=[25e9],
 )
+STAND_IN = """
+import types
+cuda = types.SimpleNamespace(device_count=lambda: 0, is_available=lambda: False)
+backends = types.SimpleNamespace(mps=cuda)
+version, __version__ = types.SimpleNamespace(cuda=None), "9.9"
+"""  # for torch, which takes seconds
 
 
 def settings(**given: Any) -> Settings:
@@ -69,12 +78,38 @@ def test_the_json_names_every_check_and_its_cure(capsys: pytest.CaptureFixture[s
     assert [set(check) for check in told["checks"]] == [{"name", "status", "detail", "cure"}] * len(findings)
     names = [check["name"] for check in told["checks"]]
     assert names[:7] == ["settings", "database", "weights", "torch", "driver", "device", "plan"]
-    assert names[7:] == ["here", "memory", "disk", "commands", "token"]
+    assert names[7:] == ["here", "memory", "disk", "web", "commands", "token"]
 
 
 def test_on_a_card_more_is_asked() -> None:
-    names = [finding.name for finding in doctor.examine(ask=lambda: CARD)]
-    assert names[3:10] == ["torch", "driver", "device", "capability", "link", "plan", "here"]
+    names = [finding.name for finding in doctor.examine(ask=lambda: CARD, read=lambda: SAID)]
+    assert names[3:11] == ["torch", "driver", "device", "capability", "link", "sensors", "plan", "here"]
+
+
+SAID = Reading(name="card", temperature=61, memory_used=GIB, memory_total=24 * GIB, load=97, power=212.4)
+
+
+@pytest.mark.parametrize(
+    ("torch", "given", "said", "status", "words"),
+    [
+        (CARD, {}, SAID, Status.OK, "61 °C, 212 W, 97 % busy"),
+        (CARD, {}, None, Status.WARN, "NVML, the driver's library, does not answer"),
+        (CARD, {"temperature_max": 80}, None, Status.WARN, "KILN_TEMPERATURE_MAX holds nothing"),
+        (CARD, {"power_max": 300}, replace(SAID, power=None), Status.WARN, "KILN_POWER_MAX holds nothing"),
+        (CARD, {"temperature_max": 80}, replace(SAID, temperature=999), Status.WARN, "does not say its temperature"),
+        (NO_CARD, {"temperature_max": 80}, None, Status.WARN, "KILN_TEMPERATURE_MAX holds nothing"),
+        (CARD, {"temperature_max": 80, "power_max": 300}, SAID, Status.OK, "61 °C"),
+    ],
+)
+def test_what_the_card_does_not_say_is_held_against_what_is_asked_of_it(
+    torch: Torch, given: dict[str, float], said: Reading | None, status: Status, words: str
+) -> None:
+    (found,) = doctor_card.sensors(torch, settings(**given), lambda: said)
+    is_said(found, status, words)
+
+
+def test_without_a_card_and_a_wish_about_it_there_is_no_line() -> None:
+    assert list(doctor_card.sensors(NO_CARD, settings(), lambda: None)) == []
 
 
 @pytest.mark.parametrize("version", ["2.8.1", "1.13", "nightly"])
@@ -94,6 +129,21 @@ def test_a_torch_that_is_broken_or_missing_is_told() -> None:
 
     (found,) = [finding for finding in doctor.examine(ask=broken) if finding.name == "torch"]
     is_said(found, Status.FAIL, "libcudart")
+
+
+@pytest.mark.parametrize(
+    ("printed", "answers"), [("print('hello')", True), ("print('hello'); raise SystemExit", False)]
+)
+def test_what_others_print_beside_torchs_answer_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, answers: bool
+) -> None:
+    (tmp_path / "torch.py").write_text(f"{printed}\n{STAND_IN}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    if answers:
+        assert ask_torch().version == "9.9"
+    else:
+        with pytest.raises(StartError, match="answers nonsense: 'hello"):
+            ask_torch()
 
 
 def test_torch_is_really_asked() -> None:
@@ -269,6 +319,50 @@ def test_a_port_in_use_is_told() -> None:
         is_said(doctor_host.port("port", "127.0.0.1", number, cure="Another."), Status.WARN, "in use")
     assert doctor_host.port("port", "127.0.0.1", number, cure="Another.").status is Status.OK
     is_said(doctor_host.port("port", "192.0.2.1", number, cure="Another."), Status.WARN, "cannot be listened on")
+
+
+def test_the_address_of_health_and_metrics_is_looked_at() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        found = doctor_host.web(settings(web=address))
+        is_said(found, Status.WARN, f"{address} cannot be listened on: Address already in use")
+        assert "KILN_WEB" in found.cure
+    is_said(doctor_host.web(settings(web=address)), Status.OK, "is free")
+    is_said(doctor_host.web(settings(web="off")), Status.OK, "off")
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that this user may not look into; root may, so it is the system's word for it that is scripted."""
+    folder = tmp_path / "closed"
+
+    def stat(path: Path, **more: Any) -> os.stat_result:
+        if path.is_relative_to(folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return os.stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    return folder
+
+
+def test_a_folder_that_may_not_be_looked_at_is_one_finding_and_the_others_are_there(closed: Path) -> None:
+    found = {
+        finding.name: finding
+        for given in ({"data": closed / "data"}, {"weights": closed / "weights"}, {"cache": closed / "cache"})
+        for finding in _examined(given)
+        if finding.status is Status.FAIL
+    }
+    assert set(found) == {"database", "disk", "weights"}
+    for finding in found.values():
+        is_said(finding, Status.FAIL, f"{closed}.* cannot be (looked at|read): Permission denied")
+
+
+def _examined(given: dict[str, Path]) -> list[Finding]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KILN_PRECISION", "float8")  # so that the cache of packed weights matters
+        for name, folder in given.items():
+            patch.setenv(f"KILN_{name.upper()}", str(folder))
+        return doctor.examine(ask=lambda: NO_CARD)
 
 
 def test_the_consoles_port_and_password_are_looked_at() -> None:

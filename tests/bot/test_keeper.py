@@ -187,3 +187,26 @@ async def test_a_folder_that_takes_no_copy_is_logged_and_pictures_are_still_kept
     await folder.keeper.look()
     assert "the backup failed; Kiln tries again in 0:10:00" in caplog.text
     assert folder.files() == []
+
+
+async def test_a_name_that_only_looks_like_a_copys_is_left_alone_and_copies_are_made(
+    path: Path, database: Database, clock: Clock
+) -> None:
+    folder = Folder(path, database, clock, backups=1)
+    odd = folder.data / "backups" / "kiln-20269999T999999Z.sqlite3"
+    odd.parent.mkdir()
+    odd.touch()
+    made = await folder.keeper.back_up()
+    assert sorted(odd.parent.iterdir()) == [made, odd]
+
+
+async def test_an_error_of_ours_in_a_look_is_logged_and_the_next_look_comes(
+    path: Path, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_back_up", lambda *_: 1 / 0)
+    folder = Folder(path, database, clock, days=30)
+    await folder.draw(1)
+    clock.move(40 * 86400)
+    await folder.keeper.look()
+    assert "ZeroDivisionError" in caplog.text
+    assert folder.files() == []

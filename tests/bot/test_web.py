@@ -17,17 +17,18 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bot.errors import QueueUnavailable, StartError
+from bot.errors import PromptRefused, QueueUnavailable, StartError
 from bot.host import web as module
 from bot.host.card_reader import Reading
 from bot.host.metrics import Metrics
-from bot.host.web import OFF, Watched, open_web
+from bot.host.ports import OFF
+from bot.host.web import Watched, open_web
 from bot.service import open_service
 from bot.storage.database import open_database
 from gen.pulse import Pulse
 from tests.bot.conftest import Stage, eventually, open_stage, said
 from tests.bot.test_delivery import left_running
-from tests.fakes import Clock, new_job
+from tests.fakes import Clock, image_request, new_job
 
 NAMES = frozenset(
     {
@@ -139,6 +140,19 @@ async def test_ends_are_counted_once_each_and_begin_at_zero(tmp_path: Path) -> N
     assert not any("user" in sample or "guild" in sample for sample in found)
 
 
+async def test_a_consoles_picture_is_a_job_and_no_reply_and_its_refusals_count(tmp_path: Path) -> None:
+    watched = Watched()
+    async with serving(tmp_path, watched) as (stage, port):
+        console = stage.kiln.console
+        job = await console.ask(7, image_request())
+        assert [look async for look in console.follow(job.id)]
+        await eventually(lambda: watched.metrics.jobs.labels("delivered")._value.get() == 1)
+        console.refused(PromptRefused("no"))
+        found = await scrape(port)
+    assert found["kiln_replies_total[('result', 'posted')]"] == 0
+    assert found["kiln_rejections_total[('reason', 'prompt_refused')]"] == 1
+
+
 async def test_alive_means_the_gpu_thread_gives_signs_and_a_hung_one_is_told(tmp_path: Path) -> None:
     now = [0.0]
     watched = Watched(pulse=Pulse(clock=lambda: now[0]))
@@ -177,6 +191,12 @@ async def test_ready_means_a_database_that_takes_a_write_a_gateway_and_a_model(t
         assert (await get(port, "/readyz"))[0] == 200
         watched.is_connected = lambda: False
         assert "not connected" in (await get(port, "/readyz"))[1]
+
+
+async def test_the_console_alone_is_ready_without_a_gateway() -> None:
+    watched = Watched(wants_gateway=False)
+    async with open_web("127.0.0.1:0", watched) as port:
+        assert "gateway" not in (await get(port, "/readyz"))[1]
 
 
 async def test_a_database_that_takes_nothing_is_told_and_what_it_holds_is_not_a_number(

@@ -27,6 +27,7 @@ from tests.demo_page import FLAGS, find_chromium
 CHROMIUM = find_chromium()
 PICTURE_MS = 90_000  # at most, for one picture on two busy cores
 PASSWORD = "a long password"
+PROXIES = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9") | {"ALL_PROXY": "socks5://127.0.0.1:9"}
 
 pytestmark = [
     pytest.mark.browser,
@@ -47,17 +48,17 @@ def free_port() -> int:
 
 
 class Served:
-    """A running `kiln console`; its log is in `folder / "console.log"`."""
+    """A running `kiln console`; its log is in `folder / "console.log"`. A proxy that is not there is in its way."""
 
     def __init__(self, folder: Path, *, port: int | None = None, **settings: str) -> None:
-        self.port = port or free_port()
+        self.port, self.web = port or free_port(), f"127.0.0.1:{free_port()}"
         self.log = folder / "console.log"
         command = [sys.executable, "-m", "bot", "console", "--port", str(self.port)]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env={**plain_environment(), **settings},
+                env={**plain_environment(), **PROXIES, "KILN_WEB": self.web, **settings},
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -68,6 +69,12 @@ class Served:
         self.url = self.process.stdout.readline().strip()
         guard.cancel()
         assert self.url, self.log.read_text()
+
+    def page(self, name: str) -> str:
+        """One of health and metrics."""
+        with urllib.request.urlopen(f"http://{self.web}/{name}", timeout=10) as answer:
+            text: str = answer.read().decode()
+        return text
 
     def stop(self) -> None:
         """As Ctrl-C does; it ends in five seconds, and well."""
@@ -207,6 +214,7 @@ def test_what_cannot_be_is_said_in_one_clear_line_and_nothing_is_drawn(
     draw(page, "a red house", **values)
     expect(page.locator("#refusal")).to_have_text(words)
     expect(page.locator("#status")).not_to_contain_text("Job")
+    assert 'kiln_rejections_total{reason="invalid_request"}' in served.page("metrics")
 
 
 def test_a_chinese_browser_reads_chinese(served: Served, browser: Browser) -> None:
@@ -270,16 +278,25 @@ def test_a_console_with_a_password_gives_nothing_out_without_it(tmp_path: Path, 
         served.stop()
 
 
-def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+def test_health_and_metrics_are_served_beside_it(served: Served) -> None:
+    for page, words in (("livez", '"status": "ok"'), ("readyz", '"model": "ok"'), ("metrics", "kiln_model_loaded 1.0")):
+        assert words in served.page(page)
+
+
+@pytest.mark.parametrize(
+    ("host", "why"), [("127.0.0.1", "Address already in use"), ("nowhere.invalid", "Name or service not known")]
+)
+def test_where_it_cannot_listen_is_one_line_before_the_model_loads(tmp_path: Path, host: str, why: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
-        command = [sys.executable, "-m", "bot", "console", "--port", str(number)]
+        command = [sys.executable, "-m", "bot", "console", "--host", host, "--port", str(number)]
+        environment = {**plain_environment(), "KILN_CONSOLE_PASSWORD": PASSWORD}
         done = subprocess.run(
-            command, cwd=tmp_path, env=plain_environment(), capture_output=True, text=True, timeout=100, check=False
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False
         )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"kiln: the console cannot listen on 127.0.0.1:{number}")
-    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"kiln: the console cannot listen on {host}:{number}: {why}. ")
 
 
 def test_bound_to_the_world_without_a_password_it_does_not_start(tmp_path: Path) -> None:

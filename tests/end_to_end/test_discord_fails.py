@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.end_to_end.kiln_process import KilnProcess
-from tests.loopback import faults
+from tests.loopback import faults, payloads
 from tests.loopback.faults import Fault
 from tests.loopback.world import Channel, Person
 from tests.loopback_discord import LoopbackDiscord
@@ -230,3 +230,25 @@ async def test_a_token_that_died_after_15_minutes_changes_nothing(
     await loopback.world.until(lambda world: "Done" in card.text)
     assert len(loopback.pictures(room)) == 1
     assert all(request.status != 401 for request in loopback.requests)
+
+
+async def test_a_bot_that_is_kicked_while_it_draws_keeps_the_pictures_and_serves_again_when_it_is_back(
+    loopback: LoopbackDiscord, kiln: KilnProcess, ana: Person, room: Channel
+) -> None:
+    kiln.step_seconds = 0.2
+    await kiln.start()
+    for prompt in ("a red house", "a boat"):
+        await loopback.slash(ana, room, "imagine", prompt=prompt)
+    await kiln.until(lambda: kiln.statuses() == ["running", "queued"])
+    permissions, room.app_permissions = room.app_permissions, 0
+    loopback.faults.plan(faults.OPEN_DIRECT, faults.missing_permissions(), times=2)  # no server in common any more
+    await loopback.gateway.dispatch("GUILD_DELETE", {"id": str(loopback.world.guild_id)})
+    jobs = await kiln.until_all("kept")
+    assert all(job.picture is not None for job in jobs)
+    room.app_permissions = permissions
+    await loopback.gateway.dispatch("GUILD_CREATE", payloads.guild(loopback.world))
+    await loopback.slash(ana, room, "imagine", prompt="a tree")
+    await kiln.until(lambda: kiln.statuses() == ["kept", "kept", "delivered"])
+    assert await kiln.stop() == 0
+    for bug in ("stopped by an error", "never retrieved", "incident"):
+        assert bug not in kiln.log(), kiln.log()

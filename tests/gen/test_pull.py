@@ -350,6 +350,13 @@ async def test_a_second_model_shares_the_parts_that_are_here(weights: Weights) -
     assert listed.count("here, bfloat16") == 2
 
 
+async def test_a_cache_that_was_moved_is_whole_where_it_is_now(weights: Weights) -> None:
+    await weights.pull()
+    weights.cache = weights.cache.rename(weights.cache.with_name("elsewhere"))
+    assert find_weights(weights.folder).dit.resolve().is_relative_to(weights.cache)
+    assert (await weights("verify", "majicflus_v1", "--offline")).code == 0
+
+
 async def test_a_fine_tune_by_its_path_gets_the_other_parts(weights: Weights, tmp_path: Path) -> None:
     tuned = tmp_path / "mine.safetensors"
     tuned.write_bytes((DEMO_WEIGHTS / "kiln-demo.safetensors").read_bytes())

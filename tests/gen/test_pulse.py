@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from typing import Any
 
 import pytest
 
 from gen.attempt import Attempt, Event
+from gen.errors import GenerationCancelled
 from gen.executor import GpuExecutor
 from gen.pulse import LOADING_SECONDS, NEW_SECONDS, Pulse
+from gen.request import LoraUse, Variation
 from tests.bot.conftest import eventually
 from tests.fakes import FakeGenerator, image_request
 
@@ -87,6 +90,43 @@ def test_a_drawing_that_begins_anew_in_another_way_may_compile_again(pulse: Puls
         pulse.sign(anew=True)
         clock.move(NEW_SECONDS - 1)
         assert not pulse.is_hung
+
+
+def test_a_drawing_that_was_stopped_teaches_nothing_and_what_was_known_holds(pulse: Pulse, clock: Seconds) -> None:
+    draw(pulse, clock, step_seconds=1)
+    with suppress(GenerationCancelled), pulse.drawing("512x512"):
+        clock.move(20)
+        raise GenerationCancelled("stopped")
+    with pulse.drawing("512x512"):
+        clock.move(26)
+        assert pulse.is_hung
+
+
+def test_a_model_that_hangs_while_it_is_let_go_is_known_in_a_minute(pulse: Pulse, clock: Seconds) -> None:
+    with pulse.closing():
+        clock.move(61)
+        assert pulse.is_hung
+    assert not pulse.is_hung
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"negative": "a car"},
+        {"cfg_scale": 3.0},
+        {"variations": (Variation(seed=2, share=0.5),)},
+        {"loras": (LoraUse(name="ink", strength=0.5),)},
+        {"guidance": 2.0, "seed": 7, "steps": 9, "prompt": "a boat"},
+    ],
+)
+async def test_what_makes_no_step_longer_makes_no_drawing_a_new_one(clock: Seconds, changed: dict[str, Any]) -> None:
+    usual: dict[str, Any] = {"negative": "a tree", "cfg_scale": 2.0, "loras": (LoraUse(name="ink", strength=1),)}
+    fake, pulse = FakeGenerator(), Pulse(clock=clock)
+    async with GpuExecutor(lambda: fake, pulse=pulse) as executor:
+        for request in (usual, usual | changed):
+            async with aclosing(executor.run(Attempt(token="one", request=image_request(**request)))) as events:
+                assert [event async for event in events]
+        assert len(pulse._silences) == 1
 
 
 def test_a_model_that_was_loaded_again_is_new(pulse: Pulse, clock: Seconds) -> None:
