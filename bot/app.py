@@ -101,7 +101,7 @@ async def _beside_the_queue(settings: Settings, database: Database, watched: Wat
     """What commands work with beside the queue, by its name in Kiln."""
     return {
         "people": await open_people(database),
-        "styles": await open_styles(database),
+        "styles": await open_styles(database, now=watched.now),
         "past": Past(database, now=watched.now),
         "reposts": Reposts(database),
         "card": CardReader(settings.device),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -142,6 +143,7 @@ class KilnBot(commands.Bot):
             max_messages=None,
             max_ratelimit_timeout=RATE_LIMIT_SECONDS,
         )
+        self.stamp = secrets.token_hex(4)  # of this process, in the names of its dialogs
         self._kiln = kiln
         self._synced = synced
         self._buttons = Buttons(self)
@@ -185,7 +187,10 @@ class KilnBot(commands.Bot):
         if interaction.type is not discord.InteractionType.modal_submit:
             return
         data: Mapping[str, Any] = interaction.data or {}
-        found = EDITED.fullmatch(str(data.get("custom_id", "")))
+        name = str(data.get("custom_id", ""))
+        if name.startswith("dialog:") and not name.startswith(f"dialog:{self.stamp}:"):
+            await tell(interaction, say_to(interaction)("Kiln was restarted meanwhile. Please open this dialog again."))
+        found = EDITED.fullmatch(name)
         if found is None:
             return
         try:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from bot.language import Message, Worded, msg
-from bot.quoting import ago, at
+from bot.quoting import ago, at, from_then
 
 
 class Refusal(Worded):
@@ -58,9 +58,9 @@ class RateLimited(Refusal):
         """`retry_at` is aware UTC; the text shows it as a Discord timestamp."""
         self.retry_at = retry_at
         super().__init__(
-            msg("That is a lot of pictures: {number} an hour are yours here. You can ask again {when}."),
+            msg("That is a lot of pictures: {number} an hour are yours here. You can ask again from {when} on."),
             number=pictures_per_hour,
-            when=ago(retry_at),
+            when=from_then(retry_at),
         )
 
 
@@ -83,12 +83,12 @@ class BudgetSpent(Refusal):
             super().__init__(
                 msg(
                     "This picture needs about {needed:.0f} s of the GPU, and {left:.0f} s of your {per_day:g} s of "
-                    "today are left. You have all of them again {when}."
+                    "today are left. You have all of them again from {when} on."
                 ),
                 needed=estimate,
                 left=max(0.0, per_day - used),
                 per_day=per_day,
-                when=ago(retry_at),
+                when=from_then(retry_at),
             )
 
 
@@ -101,12 +101,12 @@ class ServerBudgetSpent(Refusal):
         super().__init__(
             msg(
                 "This picture needs about {needed:.0f} s of the GPU, and {left:.0f} s of the {per_day:g} s a day that "
-                "this server has are left. It has all of them again {when}."
+                "this server has are left. It has all of them again from {when} on."
             ),
             needed=estimate,
             left=max(0.0, per_day - used),
             per_day=per_day,
-            when=ago(retry_at),
+            when=from_then(retry_at),
         )
 
 

@@ -16,7 +16,10 @@ from discord import ui
 
 from bot.answers import say_to, tell
 from bot.errors import Refusal, WrongChannel
+from bot.quoting import quoted
 from gen.errors import InvalidRequest
+
+WORDS_CHARACTERS = 900  # of a refusal, before escaping; a message holds 2,000
 
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item", bound=Any)
@@ -28,6 +31,8 @@ async def tell_mistake(interaction: discord.Interaction[Any], error: Exception, 
     if isinstance(error, Refusal | InvalidRequest):
         interaction.client.kiln.metrics.refused(error)
         words = error.told(say)
+        if isinstance(error, InvalidRequest):  # it has no markup of its own, and may name what stands in others' files
+            words = quoted(words, characters=WORDS_CHARACTERS)
         if isinstance(error, WrongChannel) and guild is not None and not any(map(guild.get_channel, error.channel_ids)):
             words = say("All channels that were chosen for Kiln are gone. Its moderators have to choose others.")
         await tell(interaction, words)
@@ -41,7 +46,12 @@ async def tell_mistake(interaction: discord.Interaction[Any], error: Exception, 
 
 
 class KilnModal(ui.Modal):
-    """A dialog whose errors are told."""
+    """A dialog whose errors are told. This process alone understands it: one from before a restart is told so."""
+
+    async def open(self, interaction: discord.Interaction[Any]) -> None:
+        """Show it, as the first answer."""
+        self.custom_id = f"dialog:{interaction.client.stamp}:{secrets.token_hex(8)}"
+        await interaction.response.send_modal(self)
 
     async def on_error(  # type: ignore[override]  # a modal's has no item
         self, interaction: discord.Interaction[Any], error: Exception, /

@@ -62,6 +62,11 @@ def at(moment: datetime) -> str:
     return f"<t:{math.ceil(moment.timestamp())}:f>"
 
 
+def from_then(moment: datetime) -> str:
+    """A time of day and how far it is, for a sentence that is as true when it has passed."""
+    return f"<t:{math.ceil(moment.timestamp())}:t> ({ago(moment)})"
+
+
 def message_link(guild_id: int | None, channel_id: int, message_id: int) -> str:
     """The address that jumps to a message; without a guild, of a direct message."""
     return f"https://discord.com/channels/{guild_id or '@me'}/{channel_id}/{message_id}"

@@ -18,6 +18,7 @@ from tests.demo_page import Demo, DemoPage, find_chromium, open_browser
 
 TARGET = Path(__file__).with_name("demo.png")
 BYTES_MAX = 400 * 1024
+ALL_SHOWN = "() => [...document.images].every((it) => it.complete && it.naturalWidth)"  # every picture has come
 PATIENCE = 60_000  # milliseconds for one picture
 
 
@@ -47,8 +48,11 @@ def _picture(page: DemoPage, url: str) -> bytes:
     expect(page.pictures("a yellow balloon")).to_be_visible(timeout=PATIENCE)
     page.imagine("a red house at night seed:11")
     page.imagine("a white castle at sunset seed:1")
-    expect(page.cards("a red house").filter(has_text=re.compile(r"step [4-8] "))).to_be_visible(timeout=PATIENCE)
+    expect(page.cards("a red house").filter(has_text=re.compile(r"step ([4-9]|1[01]) "))).to_be_visible(
+        timeout=PATIENCE
+    )
     page.page.mouse.move(5, 5)
+    page.page.wait_for_function(ALL_SHOWN)  # the preview among them
     return page.page.screenshot()
 
 

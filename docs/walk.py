@@ -16,7 +16,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, expect
 
-from docs.screenshot import few_colours
+from docs.screenshot import ALL_SHOWN, few_colours
 from tests.demo_page import Demo, DemoPage, find_chromium, open_browser
 
 FOLDER = Path(__file__).with_name("tour")
@@ -67,7 +67,7 @@ def walk(chromium: str, url: str, stops: Sequence[Stop], folder: Path) -> None:
         for stop in stops:
             stop.go(page)
             browser.mouse.move(5, 5)
-            browser.wait_for_function("() => [...document.images].every((it) => it.complete && it.naturalWidth)")
+            browser.wait_for_function(ALL_SHOWN)
             shot = few_colours(browser.screenshot(), bytes_max=BYTES_MAX)
             (folder / f"{stop.name}.png").write_bytes(shot)
         assert page.complaints == [], page.complaints

@@ -15,7 +15,8 @@ PROMPT_MAX_CHARACTERS = 1000
 _JOINERS = frozenset("\u200c\u200d")
 _FLAGS = re.compile("\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f")  # a black flag and invisible letters: England's
 _EMOJI = range(0x1F000, 0x1FC00)  # newer ones may be unassigned in Python's tables
-_FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # Hangul's letters that show nothing
+FILLERS = frozenset("\u115f\u1160\u3164\uffa0")  # Hangul's letters that show nothing
+_AS_EMOJI = re.compile(".\ufe0f\u20e3?|.\u20e3")  # a keycap, or a letter that asks to be shown as a picture: no words
 
 
 def check_prompt(prompt: str, *, name: str = msg("prompt")) -> None:
@@ -40,7 +41,7 @@ def check_prompt(prompt: str, *, name: str = msg("prompt")) -> None:
                 code=ord(character),
                 position=position,
             )
-    if not any(unicodedata.category(character)[0] in "LN" for character in prompt):
+    if not any(unicodedata.category(character)[0] in "LN" for character in _AS_EMOJI.sub("", prompt)):
         raise InvalidRequest(
             msg("The {name} needs at least one letter or digit: say in words what to draw."), name=Message(name)
         )
@@ -50,7 +51,7 @@ def _is_unseen(character: str) -> bool:
     """Whether a character shows nothing, or steers how others are shown."""
     if character in _JOINERS or ord(character) in _EMOJI:
         return False
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or character in _FILLERS
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") or character in FILLERS
 
 
 def _stand_in(flag: re.Match[str]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from gen.errors import InvalidRequest
 from gen.message import Message, msg
+from gen.prompt import FILLERS
 from gen.prompt import PROMPT_MAX_CHARACTERS as PROMPT_MAX_CHARACTERS
 from gen.prompt import check_prompt as check_prompt
 
@@ -29,7 +30,7 @@ SUBTLE, STRONG = 0.1, 0.4  # shares: another detail; another arrangement of the 
 SIDE_MULTIPLE = 16
 SIDE_MIN, SIDE_MAX = 128, 2048
 
-_LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,79}")
+_LORA_NAME = re.compile(r"[^\W_][\w ._-]{0,79}")  # letters of any script; no path, no markup, nothing invisible
 _SIZE = re.compile(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", re.IGNORECASE)
 
 
@@ -233,7 +234,7 @@ class ImageResult:
 
 def is_lora_name(name: str) -> bool:
     """Whether a LoRA may be called so: it is no path, and shows as what it is."""
-    return _LORA_NAME.fullmatch(name) is not None
+    return _LORA_NAME.fullmatch(name) is not None and not FILLERS & set(name)
 
 
 def parse_size(text: str) -> tuple[int, int]:

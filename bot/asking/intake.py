@@ -59,7 +59,7 @@ class Asking:
         if beginning.private:
             kiln.delivery.whispers.keep(interaction)
         new = [
-            replace(_new_job(interaction, request, beginning), number=number, count=len(requests))
+            replace(new_job(interaction, request, beginning), number=number, count=len(requests))
             for number, request in enumerate(requests)
         ]
         jobs, places = await in_time(interaction, self._accept(new), alone=beginning.private)
@@ -170,7 +170,8 @@ def check_channel(interaction: discord.Interaction[KilnBot]) -> None:
         )
 
 
-def _new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest, beginning: Beginning) -> NewJob:
+def new_job(interaction: discord.Interaction[KilnBot], request: ImageRequest, beginning: Beginning) -> NewJob:
+    """What a submit has to know of this person, in this channel; of a command in a server."""
     assert interaction.guild_id is not None
     assert interaction.channel_id is not None
     person, channel = interaction.user, interaction.channel

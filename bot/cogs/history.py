@@ -122,7 +122,9 @@ async def look(
     if not is_mine:
         posted = await still_posted(bot, page.jobs)
         page = replace(page, jobs=posted, hidden=len(page.jobs) - len(posted))
-    files = {job.id: thumb for job in page.jobs if (thumb := await _thumbnail(bot, job.picture)) is not None}
+    hidden = await bot.kiln.keepers.audit.hidden(*(job.id for job in page.jobs))
+    shown_small = [job for job in page.jobs if job.id not in hidden]  # the others lie behind their spoilers
+    files = {job.id: thumb for job in shown_small if (thumb := await _thumbnail(bot, job.picture)) is not None}
     title = say("**Your pictures**") if is_mine else say("**Pictures of {name}**", name=f"<@{address.user_id}>")
     actions = {job.id: _actions(say, job, interaction, is_mine=is_mine) for job in page.jobs}
     return page_layout(say, page, title=title, thumbnails=files, actions=actions, turning=_turning(say, page, here))

@@ -9,7 +9,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.answers import say_to
-from bot.cogs.mod import do
+from bot.cogs.mod import do, length_choices
 from bot.language import msg
 from bot.panel import acts
 from bot.rights import check_owner
@@ -62,6 +62,11 @@ class HostCog(commands.Cog):
         await do(
             interaction, acts.ban(interaction, say_to(interaction), EVERYWHERE, user, reason=reason, length=length)
         )
+
+    @ban.autocomplete("length")
+    async def lengths(self, interaction: _Asked, current: str) -> list[app_commands.Choice[str]]:
+        """Offer usual lengths."""
+        return length_choices(current)
 
     @host.command(description=msg("Let somebody use Kiln again"))
     @app_commands.describe(user=msg("Whom"))

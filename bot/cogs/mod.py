@@ -54,7 +54,7 @@ class Mod(commands.Cog):
     @ban.autocomplete("length")
     async def lengths(self, interaction: _Asked, current: str) -> list[app_commands.Choice[str]]:
         """Offer usual lengths."""
-        return [app_commands.Choice(name=length, value=length) for length in LENGTHS if current.strip() in length]
+        return length_choices(current)
 
     @mod.command(description=msg("Let somebody use Kiln here again"))
     @app_commands.describe(user=msg("Whom"))
@@ -131,6 +131,11 @@ class Mod(commands.Cog):
     async def _stand(self, interaction: _Asked, standing: Standing) -> None:
         check_moderator(interaction)
         await do(interaction, acts.stand(interaction, say_to(interaction), guild_id_of(interaction), standing))
+
+
+def length_choices(current: str) -> list[app_commands.Choice[str]]:
+    """Usual lengths of a ban that match what was typed."""
+    return [app_commands.Choice(name=length, value=length) for length in LENGTHS if current.strip() in length]
 
 
 async def do(interaction: _Asked, act: Coroutine[Any, Any, str]) -> None:

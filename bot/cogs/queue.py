@@ -119,7 +119,7 @@ def overview_words(say: Say, overview: Overview) -> str:
     """Everyone's queue in one line: how many pictures, how many people, when the last is ready."""
     if overview.waiting == 0 or overview.ready_at is None:
         idle = overview.running_job_id is None
-        return say("Nothing else waits.") if idle else say("One picture is being drawn, none waits.")
+        return say("No picture waits.") if idle else say("One picture is being drawn, none waits.")
     return say.many(
         "{n} picture waits, from {people}; the last is ready {when}.",
         "{n} pictures wait, from {people}; the last is ready {when}.",

@@ -75,7 +75,9 @@ class Recipe(commands.Cog):
             raise Refusal(msg("Another program drew this picture: Kiln can show its recipe, but not go on from it."))
         name = f"job:{found.job.id}:remixed" if found.job is not None else "recipe:remixed"
         say = say_to(interaction)
-        dialog = edit_dialog(say, found.request, self._bot.kiln.profile, title=say("Remix"), name=name)
+        lost = found.job is None and found.request.negative  # the dialog has five fields, and its name no room
+        title = say("Remix, without its negative prompt") if lost else say("Remix")
+        dialog = edit_dialog(say, found.request, self._bot.kiln.profile, title=title, name=name)
         await interaction.response.send_modal(dialog)
 
     async def _show(self, interaction: discord.Interaction[KilnBot], found: Found) -> None:

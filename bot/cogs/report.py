@@ -34,7 +34,7 @@ async def _report(interaction: _Asked, message: discord.Message) -> None:
     then = partial(_noted, channel_id=message.channel.id, message_id=message.id, owner_id=owner)
     say = say_to(interaction)
     title = say("Report this picture to the moderators")
-    await interaction.response.send_modal(Reason(say, title=title, most=REASON_MAX_CHARACTERS, then=then))
+    await Reason(say, title=title, most=REASON_MAX_CHARACTERS, then=then).open(interaction)
 
 
 async def _noted(
@@ -54,7 +54,7 @@ async def _noted(
     kiln, say = interaction.client.kiln, say_to(interaction)
     await in_time(interaction, kiln.keepers.moderation.report(entry), alone=True)
     kiln.keepers.log_channel.wake()
-    await answer(interaction, say("Thank you. The moderators of this server are told."))
+    await answer(interaction, say("Thank you. It is noted for the moderators of this server."))
 
 
 def _has_picture(message: discord.Message) -> bool:

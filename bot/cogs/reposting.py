@@ -1,6 +1,7 @@
 """*Post again* below a picture in /history: the same picture with its words, in the channel where I am.
 
-Only what could have been drawn there too: the same server, a channel of the same kind, with the rights to post files.
+Only what could have been drawn there too: the same server, a channel of the same kind, with the rights to post files,
+not by who is banned nor with words that are refused by now. What a classifier hid stays behind its spoiler.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import discord
 from discord import ui
 
-from bot.answers import say_to
-from bot.asking.intake import check_channel
+from bot.answers import in_time, say_to
+from bot.asking.intake import Beginning, check_channel, new_job
 from bot.cards.buttons import picture_view
 from bot.cards.captions import alt_text, picture_words
 from bot.delivery.posting import UPLOAD_LIMIT, file_stem
@@ -59,17 +60,26 @@ async def post_again(interaction: discord.Interaction[KilnBot], job_id: int) -> 
     check_channel(interaction)
     _check_author(interaction)
     _check_kind(interaction, job)
-    upload = await _upload(interaction, job)
-    await interaction.response.defer(thinking=True)  # a file takes its time
+    upload, hidden = await in_time(interaction, _ready(interaction, job), alone=False)
+    if not interaction.response.is_done():
+        await interaction.response.defer(thinking=True)
     message = await interaction.edit_original_response(
         content=picture_words(say, job),
         attachments=[
-            discord.File(io.BytesIO(upload.data), filename=upload.name, description=alt_text(say, job)),
+            discord.File(io.BytesIO(upload.data), filename=upload.name, description=alt_text(say, job), spoiler=hidden),
         ],
         view=picture_view(say, job),
         allowed_mentions=discord.AllowedMentions.none(),
     )
     await kiln.reposts.add(job.id, channel_id=message.channel.id, message_id=message.id)
+
+
+async def _ready(interaction: discord.Interaction[KilnBot], job: Job) -> tuple[Upload, bool]:
+    """The file, and whether it goes behind a spoiler; raise Refusal where the keepers would refuse it by now."""
+    keepers = interaction.client.kiln.keepers
+    await keepers.moderation.check_again(new_job(interaction, job.request, Beginning()))
+    hidden = await keepers.audit.hidden(job.id)
+    return await _upload(interaction, job), bool(hidden)
 
 
 def _check_author(interaction: discord.Interaction[KilnBot]) -> None:

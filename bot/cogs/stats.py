@@ -51,7 +51,7 @@ class Stats(commands.Cog):
             say("Everybody: {count}", count=_counts(say, everybody)),
             say("**The GPU**"),
             overview_words(say, await kiln.queue.overview()),
-            say("It has drawn {part:.0%} of today.", part=min(1.0, everybody.today.seconds / elapsed)),
+            _part(say, everybody.today.seconds / elapsed),
             card_words(say, await asyncio.to_thread(kiln.card.read)),
             "-# " + say("Days begin at midnight UTC; today began {when}.", when=ago(midnight)),
         ]
@@ -75,8 +75,15 @@ class Stats(commands.Cog):
         await answer(interaction, "\n".join(lines))
 
 
+def _part(say: Say, part: float) -> str:
+    """How much of the day so far the GPU has drawn."""
+    if 0 < part < 0.01:
+        return say("It has drawn less than 1 % of today.")
+    return say("It has drawn {part:.0%} of today.", part=min(1.0, part))
+
+
 def _counts(say: Say, tallies: Tallies) -> str:
-    return say("{today} · {lately}", today=_count(say, tallies.today), lately=_count(say, tallies.lately))
+    return say("today {today} · lately {lately}", today=_count(say, tallies.today), lately=_count(say, tallies.lately))
 
 
 def _count(say: Say, tally: Tally) -> str:

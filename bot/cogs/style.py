@@ -70,7 +70,8 @@ class StyleCommands(commands.GroupCog, group_name="style", group_description=msg
             negative=negative or "",
         )
         await kiln.loras.check(style.loras)
-        await in_time(interaction, kiln.styles.put(guild_id, style), alone=True)
+        await in_time(interaction, kiln.styles.put(guild_id, style, actor_id=interaction.user.id), alone=True)
+        kiln.keepers.log_channel.wake()
         told = quoted(style.told(say), characters=WORDS_CHARACTERS)
         shown = quoted(style.name, characters=NAME_CHARACTERS)
         await answer(interaction, say("This server has the style **{name}** now: {told}", name=shown, told=told))
@@ -82,8 +83,9 @@ class StyleCommands(commands.GroupCog, group_name="style", group_description=msg
     ) -> None:
         """Take it away; pictures that were drawn with it stay as they are."""
         check_keeper(interaction)
-        removed = self._bot.kiln.styles.remove(guild_id_of(interaction), name)
+        removed = self._bot.kiln.styles.remove(guild_id_of(interaction), name, actor_id=interaction.user.id)
         style = await in_time(interaction, removed, alone=True)
+        self._bot.kiln.keepers.log_channel.wake()
         say = say_to(interaction)
         shown = quoted(style.name, characters=NAME_CHARACTERS)
         await answer(interaction, say("The style **{name}** is gone.", name=shown))

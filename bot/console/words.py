@@ -29,7 +29,7 @@ LABELS = {
     "recipe": msg("Recipe"),
     "history": msg("History of this console"),
 }
-_TIMESTAMP = re.compile(r"<t:(\d+):\w>")  # Discord's, which only Discord shows as a time
+_TIMESTAMP = re.compile(r"<t:(\d+):\w>(?: \(<t:\1:R>\))?")  # Discord's, which only Discord shows as a time
 _IMAGE = '<img alt="{alt}" width="{width}" style="max-width:100%" src="data:image/{kind};base64,{data}">'
 
 

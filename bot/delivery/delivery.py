@@ -89,7 +89,9 @@ class Delivery:
         self._showing.show(job)
 
     def progress(self, job: Job, report: StepReport) -> None:
-        """One more step is done; shown with the next edit."""
+        """One more step is done; shown with the next edit, without its preview where pictures are looked at first."""
+        if self._looking is not None and self._looking.looks:
+            report = replace(report, preview=None)
         self._showing.show(job, report=report)
 
     def drawn(self, job: Job) -> None:

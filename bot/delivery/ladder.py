@@ -6,6 +6,8 @@ was begun where, also for the next process, and which channels take none, so tha
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator
 from datetime import timedelta
@@ -31,6 +33,8 @@ from bot.language import msg
 from bot.queue.job import Job
 from bot.queue.outbox import Letter, Outbox
 
+READY_SECONDS = 30.0  # for the gateway to name the servers; a picture goes on without it, made smaller
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +57,8 @@ class Ladder:
                 return found
         if job.private and (whispered := await self._whisper(job, png=png, origin=origin)) is not None:
             return whispered
+        if len(png) > UPLOAD_LIMIT and self._client.get_guild(job.guild_id) is None:
+            await self._wait_for_servers()
         for channel_id in _channels(job):
             channel = self._client.get_partial_messageable(channel_id, guild_id=job.guild_id)
             target = Target(channel=channel, limit=self._limit(job), moved=channel_id != job.channel_id)
@@ -106,6 +112,11 @@ class Ladder:
             _log.warning("job %d: channel %d takes no picture (%s)", job.id, channel_id, refused)
             await patiently(partial(outbox.refuse, job.id, channel_id=channel_id, error=str(refused)))
             return None
+
+    async def _wait_for_servers(self) -> None:
+        """Just after the start no server is known, and a boosted one takes larger files than others."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._client.wait_until_ready(), timeout=READY_SECONDS)
 
     def _limit(self, job: Job) -> int:
         guild = self._client.get_guild(job.guild_id)

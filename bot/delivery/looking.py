@@ -41,6 +41,11 @@ class Looking:
         """Look with this one, from the next picture on."""
         self._classifier = classifier
 
+    @property
+    def looks(self) -> bool:
+        """Whether pictures are looked at."""
+        return self._classifier is not None
+
     async def hides(self, job: Job, png: bytes, *, again: bool) -> bool:
         """Whether the picture goes behind a spoiler; `again`: it was looked at before, and noted then."""
         if self._classifier is None:

@@ -16,7 +16,7 @@ from discord import ui
 
 from bot.answers import in_time, is_deferred, say_to
 from bot.asking.wishes import chosen_style
-from bot.errors import NotAllowed
+from bot.errors import NotAllowed, Refusal
 from bot.language import msg
 from bot.mistakes import told
 from bot.panel.dialogs import LIMITS, ROLE, NewRule, Numbers, Pictures
@@ -52,7 +52,10 @@ class PanelItem(ui.DynamicItem[ui.Item[Any]], template=r"server:(?P<what>[a-z_]{
     async def callback(self, interaction: _Asked) -> None:
         """Do it, and show the panel as it is then."""
         check_keeper(interaction)
-        await _DO[self.what](interaction, self)
+        do = _DO.get(self.what)
+        if do is None:
+            raise Refusal(msg("This button is of another version of Kiln: it does nothing any more."))
+        await do(interaction, self)
 
     @property
     def chosen(self) -> list[Any]:
@@ -128,9 +131,7 @@ async def _limits(interaction: _Asked, item: PanelItem) -> None:
     settings = await interaction.client.kiln.keepers.servers.settings(guild_of(interaction).id)
     say, values = say_to(interaction), {name: getattr(settings, name) for name in LIMITS}
     title = say("Limits in this server")
-    await interaction.response.send_modal(
-        Numbers(say, title=title, values=values, host=_host(interaction), then=_kept(_change))
-    )
+    await Numbers(say, title=title, values=values, host=_host(interaction), then=_kept(_change)).open(interaction)
 
 
 async def _pictures(interaction: _Asked, item: PanelItem) -> None:
@@ -142,7 +143,7 @@ async def _pictures(interaction: _Asked, item: PanelItem) -> None:
         style=settings.default_style,
         then=_kept(_change),
     )
-    await interaction.response.send_modal(dialog)
+    await dialog.open(interaction)
 
 
 async def _role(interaction: _Asked, item: PanelItem) -> None:
@@ -155,7 +156,7 @@ async def _role(interaction: _Asked, item: PanelItem) -> None:
     values = {name: getattr(terms, name, None) for name in ROLE}
     then = _kept(partial(_set_role, role_id=role_id))
     title = say("What this role may have")
-    await interaction.response.send_modal(Numbers(say, title=title, values=values, host=_host(interaction), then=then))
+    await Numbers(say, title=title, values=values, host=_host(interaction), then=then).open(interaction)
 
 
 async def _set_role(interaction: _Asked, values: dict[str, Any], *, role_id: int) -> None:
@@ -175,7 +176,7 @@ async def _rules_shown(interaction: _Asked, item: PanelItem) -> None:
 
 async def _add_rule(interaction: _Asked, item: PanelItem) -> None:
     then = _kept(partial(_put_rule, page=item.page))
-    await interaction.response.send_modal(NewRule(say_to(interaction), then=then))
+    await NewRule(say_to(interaction), then=then).open(interaction)
 
 
 async def _put_rule(interaction: _Asked, values: dict[str, Any], *, page: int) -> None:

@@ -56,6 +56,8 @@ def _lines(say: Say, guild: discord.Guild, settings: ServerSettings, roles: tupl
     if len(roles) > ROLES_SHOWN:
         shown.append(say("… and {n} more", n=len(roles) - ROLES_SHOWN))
     lines += [f"- {line}" for line in shown]
+    if settings.log_channel_id is None:
+        lines.append("-# " + say("Without a log channel, reports are in /mod log, and what a rule holds in /mod held."))
     return lines + [f"⚠️ {problem.told(say)}" for problem in problems(guild, settings, roles)]
 
 

@@ -125,6 +125,8 @@ def entry_words(say: Say, entry: Entry) -> str:
 
 
 _SENTENCES = {
+    Act.STYLE_SET: msg("{actor} set the style {style}: {told}"),
+    Act.STYLE_REMOVED: msg("{actor} took the style {style} away."),
     Act.UNBAN: msg("{actor} lifted the ban of {user}."),
     Act.PAUSE: msg("{actor} paused Kiln. Waiting jobs held: {jobs}."),
     Act.DRAIN: msg("{actor} lets the queue run out: no new pictures."),

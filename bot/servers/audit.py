@@ -43,6 +43,11 @@ class Audit:
         change = update(AuditRow).where(AuditRow.id == entry_id).values(posted=True)
         await self._database.write(lambda session: session.execute(change))
 
+    async def hidden(self, *job_ids: int) -> frozenset[int]:
+        """Those of these jobs whose pictures the classifier put behind a spoiler."""
+        seen = select(AuditRow.job_id).where(AuditRow.act == Act.SEEN, AuditRow.job_id.in_(job_ids))
+        return await self._database.read(lambda session: frozenset(filter(None, session.scalars(seen))))
+
     async def of_server(self, guild_id: int, *, limit: int) -> tuple[Entry, ...]:
         """The last acts in a server, newest first."""
         last = select(AuditRow).where(AuditRow.guild_id == guild_id).order_by(AuditRow.id.desc()).limit(limit)

@@ -71,6 +71,16 @@ def enter(session: Session, new: NewJob, *, usual: Limits, now: datetime) -> Pas
     return Pass(limits=_limits(settings, usual), paused=settings.standing is Standing.PAUSED, verdict=verdict)
 
 
+def enter_again(session: Session, shown: NewJob, *, now: datetime) -> None:
+    """Let the picture of these words be posted a second time, or raise Refusal, as for a new one."""
+    _check_ban(session, shown, now=now)
+    settings = settings_of(session, shown.guild_id)
+    _check_channel(settings, shown)
+    verdict = judge(shown.request.prompt, rules_of(session, settings), restricted=shown.age_restricted)
+    if verdict is not None and verdict.rule.action is Action.REFUSE:
+        raise _refused(verdict)
+
+
 def _pass_at_home(verdict: Verdict | None, *, usual: Limits) -> Pass:
     """A job of no server, which is the console's: nobody there could let go what is held.
 

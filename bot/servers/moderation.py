@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 from bot.errors import NotAllowed, Refusal
 from bot.language import Message, msg
 from bot.queue.holding import forget, held_for, hold, hold_waiting, release, release_paused, take_back
-from bot.queue.job import STATUS_WORDS, Job, JobStatus
+from bot.queue.job import STATUS_WORDS, Job, JobStatus, NewJob
 from bot.servers.audit import acts_since, note
+from bot.servers.gate import enter_again
 from bot.servers.server import EVERYWHERE, Act, Ban, Entry, HeldFor, Standing
 from bot.servers.servers import put_settings, settings_of
 from bot.storage.database import Database
@@ -163,6 +164,10 @@ class Moderation:
         job = await self._database.write(apply)
         self._moved()
         return job
+
+    async def check_again(self, shown: NewJob) -> None:
+        """Raise Refusal unless the picture of these words may be posted a second time there, by that person."""
+        await self._database.read(lambda session: enter_again(session, shown, now=self._now()))
 
     async def report(self, entry: Entry) -> None:
         """Note that a member reports a message. Raise Refusal if they did already, or report too much."""

@@ -50,6 +50,8 @@ class Act(StrEnum):
     ROLE = "role"
     RULE_ADDED = "rule added"
     RULE_REMOVED = "rule removed"
+    STYLE_SET = "style set"
+    STYLE_REMOVED = "style removed"
     BAN = "ban"
     UNBAN = "unban"
     PAUSE = "pause"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,13 @@ from torch import Tensor, nn
 
 from gen.demo import parallel
 from gen.demo.checkpoint import load_checkpoint, save_checkpoint
+from gen.demo.descent import Descent, rise_and_fall
+from gen.demo.graphed import Graphed
 from gen.demo.model import Model
 from gen.demo.report import Log
 
 Size = tuple[int, int]  # width, height
-CALIBRATE_FROM, CALIBRATE_TO = 400, 600  # steps between which the pace is measured
+REFIT = 250  # steps between looks at the pace
 SMALL = 192 * 192  # pixels
 
 
@@ -33,7 +35,7 @@ SMALL = 192 * 192  # pixels
 class DiTConfig:
     """Steps, batch and schedule of both stages."""
 
-    steps: int = 4900
+    steps: int = 12_000
     minutes: float | None = None  # fit the steps into this much time instead; the log says how many
     distil_steps: int = 900
     tokens: int = 120_000  # picture and text tokens a batch, over all GPUs
@@ -65,8 +67,8 @@ class Examples:
     stated: Tensor  # (N, captions, attributes) bool
 
 
-class _Clock:
-    """Seconds since the start, and how many steps fit into what is left."""
+class _Pace:
+    """Seconds since the start, and how many steps fit into what is left at the pace of late."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -76,46 +78,46 @@ class _Clock:
         return time.perf_counter() - self._started
 
     def fit(self, step: int, steps: int, minutes: float) -> int:
-        """At the first call remember where we are; at the second tell the number of steps that `minutes` allow."""
+        """The number of steps that `minutes` allow, by the pace since the last call; `steps` at the first."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        if self._mark is None:
-            self._mark = (step, self.seconds())
+        last, self._mark = self._mark, (step, self.seconds())
+        if last is None:  # until then kernels were compiled and graphs captured
             return steps
-        pace = (self.seconds() - self._mark[1]) / (step - self._mark[0])
-        return step + max(1, int((minutes * 60 - self.seconds()) / pace))
+        pace = (self._mark[1] - last[1]) / (step - last[0])
+        return step + max(1, int((minutes * 60 - self._mark[1]) / pace))
 
 
 def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, folder: Path, log: Log) -> None:
     """Flow matching; leaves `model` with averaged weights. Goes on from the last checkpoint in `folder`."""
-    parameters = dict(model.named_parameters())
-    text = [p for name, p in parameters.items() if not name.startswith("dit.")]
-    groups = [{"params": list(model.dit.parameters()), "share": 1.0}, {"params": text, "share": config.text_share}]
-    optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), weight_decay=0.01, fused=_on_card(model))
-    average = {name: p.detach().clone() for name, p in parameters.items()}
-    first = step = load_checkpoint(folder / "dit.safetensors", parameters, average, optimizer)
-    clock, steps = _Clock(), config.steps
-    running, batches = torch.zeros(()), _batches(examples, config, start=step)
+    descent = Descent(
+        dict(model.named_parameters()),
+        betas=(0.9, 0.95),
+        weight_decay=0.01,
+        ema=config.ema,
+        shares={"dit.": 1.0, "": config.text_share},
+    )
+    path, state = folder / "dit.safetensors", (descent.parameters, descent.average, descent.optimizer)
+    first = step = load_checkpoint(path, *state)
+    take = Graphed(_flow_step(model, descent, config), log=log)
+    pace, steps, running = _Pace(), config.steps, torch.zeros(())
+    batches = _batches(examples, config, start=step)
     while step < steps:
         if step % config.checkpoint == 0:
             torch.manual_seed((config.seed * 64 + parallel.rank()) * 1_000_003 + step)  # as if never interrupted
             small = config.small_weight if step < config.small_until * steps else 1.0
             batches = _batches(examples, config, start=step, small=small)
-            save_checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
-        if config.minutes and step - first in (CALIBRATE_FROM, CALIBRATE_TO):
-            steps = parallel.agree(clock.fit(step, steps, config.minutes), _device(model))
+            save_checkpoint(path, *state, step)
+        if config.minutes and step > first and (step - first) % REFIT == 0:
+            steps = parallel.agree(pace.fit(step, steps, config.minutes), _device(model))
         step += 1
-        _set_learning_rate(optimizer, config.learning_rate, step, steps, config.warmup)
-        loss = flow_loss(model, *next(batches), config=config)
-        _descend(loss, parameters, optimizer)
-        torch._foreach_lerp_(
-            list(average.values()), [p.detach() for p in parameters.values()], 1 - min(config.ema, step / (step + 20))
-        )
-        running = running.to(loss) * 0.98 + 0.02 * loss.detach() if step - first > 1 else loss.detach()
+        descent.prepare(config.learning_rate * rise_and_fall(step, warmup=config.warmup, of=steps), step)
+        loss = take(*next(batches))
+        running = running.to(loss) * 0.98 + 0.02 * loss if step - first > 1 else loss
         if step % 100 == 0 or step == steps:
-            log.add("dit", step=step, seconds=clock.seconds(), loss=float(running), of=steps)
-    save_checkpoint(folder / "dit.safetensors", parameters, average, optimizer, step)
-    _copy_into(parameters, average)
+            log.add("dit", step=step, seconds=pace.seconds(), loss=float(running), of=steps)
+    save_checkpoint(path, *state, step)
+    descent.keep_average()
 
 
 def distil(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, log: Log) -> None:
@@ -126,22 +128,35 @@ def distil(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig
     for encoder in (model.clip, model.t5):
         encoder.requires_grad_(False)
     parameters = dict(model.dit.named_parameters())
-    average = {name: p.detach().clone() for name, p in parameters.items()}
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=config.distil_learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=_on_card(model)
-    )
+    descent = Descent(parameters, betas=(0.9, 0.95), weight_decay=0.0, ema=0.995)
     torch.manual_seed(config.seed * 64 + parallel.rank())
-    batches, clock = _batches(examples, config, start=0, share=0.5), _Clock()
+    batches, started = _batches(examples, config, start=0, share=0.5), time.perf_counter()
+    take = Graphed(_distil_step(model, teacher, descent, config), log=log)
     for step in range(1, config.distil_steps + 1):
-        _set_learning_rate(optimizer, config.distil_learning_rate, step, config.distil_steps, 50)
-        loss = distillation_loss(model, teacher, *next(batches), config=config)
-        _descend(loss, parameters, optimizer)
-        torch._foreach_lerp_(
-            list(average.values()), [p.detach() for p in parameters.values()], 1 - min(0.995, step / (step + 20))
-        )
+        rate = rise_and_fall(step, warmup=50, of=config.distil_steps)
+        descent.prepare(config.distil_learning_rate * rate, step)
+        loss = take(*next(batches))
         if step % 50 == 0 or step == config.distil_steps:
-            log.add("distil", step=step, seconds=clock.seconds(), loss=float(loss.detach()))
-    _copy_into(parameters, average)
+            log.add("distil", step=step, seconds=time.perf_counter() - started, loss=float(loss))
+    descent.keep_average()
+
+
+def _flow_step(model: Model, descent: Descent, config: DiTConfig) -> Callable[..., Tensor]:
+    def step(*batch: Tensor) -> Tensor:
+        loss = flow_loss(model, *batch, config=config)
+        descent(loss)
+        return loss.detach()
+
+    return step
+
+
+def _distil_step(model: Model, teacher: Model, descent: Descent, config: DiTConfig) -> Callable[..., Tensor]:
+    def step(*batch: Tensor) -> Tensor:
+        loss = distillation_loss(model, teacher, *batch, config=config)
+        descent(loss)
+        return loss.detach()
+
+    return step
 
 
 def flow_loss(model: Model, latents: Tensor, clip_ids: Tensor, t5_ids: Tensor, *, config: DiTConfig) -> Tensor:
@@ -187,7 +202,7 @@ def _empty(clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
     clip = clip_ids[:, -1:].expand_as(clip_ids).clone()  # the end mark, which also pads; captions never fill all 77
     clip[:, 0] = clip_ids[:, 0]
     t5 = torch.zeros_like(t5_ids)
-    t5[:, 0] = 1
+    t5[:, 0].fill_(1)  # `= 1` might bring the number from the host, which a captured step must not
     return clip, t5
 
 
@@ -217,31 +232,6 @@ def _batches(
             torch.where(dropped, empty_clip, clip_ids),
             torch.where(dropped, empty_t5, t5_ids),
         )
-
-
-def _descend(loss: Tensor, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(loss)
-    parallel.average_gradients(list(parameters.values()))
-    nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-    optimizer.step()
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int, warmup: int) -> None:
-    rise = min(1.0, step / warmup)
-    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-    for group in optimizer.param_groups:
-        group["lr"] = group.get("share", 1.0) * peak * rise * max(fall, 0.01)
-
-
-def _copy_into(parameters: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(average[name])
-
-
-def _on_card(model: nn.Module) -> bool:
-    return _device(model).type == "cuda"
 
 
 def _device(model: nn.Module) -> torch.device:

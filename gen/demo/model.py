@@ -28,17 +28,17 @@ class Model(nn.Module):
 
     def encode(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled (B, clip_dim) and per-token (B, N, t5_dim) embeddings."""
-        return self.clip(clip_ids)[0], self.t5(t5_ids)
+        return pooled(self.clip, clip_ids), self.t5(t5_ids)
 
     def forward(self, x: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], guidance: Tensor) -> Tensor:
         """Velocity (B, 16, h, w) at `sigma` (B,) with the scale `guidance` (B,)."""
-        pooled, tokens = text
+        whole, tokens = text
         return self._velocity(
             dit=self.dit,
             latents=x,
             timestep=sigma * 1000,
             prompt_emb=tokens,
-            pooled_prompt_emb=pooled,
+            pooled_prompt_emb=whole,
             guidance=guidance,
             text_ids=torch.zeros(1, tokens.shape[1], 3, device=x.device),
             image_ids=_image_ids(x),
@@ -66,6 +66,17 @@ class Model(nn.Module):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             velocity: Tensor = self(x, ones, self.encode(clip_ids, t5_ids), ones)
         return velocity.float()
+
+
+def pooled(clip: Any, ids: Tensor) -> Tensor:
+    """The first answer of DiffSynth's CLIP, (B, clip_dim), without its index on the host, which no graph can hold."""
+    embedded = clip.token_embedding(ids) + clip.position_embeds
+    for encoder in clip.encoders:
+        embedded = encoder(embedded, attn_mask=clip.attn_mask)
+    embedded = clip.final_layer_norm(embedded)
+    end = ids.argmax(-1)[:, None, None].expand(-1, 1, embedded.shape[-1])
+    answer: Tensor = embedded.gather(1, end)[:, 0]
+    return answer
 
 
 def _image_ids(x: Tensor) -> Tensor:

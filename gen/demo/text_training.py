@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gen.demo import parallel
+from gen.demo.descent import Descent, one_cycle
+from gen.demo.graphed import Graphed
+from gen.demo.model import pooled
 from gen.demo.report import Log
 from gen.demo.scenes import ATTRIBUTES
 
@@ -59,22 +62,23 @@ def train_text(clip: Any, t5: Any, captions: Sequence[Captions], *, config: Text
     device = next(t5.parameters()).device
     readers = Readers(clip.final_layer_norm.weight.numel(), t5.config.d_model).to(device)
     parallel.copy_first([readers])
-    parameters = [*clip.parameters(), *t5.parameters(), *readers.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps, pct_start=0.1)
+    parts = {"clip": clip, "t5": t5, "readers": readers}
+    parameters = {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
+    descent = Descent(parameters, betas=(0.9, 0.95), weight_decay=0.01)
+
+    def learn(*batch: Tensor) -> Tensor:
+        loss, right = _loss(clip, t5, readers, batch)
+        descent(loss)
+        return torch.stack([loss.detach(), right])
+
+    take, number = Graphed(learn, log=log), max(1, config.batch // parallel.world())
     weights, started = torch.tensor([float(len(part.labels)) for part in captions]), time.perf_counter()
     for step in range(1, config.steps + 1):
-        part = captions[int(torch.multinomial(weights, 1))]
-        loss, right = _loss(clip, t5, readers, _batch(part, max(1, config.batch // parallel.world())))
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        parallel.average_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
+        descent.prepare(config.learning_rate * one_cycle((step - 1) / config.steps, rise=0.1), step)
+        figures = take(*_batch(captions[int(torch.multinomial(weights, 1))], number))
         if step % 100 == 0 or step == config.steps:
-            figures = {"loss": float(loss.detach()), "read_right": float(right)}
-            log.add("text", step=step, seconds=time.perf_counter() - started, **figures)
+            loss, right = figures.tolist()
+            log.add("text", step=step, seconds=time.perf_counter() - started, loss=loss, read_right=right)
 
 
 def _batch(part: Captions, number: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,11 +90,11 @@ def _batch(part: Captions, number: int) -> tuple[Tensor, Tensor, Tensor]:
     return part.clip_ids[row, caption].long(), part.t5_ids[row, caption].long(), answers
 
 
-def _loss(clip: Any, t5: Any, readers: Readers, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _loss(clip: Any, t5: Any, readers: Readers, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean cross entropy of all readers, and the share of right answers."""
     clip_ids, t5_ids, answers = batch
     with torch.autocast(answers.device.type, torch.bfloat16, enabled=answers.is_cuda):
-        logits = readers(clip(clip_ids)[0], t5(t5_ids))
+        logits = readers(pooled(clip, clip_ids), t5(t5_ids))
     pairs = [(one.float(), answers[:, i]) for i, both in enumerate(logits) for one in both]
     loss = torch.stack([cross_entropy(one, truth) for one, truth in pairs]).mean()
     right = torch.stack([(one.argmax(1) == truth).float().mean() for one, truth in pairs]).mean()

@@ -12,7 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -85,16 +85,16 @@ class Config:
     pictures: dict[Size, int] = field(default_factory=lambda: dict(PICTURES))
     unseen: int = 4096  # held-out pictures that test the classifier
     vae_share: float = 0.25  # of the pictures, rendered before the VAE's training starts
-    vae: VAEConfig = field(default_factory=VAEConfig)
+    vae: VAEConfig = field(default_factory=lambda: VAEConfig(minutes=3.0))
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    dit: DiTConfig = field(default_factory=DiTConfig)
+    dit: DiTConfig = field(default_factory=lambda: DiTConfig(minutes=6.5))
 
 
 TINY = Config(
     pictures={(256, 256): 512, (192, 128): 256},
     unseen=128,
-    vae=VAEConfig(crop_steps=2, full_steps=2, crop_batch=2, full_batch=1),
+    vae=VAEConfig(steps=4, crop_batch=2, full_batch=1),
     classifier=ClassifierConfig(steps=2, batch=8),
     text=TextConfig(steps=2, batch=8),
     dit=DiTConfig(steps=4, distil_steps=2, tokens=2400, checkpoint=2, compile=False),
@@ -136,6 +136,7 @@ class Pictures:
         }
 
 
+VAE = tuple[nn.Module, nn.Module]  # encoder, decoder
 _SHARD_FIELDS = ("pixels", "labels", "clip_ids", "t5_ids", "stated")
 _EXAMPLE_FIELDS = ("latents", "clip_ids", "t5_ids", "labels", "stated")
 
@@ -149,11 +150,13 @@ def main() -> None:
     parser.add_argument("--dit-minutes", type=float, help="as many flow-matching steps as fit into this time")
     arguments = parser.parse_args()
     config = TINY if arguments.tiny else Config()
-    steps, minutes = arguments.dit_steps or config.dit.steps, arguments.dit_minutes
-    config = replace(config, dit=replace(config.dit, steps=steps, minutes=minutes))
+    if arguments.dit_steps or arguments.dit_minutes:
+        steps = arguments.dit_steps or config.dit.steps
+        config = replace(config, dit=replace(config.dit, steps=steps, minutes=arguments.dit_minutes))
     device = parallel.start()
     torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True  # few shapes, many steps
     run(config, arguments.work, device)
     parallel.stop()
 
@@ -172,9 +175,7 @@ def run(config: Config, work: Path, device: torch.device) -> None:
     parallel.copy_first([model])
     with ThreadPoolExecutor(max_workers=1) as beside:
         compiling = beside.submit(model.compile_parts, warm_up=SHAPE.t5_tokens) if config.dit.compile else None
-        examples = _examples(config, work, device, log, vae)
-    if compiling:
-        compiling.result()
+        examples = _examples(config, work, device, log, vae, compiling)
     if not (work / "dit.safetensors").exists():
         _text(model, examples, config.text, log)
     train_dit(model, examples, config=config.dit, folder=work, log=log)
@@ -211,7 +212,7 @@ def _tokenizers(folder: Path) -> None:
 
 
 def _examples(
-    config: Config, work: Path, device: torch.device, log: Log, vae: tuple[nn.Module, nn.Module]
+    config: Config, work: Path, device: torch.device, log: Log, vae: VAE, compiling: Future[None] | None
 ) -> dict[Size, Examples]:
     """Latents and token ids; trains the VAE and the classifier on the way, where their files are not there yet.
 
@@ -221,10 +222,12 @@ def _examples(
     stored = {size: work / f"latents-{rank}-{size[0]}x{size[1]}.safetensors" for size in config.pictures}
     if path.exists() and all(file.exists() for file in stored.values()):
         _load_vae(path, vae)
-        return {size: Examples(**_moved(load_file(file), device)) for size, file in stored.items()}
+        return {size: Examples(**load_file(file, device=str(device))) for size, file in stored.items()}
     pictures = Pictures(config, work, device)
     if rank == 0 and not path.exists():
         first = pictures.first(config.vae_share)
+        if compiling:
+            compiling.result()  # it waits for the whole card now and then, which would end the capture of a graph
         train_vae(*vae, first, config=config.vae, log=log)
         log.add("vae", psnr_db=psnr(*vae, first[256, 256][:256]))
         save_file({f"{i}.{k}": t for i, m in enumerate(vae) for k, t in m.state_dict().items()}, path)
@@ -285,15 +288,11 @@ def _initialize(model: Model) -> None:
     nn.init.normal_(model.clip.position_embeds, std=0.02)
 
 
-def _load_vae(path: Path, vae: tuple[nn.Module, nn.Module]) -> None:
+def _load_vae(path: Path, vae: VAE) -> None:
     state = load_file(path)
     for index, module in enumerate(vae):
         prefix = f"{index}."
         module.load_state_dict({k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)})
-
-
-def _moved(state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: tensor.to(device) for name, tensor in state.items()}
 
 
 if __name__ == "__main__":

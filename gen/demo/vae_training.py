@@ -1,7 +1,8 @@
 """Training the demo model's VAE: pictures ↔ latents of 16 channels at an eighth of the size.
 
-L1 at three scales, a light KL term, and a penalty that keeps halved latents decoding to halved pictures, which makes
-them easier to learn for the DiT (Kouzelis et al., "EQ-VAE", 2025). Knows pixels only, no captions.
+L1 at three scales, squares and the worst patch against specks, a light KL term, and a penalty that keeps halved
+latents decoding to halved pictures, which makes them easier to learn for the DiT (Kouzelis et al., "EQ-VAE", 2025).
+Knows pixels only, no captions.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import avg_pool2d
 
+from gen.demo.descent import Descent, one_cycle
+from gen.demo.graphed import Graphed
 from gen.demo.report import Log
 
 Size = tuple[int, int]  # width, height
@@ -25,14 +28,17 @@ Size = tuple[int, int]  # width, height
 class VAEConfig:
     """Steps, batch and weights of the VAE's losses."""
 
-    crop_steps: int = 2800  # on crops of `crop` pixels: most of what there is to learn is local
-    full_steps: int = 700  # on whole pictures, so that the group norms see what they will see
+    steps: int = 4000  # every other one on whole pictures, so that the group norms see what they will see
+    minutes: float | None = None  # train for this long instead
     crop: int = 128  # pixels
     crop_batch: int = 48  # small: steps count for more than pictures
     full_batch: int = 16
     learning_rate: float = 1e-3
     kl_weight: float = 3e-4
     half_weight: float = 0.1
+    square_weight: float = 1.0
+    worst_weight: float = 0.03  # of the worst patch: means forgive a speck in which group norms hide what they count
+    large_share: float = 0.25  # how often whole pictures above 256x256 come, by their number
     ema: float = 0.998
 
 
@@ -42,34 +48,35 @@ def train_vae(encoder: Any, decoder: Any, pixels: Mapping[Size, Tensor], *, conf
     `pixels` holds (N, H, W, 3) uint8 per size, on the device of the models.
     """
     losses_of = _Losses(encoder, decoder)
-    parameters = list(losses_of.parameters())
-    average = [p.detach().clone() for p in parameters]
-    total = config.crop_steps + config.full_steps
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=parameters[0].is_cuda
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total, pct_start=0.05)
-    started = time.perf_counter()
-    for step in range(1, total + 1):
-        batch = _batch(pixels, config, whole=step > config.crop_steps)
+    parameters = dict(losses_of.named_parameters())
+    descent = Descent(parameters, ema=config.ema, together=False, betas=(0.9, 0.99), weight_decay=1e-3)
+
+    def learn(batch: Tensor) -> Tensor:
         losses = losses_of.in_half_the_bytes(batch, config) if batch.is_cuda else losses_of(batch, config)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(torch.stack(list(losses.values())).sum())
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(config.ema, step / (step + 10)))
-        if step % 50 == 0 or step == total:
-            values = {name: float(value.detach()) for name, value in losses.items()}
-            log.add("vae", step=step, seconds=time.perf_counter() - started, **values)
+        weighted = torch.stack(list(losses.values()))
+        descent(weighted.sum())
+        return weighted.detach()
+
+    take, started = Graphed(learn, log=log), time.perf_counter()
+    step, progress = 0, 0.0
+    while progress < 1:
+        step += 1
+        descent.prepare(config.learning_rate * one_cycle(progress, rise=0.05), step)
+        figures = take(_batch(pixels, config, whole=step % 2 == 0))
+        seconds = time.perf_counter() - started
+        progress = seconds / 60 / config.minutes if config.minutes else step / config.steps
+        if step % 50 == 0 or progress >= 1:
+            told = dict(zip(_Losses.NAMES, figures.tolist(), strict=True))
+            log.add("vae", step=step, seconds=seconds, **told)
+    descent.keep_average()
     with torch.no_grad():
-        for parameter, mean in zip(parameters, average, strict=True):
-            parameter.copy_(mean)
         _normalize(encoder, decoder, pixels)
 
 
 class _Losses(nn.Module):
     """Weighted losses of one batch (B, 3, H, W) in [-1, 1], by name."""
+
+    NAMES = ("error", "square", "worst", "kl", "half")
 
     def __init__(self, encoder: Any, decoder: Any) -> None:
         super().__init__()
@@ -89,7 +96,16 @@ class _Losses(nn.Module):
         error = sum((_pool(picture, n) - _pool(batch.float(), n)).abs().mean() for n in (1, 2, 4)) / 2
         kl = 0.5 * (mean.float() ** 2 + log_variance.float().exp() - 1 - log_variance.float()).mean()
         half_error = (half - avg_pool2d(batch.float(), 2)).abs().mean()
-        return {"error": error, "kl": config.kl_weight * kl, "half": config.half_weight * half_error}
+        off = picture - batch.float()
+        worst = avg_pool2d(off.abs().mean(1, keepdim=True), 8).amax((1, 2, 3)).mean()
+        values = (
+            error,
+            config.square_weight * off.square().mean(),
+            config.worst_weight * worst,
+            config.kl_weight * kl,
+            config.half_weight * half_error,
+        )
+        return dict(zip(self.NAMES, values, strict=True))
 
 
 def moments(encoder: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +133,8 @@ def psnr(encoder: Any, decoder: Any, pixels: Tensor) -> float:
 
 def _batch(pixels: Mapping[Size, Tensor], config: VAEConfig, *, whole: bool) -> Tensor:
     sizes = list(pixels)
-    weights = torch.tensor([float(len(pixels[size])) for size in sizes])
+    shares = [config.large_share if whole and w * h > 65536 else 1.0 for w, h in sizes]
+    weights = torch.tensor([share * len(pixels[size]) for share, size in zip(shares, sizes, strict=True)])
     source = pixels[sizes[int(torch.multinomial(weights, 1))]]
     _, height, width, _ = source.shape
     if whole:

@@ -227,6 +227,35 @@ async def forge_cancel(stage: Stage, number: int) -> InteractionResult:
         stored.components = kept
 
 
+async def test_what_there_is_nothing_to_do_with_is_said(stage: Stage) -> None:
+    await stage.imagine()
+    assert "did not fail, so there is nothing to try again" in said(await forge(stage, "job:1:retry"))
+    stage.detach()
+    await stage.imagine("endless rain")
+    await eventually(lambda: len(stage.generator.begun) == 2)
+    assert "has no picture to compare with" in said(await forge(stage, "job:2:reproduce"))
+    assert "has no picture to delete: it is being drawn" in said(await forge(stage, "job:2:delete"))
+    await press(stage, "cancel", job=2)
+
+
+async def test_a_message_that_cannot_be_taken_away_is_said_and_the_picture_is_gone_all_the_same(stage: Stage) -> None:
+    await stage.imagine()
+    picture = stage.pictures()[0]
+    path = f"/channels/{picture.channel.id}/messages/{picture.id}"
+    stage.env.inject_error("DELETE", path, status=403, code=50013, times=None)
+    assert "but its message stays: I cannot take it away" in said(await press(stage, "delete"))
+    assert (await job(stage, 1)).deleted_at is not None
+    assert not list((stage.settings.data / "pictures").rglob("*.png"))
+
+
+async def test_of_two_who_delete_at_once_one_finds_the_message_gone(stage: Stage) -> None:
+    await stage.imagine()
+    picture = stage.pictures()[0]
+    path = f"/channels/{picture.channel.id}/messages/{picture.id}"
+    stage.env.inject_error("DELETE", path, status=404, code=10008, times=None)
+    assert said(await press(stage, "delete")) == "The picture of job 1 is deleted."
+
+
 async def test_nobody_else_cancels_or_tries_again_but_a_moderator_cancels(stage: Stage) -> None:
     stage.detach()
     await stage.imagine("endless rain")
@@ -321,6 +350,34 @@ async def test_buttons_and_dialogs_work_after_a_restart(stage: Stage) -> None:
     assert (await job(stage, 2)).verb is Verb.REROLL
     await stage.alice.submit_modal(shown, {**OLD_FIELDS, "size": ["256x256"], "loras": ""})
     assert (await job(stage, 3)).request.prompt == "a green house"
+
+
+@pytest.mark.parametrize("name", [press for press in Press if press not in (Press.CANCEL, Press.RETRY)])
+async def test_every_button_of_a_picture_works_after_a_restart(stage: Stage, name: str) -> None:
+    await stage.imagine(seed=42)
+    await stage.env.restart_bot(create_bot(stage.kiln))
+    pressed = await press(stage, name)
+    made = await stage.kiln.queue.job(2)
+    match name:
+        case Press.EDIT:
+            assert pressed.modal is not None
+        case Press.DELETE:
+            assert (stage.pictures(), "is deleted" in said(pressed)) == ([], True)
+        case _:
+            assert made is not None
+            assert (made.verb, made.parent_id) == (Verb(name), 1)
+
+
+async def test_cancel_and_try_again_work_after_a_restart(stage: Stage) -> None:
+    stage.detach()
+    await stage.imagine("broken")
+    await eventually(lambda: "job:1:retry" in str([m.components for m in stage.messages()]))
+    await stage.imagine("endless rain")
+    await eventually(lambda: len(stage.generator.begun) == 2)
+    await stage.env.restart_bot(create_bot(stage.kiln))
+    assert "is being stopped" in said(await press(stage, "cancel", job=2))
+    await press(stage, "retry")
+    assert (await job(stage, 3)).verb is Verb.RETRY
 
 
 async def test_a_button_works_on_a_job_of_a_kiln_before_buttons(stage: Stage) -> None:

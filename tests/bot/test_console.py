@@ -338,7 +338,7 @@ async def test_a_failure_is_told_with_its_reason_in_the_readers_language(kiln: K
 
 
 def test_times_meant_for_discord_are_times_of_day_on_the_page() -> None:
-    told = plain("You can ask again <t:1767225600:R>.")
+    told = plain("You can ask again from <t:1767225600:t> (<t:1767225600:R>) on.")
     assert "&lt;" not in told
     assert told.count(":") == 2
 

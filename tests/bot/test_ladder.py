@@ -75,6 +75,22 @@ async def test_a_picture_from_a_closed_thread_goes_to_the_channel_above_it(stage
     assert f"/{stage.guild.id}/{stage.channel.id}/{picture.id}" in text_of(card)
 
 
+async def test_just_after_the_start_a_large_picture_waits_for_its_servers_own_limit(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, usual = list[bool](), stage.bot.get_guild
+
+    async def becomes_ready() -> None:
+        ready.append(True)
+
+    stage.kiln.keepers.log_channel._client = None  # which waits for the same
+    monkeypatch.setattr("bot.delivery.ladder.UPLOAD_LIMIT", 100)  # bytes, for any server that is not known
+    monkeypatch.setattr(stage.bot, "get_guild", lambda number: usual(number) if ready else None)
+    monkeypatch.setattr(stage.bot, "wait_until_ready", becomes_ready)
+    await stage.imagine()
+    assert stage.pictures()[0].attachments[0].filename.endswith(".png")
+
+
 async def test_from_a_thread_under_a_closed_channel_it_goes_to_its_author(stage: Stage) -> None:
     thread = await open_thread(stage)
     for channel in (thread, stage.channel):

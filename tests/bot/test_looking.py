@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from bot.servers.server import Act
-from tests.bot.conftest import open_stage
+from gen.request import StepReport
+from tests.bot.conftest import Stage, open_stage
 from tests.bot.keepers import enter
+from tests.fakes import new_job
 
 
 class Eye:
@@ -49,6 +51,20 @@ async def test_what_is_harmless_is_shown_as_it_is(tmp_path: Path) -> None:
         assert picture.attachments[0].filename.startswith("kiln-1-")
         acts = await stage.kiln.keepers.audit.of_server(stage.guild.id, limit=9)
         assert (eye.seen, [entry.act for entry in acts]) == (1, [])
+
+
+@pytest.mark.parametrize(("eye", "previews"), [(None, True), (Eye(None), False)])
+async def test_no_preview_is_shown_of_what_was_not_looked_at(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, eye: Eye | None, previews: bool
+) -> None:
+    stage.kiln.keepers.looking.use(eye)
+    shown = list[bool]()
+    monkeypatch.setattr(
+        stage.kiln.delivery._showing, "show", lambda job, *, report: shown.append(report.preview is not None)
+    )
+    job = await stage.kiln.queue.submit(new_job(1))
+    stage.kiln.delivery.progress(job, StepReport(step=1, steps=2, seconds=0.1, preview=b"JPEG"))
+    assert shown == [previews]
 
 
 async def test_a_hidden_picture_is_found_again_by_its_name(tmp_path: Path) -> None:

@@ -150,8 +150,9 @@ async def test_unbanning_somebody_who_is_not_banned_is_said(keepers: Keepers) ->
     assert "is not banned here" in said(await mod(keepers, "unban", user=keepers.stage.alice))
 
 
-async def test_usual_lengths_are_offered(keepers: Keepers) -> None:
-    offered = await keepers.moderator.autocomplete(keepers.stage.channel, "mod ban", "length", "d")
+@pytest.mark.parametrize("command", ["mod ban", "host ban"])
+async def test_usual_lengths_are_offered(hosted: Keepers, command: str) -> None:
+    offered = await hosted.moderator.autocomplete(hosted.stage.channel, command, "length", "d")
     assert [choice["value"] for choice in offered] == ["1d", "3d"]
 
 
@@ -214,6 +215,47 @@ async def test_the_hosts_drain_ban_and_wipe_hold_everywhere(hosted: Keepers) -> 
     await stage.imagine()
     assert "cancelled: 1." in said(await host(hosted, "wipe", user=stage.alice))
     assert "paused Kiln" in said(await host(hosted, "log"))
+
+
+MODERATORS_WORDS = {
+    "ban": "is banned for ever",
+    "unban": "is not banned here",
+    "bans": "Nobody is banned.",
+    "pause": "Paused",
+    "drain": "Draining",
+    "resume": "Nothing is paused",
+    "wipe": "cancelled: 0",
+    "reset": "again.",
+    "job": "Job 1 of",
+    "held": "No job waits",
+    "log": "Nothing was done yet.",
+}
+HOSTS_WORDS = {
+    "pause": "Paused",
+    "drain": "Draining",
+    "resume": "Nothing is paused",
+    "ban": "is banned for ever",
+    "unban": "is not banned here",
+    "wipe": "cancelled: 0",
+    "log": "Nothing was done yet.",
+}
+
+
+def test_every_command_of_keepers_is_tried_after_a_restart() -> None:
+    assert (set(MODERATORS_WORDS), set(HOSTS_WORDS)) == (set(MOD_COMMANDS), set(HOST_COMMANDS))
+
+
+@pytest.mark.parametrize("name", MODERATORS_WORDS)
+async def test_every_command_of_moderators_works_after_a_restart(keepers: Keepers, name: str) -> None:
+    await keepers.stage.imagine()
+    await keepers.stage.env.restart_bot(create_bot(keepers.stage.kiln))
+    assert MODERATORS_WORDS[name] in said(await mod(keepers, name, **values(keepers, MOD_COMMANDS[name])))
+
+
+@pytest.mark.parametrize("name", HOSTS_WORDS)
+async def test_every_command_of_the_host_works_after_a_restart(hosted: Keepers, name: str) -> None:
+    await hosted.stage.env.restart_bot(create_bot(hosted.stage.kiln))
+    assert HOSTS_WORDS[name] in said(await host(hosted, name, **values(hosted, HOST_COMMANDS[name])))
 
 
 # Wipe, reset, look

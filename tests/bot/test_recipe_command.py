@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -95,6 +96,16 @@ async def test_a_file_that_is_no_picture_of_kilns_says_why(stage: Stage, file: t
     assert words in said(await recipe(stage, picture=file))
 
 
+async def test_what_a_forged_recipe_says_is_inert_in_the_words_about_it(stage: Stage) -> None:
+    told = json.loads(Recipe(request=REQUEST, model="m", weights_sha256="", dtype="", versions={}).as_json())
+    for name, value in (("loras", [{"name": "[x](https://a.b)", "strength": 1}]), ("seed", "**[x](https://a.b)**")):
+        info, file = PngInfo(), io.BytesIO()
+        info.add_itxt("kiln", json.dumps({**told, name: value}))
+        Image.new("RGB", (8, 8)).save(file, "PNG", pnginfo=info)
+        words = said(await recipe(stage, picture=("x.png", file.getvalue())))
+        assert (r"\[x\](https:\//a.b)" in words, "**" in words) == (True, False)
+
+
 async def test_a_picture_without_a_recipe_says_so(stage: Stage) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "PNG")
@@ -172,6 +183,8 @@ async def test_remixing_goes_on_from_a_job_and_links_to_it(stage: Stage) -> None
 async def test_remixing_a_file_starts_from_what_it_says(stage: Stage) -> None:
     sent = await stage.alice.send(stage.channel, "look", attachments=[("a.png", kiln_png())])
     shown = await stage.alice.context_menu(stage.channel, "Remix", sent)
+    assert shown.modal is not None
+    assert shown.modal["title"] == "Remix, without its negative prompt"
     values = {"prompt": "a blue house", "seed": "42", "size": ["128x128"], "numbers": "2, 3.5", "loras": ""}
     await stage.alice.submit_modal(shown, values)
     made = await job(stage, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from simcord import InteractionResult
 
+from bot.client import create_bot
 from tests.bot.conftest import Stage, said
 from tests.bot.keepers import Keepers, enter
 
@@ -26,13 +27,21 @@ async def test_the_moderators_hear_of_it_with_a_link_and_nobody_is_pinged(keeper
     await keepers.change(log_channel_id=keepers.log.id)
     await keepers.stage.imagine()
     (picture,) = keepers.stage.pictures()
-    assert "The moderators of this server are told" in said(await report(keepers, "@here *ugly*"))
+    assert "It is noted for the moderators of this server" in said(await report(keepers, "@here *ugly*"))
     *_, post = keepers.log.history()
     assert picture.jump_url in post.content
     assert f"<@{keepers.stage.alice.id}> reports [a picture](" in post.content
     assert r"\*ugly\*" in post.content
     assert "@here" not in post.content
     assert keepers.stage.notified(post) == set()
+
+
+async def test_a_dialog_from_before_a_restart_says_so(keepers: Keepers) -> None:
+    stage = keepers.stage
+    await stage.imagine()
+    dialog = await stage.alice.context_menu(stage.channel, "Report picture", stage.pictures()[0])
+    await stage.env.restart_bot(create_bot(stage.kiln))
+    assert "Please open this dialog again" in said(await stage.alice.submit_modal(dialog, {}))
 
 
 async def test_the_same_picture_is_reported_once_a_person(keepers: Keepers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Coroutine
 from contextlib import closing
 from typing import Any
 
@@ -12,7 +13,11 @@ from simcord import ChannelHandle, InteractionResult, MemberActor
 
 from bot.client import create_bot
 from bot.cogs.reposting import _is_restricted
+from bot.delivery.upload import largest_fitting
+from bot.servers.policy import Action, Rule
 from tests.bot.conftest import Stage, said, text_of
+from tests.bot.keepers import enter
+from tests.bot.test_looking import Eye
 
 
 async def history(
@@ -120,6 +125,59 @@ async def test_a_picture_of_an_age_restricted_channel_stays_in_such(stage: Stage
     assert "age-restricted" in said(await post_again(stage, at=room))
     await post_again(stage, at=adults)
     assert (len(stage.pictures(room)), len(stage.pictures(adults))) == (0, 1)
+
+
+async def test_who_is_banned_by_now_posts_nothing_again(stage: Stage) -> None:
+    await stage.imagine()
+    page = await history(stage)
+    moderator = enter(stage).moderator
+    await moderator.slash(stage.channel, "mod ban", user=stage.alice, reason="spam")
+    assert "You may not use Kiln in this server. Reason: spam" in said(
+        await stage.alice.click(page, custom_id="repost:1")
+    )
+    assert len(stage.pictures()) == 1
+
+
+async def test_where_kiln_does_not_answer_it_posts_nothing_again_nor_words_that_are_refused_by_now(
+    stage: Stage,
+) -> None:
+    keepers, room = enter(stage), gallery(stage)
+    await stage.imagine("a red house")
+    await keepers.change(channel_ids=(stage.channel.id,))
+    assert "draws in other channels" in said(await post_again(stage, at=room))
+    rule = Rule(words="red house", action=Action.REFUSE)
+    await stage.kiln.keepers.servers.add_rule(stage.guild.id, rule, actor_id=keepers.keeper.id)
+    assert "A rule of this server refuses these words here: red house" in said(await post_again(stage))
+    assert (len(stage.pictures()), stage.pictures(room)) == (1, [])
+
+
+async def test_what_a_classifier_hid_stays_hidden(stage: Stage) -> None:
+    stage.kiln.keepers.looking.use(Eye("nsfw"))
+    await stage.imagine()
+    assert "picture-1.webp" not in str((await history(stage)).components)
+    await post_again(stage)
+    assert [one.attachments[0].filename[:13] for one in stage.pictures()] == ["SPOILER_kiln-"] * 2
+
+
+async def test_what_takes_longer_than_discord_waits_is_posted_all_the_same(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.imagine()
+    usual, deferred = largest_fitting, list[bool]()
+
+    async def late(interaction: discord.Interaction, work: Coroutine[Any, Any, Any], *, alone: bool) -> Any:
+        await interaction.response.defer(ephemeral=alone, thinking=True)
+        deferred.append(True)
+        return await work
+
+    def made_smaller(png: bytes, **options: Any) -> Any:
+        assert deferred, "Discord waits three seconds, and a large file takes longer"
+        return usual(png, **options)
+
+    monkeypatch.setattr("bot.cogs.reposting.in_time", late)
+    monkeypatch.setattr("bot.cogs.reposting.largest_fitting", made_smaller)
+    await post_again(stage)
+    assert len(stage.pictures()) == 2
 
 
 def test_a_channel_that_is_gone_counts_as_age_restricted() -> None:

@@ -10,10 +10,13 @@ import pytest
 from simcord import InteractionResult
 
 from bot.client import create_bot
+from bot.panel.actions import _DO
 from bot.queue.roles import RoleTerms
+from bot.servers.policy import Action, Rule
 from bot.servers.server import LoraAccess, ServerSettings
 from tests.bot.conftest import Stage, open_stage, said, text_of
 from tests.bot.keepers import Keepers, allow, enter, press
+from tests.bot.test_buttons import forge
 
 
 @pytest.fixture
@@ -68,6 +71,12 @@ async def test_the_panel_shows_what_was_never_touched(keepers: Keepers) -> None:
     assert "**channels**: all" in words
     assert "**pictures an hour for a person**: as the host has it" in words
     assert "⚠️" not in words
+
+
+async def test_without_a_log_channel_the_panel_says_where_reports_and_held_jobs_are(keepers: Keepers) -> None:
+    assert "what a rule holds in /mod held" in shows(await keepers.panel())
+    await keepers.change(log_channel_id=keepers.log.id)
+    assert "what a rule holds in /mod held" not in shows(await keepers.panel())
 
 
 async def test_channels_and_log_are_chosen_and_hold_at_once(keepers: Keepers) -> None:
@@ -278,6 +287,62 @@ async def test_a_panel_from_before_a_restart_still_works(tmp_path: Path) -> None
         await stage.env.restart_bot(create_bot(stage.kiln))
         changed = await keepers.use(shown, "private")
         assert "**private pictures**: no" in shows(changed)
+
+
+def rule(words: str) -> Rule:
+    return Rule(words=words, action=Action.FLAG)
+
+
+PARTS = {
+    "channels": ["here"],
+    "log": ["here"],
+    "loras": ["nobody"],
+    "lora_roles": ["role"],
+    "role": ["role"],
+    "limits": [],
+    "pictures": [],
+    "private": [],
+    "rules": [],
+    "rules_next": [],
+    "add_rule": [],
+    "remove_rule": ["rule"],
+    "usual": [],
+    "back": [],
+}
+
+
+def test_every_part_of_the_panel_is_tried_after_a_restart() -> None:
+    assert set(PARTS) == set(_DO)
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_every_part_of_the_panel_works_after_a_restart(keepers: Keepers, part: str) -> None:
+    stage, servers = keepers.stage, keepers.stage.kiln.keepers.servers
+    rules = [await servers.add_rule(stage.guild.id, rule(f"rule {n}"), actor_id=1) for n in range(11)]
+    shown = await keepers.panel()
+    if part in ("rules_next", "add_rule", "remove_rule", "usual", "back"):
+        shown = await keepers.use(shown, "rules")
+    role = stage.guild.create_role("painters")
+    await stage.env.restart_bot(create_bot(stage.kiln))
+    named = {"here": keepers.log, "role": role, "rule": str(rules[0].id)}
+    values = [named.get(value, value) for value in PARTS[part]]
+    page = 1 if part == "rules_next" else 0
+    answered = await press(keepers.keeper, shown, f"server:{part}:{page}", *values)
+    assert answered.modal is not None or "Kiln" in shows(answered) or "Rules of this server" in shows(answered)
+
+
+async def test_a_dialog_of_the_panel_from_before_a_restart_says_so_and_changes_nothing(keepers: Keepers) -> None:
+    dialog = await keepers.use(await keepers.panel(), "limits")
+    await keepers.stage.env.restart_bot(create_bot(keepers.stage.kiln))
+    typed = fields(dialog, **{"waiting jobs a person": "2"})
+    words = said(await keepers.keeper.submit_modal(dialog, typed))
+    assert words == "Kiln was restarted meanwhile. Please open this dialog again."
+    assert (await settings(keepers)).waiting_per_user is None
+
+
+async def test_a_part_of_another_version_says_so(keepers: Keepers) -> None:
+    await keepers.stage.imagine()
+    assert "of another version of Kiln" in said(await forge(keepers.stage, "server:gone:0", by=keepers.keeper))
 
 
 @pytest.fixture

@@ -92,11 +92,11 @@ async def test_stats_tell_mine_the_servers_everybodys_and_the_queue(stage: Stage
     await stage.imagine("one")
     await stage.imagine("two", by=bob)
     words = await stats(stage)
-    assert "You: 1 picture (0 s) · 1 picture (0 s)" in words
-    assert "This server: 2 pictures of 2 people (0 s)" in words
-    assert "Everybody: 2 pictures of 2 people" in words
-    assert "Nothing else waits." in words
-    assert re.search(r"It has drawn \d+% of today", words)
+    assert "You: today 1 picture (0 s) · lately 1 picture (0 s)" in words
+    assert "This server: today 2 pictures of 2 people (0 s)" in words
+    assert "Everybody: today 2 pictures of 2 people" in words
+    assert "No picture waits." in words
+    assert "It has drawn less than 1 % of today." in words
 
 
 async def test_the_queue_is_told_while_something_is_drawn(stage: Stage) -> None:
@@ -111,7 +111,7 @@ async def test_stats_are_there_after_a_restart(tmp_path: Path) -> None:
     async with open_stage(tmp_path) as stage:
         await stage.imagine("one")
     async with open_stage(tmp_path) as stage:
-        assert "You: 1 picture" in await stats(stage)
+        assert "You: today 1 picture" in await stats(stage)
 
 
 async def test_the_card_is_told_as_it_is_now(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

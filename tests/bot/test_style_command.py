@@ -14,6 +14,7 @@ from bot.asking.styles import Style
 from bot.errors import Refusal
 from gen.request import LoraUse
 from tests.bot.conftest import Stage, open_stage, said, save_lora
+from tests.bot.keepers import enter
 
 
 def keeper(stage: Stage, name: str = "keeper") -> MemberActor:
@@ -56,6 +57,18 @@ async def test_a_style_outlives_a_restart_and_is_changed_and_taken_away(tmp_path
         assert "no style 'ours' of its own" in said(await boss.slash(stage.channel, "style remove", name="ours"))
 
 
+async def test_the_log_channel_hears_of_styles_that_come_change_and_go(stage: Stage) -> None:
+    keepers = enter(stage)
+    await keepers.change(log_channel_id=keepers.log.id)
+    await add(stage, keepers.keeper, name="O_u_rs", after="in blue")
+    await keepers.keeper.slash(stage.channel, "style remove", name="o_u_rs")
+    who = f"<@{keepers.keeper.id}>"
+    assert keepers.posts()[-2:] == [
+        rf"{who} set the style O\_u\_rs: …, in blue",
+        rf"{who} took the style O\_u\_rs away.",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -86,12 +99,12 @@ async def test_only_who_may_manage_the_server_changes_its_styles(stage: Stage) -
 async def test_styles_are_of_their_server_alone_and_not_too_many(stage: Stage) -> None:
     styles: ServerStyles = stage.kiln.styles
     for number in range(STYLES_MAX):
-        await styles.put(1, Style(name=f"style {number}"))
+        await styles.put(1, Style(name=f"style {number}"), actor_id=1)
     assert styles.of(2) == ()
     with pytest.raises(Refusal, match="50 styles of its own"):
-        await styles.put(1, Style(name="one more"))
-    await styles.put(1, Style(name="style 0", suffix=", changed"))
-    await styles.put(2, Style(name="one more"))
+        await styles.put(1, Style(name="one more"), actor_id=1)
+    await styles.put(1, Style(name="style 0", suffix=", changed"), actor_id=1)
+    await styles.put(2, Style(name="one more"), actor_id=1)
     assert len(styles.of(1)) == STYLES_MAX
 
 
@@ -108,7 +121,7 @@ async def test_the_servers_default_style_is_for_whoever_names_none(stage: Stage)
     await stage.alice.slash(stage.channel, "settings", style="Watercolour")
     await stage.imagine("a fox")
     await stage.alice.slash(stage.channel, "settings", reset="style")
-    await stage.kiln.styles.remove(stage.guild.id, "Ours")
+    await stage.kiln.styles.remove(stage.guild.id, "Ours", actor_id=1)
     await stage.imagine("a fox")
     jobs = [await stage.kiln.queue.job(number) for number in range(1, 6)]
     assert [job and job.style for job in jobs] == ["Ours", "Night", None, "Watercolour", None]

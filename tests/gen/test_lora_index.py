@@ -19,9 +19,11 @@ def save(folder: Path, name: str, **metadata: str) -> None:
 def test_a_folder_is_listed_by_name_with_trigger_words(tmp_path: Path) -> None:
     save(tmp_path, "ink wash", trigger_words="ink wash, brush")
     save(tmp_path, "b.2")
+    save(tmp_path, "水墨")
     assert LoraIndex(tmp_path).look() == (
         LoraInfo(name="b.2"),
         LoraInfo(name="ink wash", triggers=("ink wash", "brush")),
+        LoraInfo(name="水墨"),
     )
 
 

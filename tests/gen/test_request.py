@@ -66,6 +66,8 @@ def test_a_prompt_of_visible_words_is_taken_as_it_is(prompt: str) -> None:
         ("a\u2028fox", r"\(U\+2028\) at position 2"),
         ("a\ud800fox", r"\(U\+D800\) at position 2"),
         ("🦊🦊", r"at least one letter or digit"),
+        ("1️⃣2️⃣", r"at least one letter or digit"),
+        ("#\u20e3 ℹ️", r"at least one letter or digit"),
         ("```", r"at least one letter or digit"),
         ("\u200d\u200d", r"at least one letter or digit"),
     ],
@@ -214,7 +216,12 @@ def test_a_request_exists_only_within_every_limit(
 
 @pytest.mark.parametrize(
     "prompt",
-    ["a \U0001fae9 house", "England 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", "a 👨‍👩‍👧 family"],
+    [
+        "a \U0001fae9 house",
+        "1️⃣ fox",
+        "England 🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "a 👨‍👩‍👧 family",
+    ],
 )
 def test_visible_emoji_may_stand_in_a_prompt_however_new(prompt: str) -> None:
     check_prompt(prompt)
@@ -248,10 +255,33 @@ def test_a_wish_outside_its_limits_is_refused_by_limit_and_value(changes: dict[s
         dataclasses.replace(image_request(), **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["../ink", "/etc/passwd", "", "..", "ink/oil", "C:\\ink", "ink\x00", "a" * 81, ".ink"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../ink",
+        "/etc/passwd",
+        "",
+        "..",
+        "ink/oil",
+        "C:\\ink",
+        "ink\x00",
+        "a" * 81,
+        ".ink",
+        "水/墨",
+        "\u3164",
+        "墨\u202e",
+        "[a](b)",
+        "墨，油",
+    ],
+)
 def test_a_loras_name_is_never_a_path(name: str) -> None:
     with pytest.raises(InvalidRequest, match="no LoRA named"):
         LoraUse(name=name, strength=1.0)
+
+
+@pytest.mark.parametrize("name", ["水墨 v2", "Ölfarbe", "墨_1.0-b", "7"])
+def test_a_lora_may_be_named_in_any_script(name: str) -> None:
+    assert LoraUse(name=name, strength=1.0).name == name
 
 
 @pytest.mark.parametrize("strength", [4.1, -5, math.inf, math.nan])

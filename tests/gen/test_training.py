@@ -10,9 +10,10 @@ from PIL import Image
 from gen.demo import dataset, tokenizers
 from gen.demo.classifier import Classifier
 from gen.demo.classifier_training import ClassifierConfig, accuracy, train_classifier
+from gen.demo.descent import Descent
 from gen.demo.dit_training import DiTConfig, Examples, distil, train_dit
 from gen.demo.layout import save_weights
-from gen.demo.model import Model
+from gen.demo.model import Model, pooled
 from gen.demo.report import Log, contact_sheet, plot_losses
 from gen.demo.scenes import ATTRIBUTES
 from gen.demo.text_training import Captions, TextConfig, train_text
@@ -100,12 +101,35 @@ def test_every_caption_ends_within_its_tokens(shard: dataset.Shard) -> None:
 def test_the_vae_learns_and_its_latents_have_unit_variance(shard: dataset.Shard, log: Log) -> None:
     torch.manual_seed(0)
     encoder, decoder = SizedVAEEncoder(SHAPE), SizedVAEDecoder(SHAPE)
-    config = VAEConfig(crop_steps=10, full_steps=1, crop=32, crop_batch=4, full_batch=1)
-    train_vae(encoder, decoder, {(128, 128): shard.pixels[:32]}, config=config, log=log)
+    config = VAEConfig(steps=4, crop=32, crop_batch=4, full_batch=1)
+    train_vae(encoder, decoder, {(128, 128): shard.pixels[:8]}, config=config, log=log)
     assert float(log.lines()[-1]["error"]) < 1.0
     with torch.no_grad():
-        latents = encoder(shard.pixels[:32].permute(0, 3, 1, 2).float() / 127.5 - 1)
+        latents = encoder(shard.pixels[:8].permute(0, 3, 1, 2).float() / 127.5 - 1)
     assert abs(float(latents.std()) - 1) < 0.1
+
+
+def test_the_vae_trains_for_its_minutes(shard: dataset.Shard, log: Log) -> None:
+    encoder, decoder = SizedVAEEncoder(SHAPE), SizedVAEDecoder(SHAPE)
+    config = VAEConfig(minutes=1e-9, crop=32, crop_batch=4, full_batch=1)
+    train_vae(encoder, decoder, {(128, 128): shard.pixels[:4]}, config=config, log=log)
+    assert log.lines()[-1]["step"] == 1
+
+
+def test_the_pooled_text_is_diffsynths(shard: dataset.Shard) -> None:
+    clip, ids = _model().clip, shard.clip_ids[:8, 0].long()
+    torch.nn.init.normal_(clip.position_embeds)
+    assert torch.equal(pooled(clip, ids), clip(ids)[0])
+
+
+def test_a_step_down_obeys_the_rate_of_its_part_and_the_average_follows() -> None:
+    parameters = {name: torch.nn.Parameter(torch.zeros(3)) for name in ("dit.a", "clip.b")}
+    descent = Descent(parameters, ema=0.75, shares={"dit.": 1.0, "": 0.5}, weight_decay=0.0)
+    descent.prepare(0.1, step=1000)
+    descent(torch.stack(list(parameters.values())).sum())
+    now = [p[0].item() for p in parameters.values()]
+    assert now == pytest.approx([-0.1, -0.05], rel=1e-3)
+    assert [float(a[0]) for a in descent.average.values()] == pytest.approx([n / 4 for n in now])
 
 
 def test_the_text_encoders_learn_to_read_captions(shard: dataset.Shard, log: Log) -> None:
@@ -156,8 +180,7 @@ def _interrupted(model: Model, *, after: int) -> Model:
 def test_the_pace_decides_the_steps_where_time_is_given(
     shard: dataset.Shard, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gen.demo.dit_training.CALIBRATE_FROM", 1)
-    monkeypatch.setattr("gen.demo.dit_training.CALIBRATE_TO", 2)
+    monkeypatch.setattr("gen.demo.dit_training.REFIT", 1)
     train_dit(_model(), _examples(shard), config=replace(CONFIG, minutes=1e-9), folder=tmp_path, log=log)
     assert log.lines()[-1]["step"] == 3
 
