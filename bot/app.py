@@ -77,8 +77,7 @@ async def open_kiln(
         executor = CourteousExecutor(gpu)
         keepers = open_keepers(database, queue, settings=settings)
         delivery = make_delivery(queue=queue, data=settings.data)
-        refused = watched.metrics.refused
-        console = Console(queue=queue, profile=gpu.profile, settings=settings, choose_seed=choose_seed, refused=refused)
+        console = Console(queue=queue, profile=gpu.profile, settings=settings, choose_seed=choose_seed)
         outcomes = ByOrigin(console=console, discord=delivery)
         await _recover(queue, outcomes, console=console)
         drawing = Dispatcher(queue=queue, executor=executor, outcomes=outcomes, pictures=settings.data)
@@ -90,7 +89,7 @@ async def open_kiln(
         ):
             delivery.on_requeue(dispatcher.wake)
             delivery.look_with(keepers.looking)
-            console.connect(dispatcher)
+            console.connect(dispatcher, refused=watched.metrics.refused)
             rest = await _beside_the_queue(settings, database, watched)
             rest |= {"profile": gpu.profile, "choose_seed": choose_seed, "executor": executor, "keepers": keepers}
             kiln = Kiln(queue=queue, dispatcher=dispatcher, delivery=delivery, console=console, **rest)

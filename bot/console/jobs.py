@@ -79,25 +79,20 @@ class Console:
     """All consoles of one Kiln. Lives on the event loop."""
 
     def __init__(
-        self,
-        *,
-        queue: JobQueue,
-        profile: ModelProfile,
-        settings: Settings,
-        choose_seed: Callable[[], int],
-        refused: Callable[[Exception], None] = lambda _: None,
+        self, *, queue: JobQueue, profile: ModelProfile, settings: Settings, choose_seed: Callable[[], int]
     ) -> None:
-        """`choose_seed` gives 0 to SEED_MAX; `refused` is told what somebody asked for and did not get, any thread."""
-        self.profile, self.refused = profile, refused
+        """`choose_seed` gives 0 to SEED_MAX."""
+        self.profile = profile
+        self.refused: Callable[[Exception], None] = lambda _: None
         self._queue, self._settings, self._choose_seed = queue, settings, choose_seed
         self._dispatcher: Dispatcher | None = None
         self._tasks = Tasks()
         self._reports: dict[int, StepReport] = {}
         self._watchers: dict[int, set[asyncio.Event]] = {}
 
-    def connect(self, dispatcher: Dispatcher) -> None:
-        """Wake and stop it from now on."""
-        self._dispatcher = dispatcher
+    def connect(self, dispatcher: Dispatcher, *, refused: Callable[[Exception], None]) -> None:
+        """Wake and stop it from now on; `refused` hears what somebody asked for and did not get, on any thread."""
+        self._dispatcher, self.refused = dispatcher, refused
 
     async def settle(self) -> None:
         """At start: what an earlier process drew for a console needs no posting, and its ends no telling."""
