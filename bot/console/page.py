@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 import gradio as gr
 from PIL import Image
+from starlette.middleware import Middleware
 
 from bot.console.address import check_port
+from bot.console.guard import Guard
 from bot.console.jobs import FIELDS, RANDOM_SEED, Console, Look, is_number, new_number
 from bot.console.words import LABELS, language_of, picture_html, status_html, trouble_html
 from bot.errors import Refusal
@@ -45,6 +47,9 @@ async def open_page(console: Console, settings: Settings) -> AsyncIterator[str]:
         server_name=settings.console_host,
         server_port=settings.console_port,
         auth=[(USER, password.get_secret_value())] if password else None,
+        app_kwargs={"middleware": [Middleware(Guard, has_password=password is not None)]},
+        max_file_size=1,  # byte of an upload, for which the page has no place
+        enable_monitoring=False,
         i18n=page.labels,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         prevent_thread_lock=True,

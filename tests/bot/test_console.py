@@ -14,6 +14,7 @@ import pytest
 from bot.app import open_kiln, run_console_until_stopped
 from bot.client import Kiln
 from bot.console.address import check_console, is_loopback
+from bot.console.guard import is_strange
 from bot.console.jobs import ACTIVE, CONSOLE, NUMBER_MAX, Console, is_number, new_number
 from bot.console.words import LABELS, language_of, picture_html, plain, status_html, trouble_html
 from bot.delivery.delivery import Delivery
@@ -362,6 +363,28 @@ def test_beyond_this_machine_it_wants_a_password_and_tells_of_the_tunnel(host: s
     with pytest.raises(StartError, match=r"set KILN_CONSOLE_PASSWORD.\n.*ssh -L 6006:127\.0\.0\.1:6006"):
         check_console(load_settings(console_host=host))
     check_console(load_settings(console_host=host, console_password="long enough"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "has_password", "strange"),
+    [
+        ({"host": "127.0.0.1:6006"}, False, False),
+        ({"host": "localhost:7007", "origin": "http://localhost:7007"}, False, False),
+        ({"host": "[::1]:6006", "origin": "http://[::1]:6006"}, False, False),
+        ({"host": "127.0.0.1:6006", "origin": "http://evil.example"}, False, True),
+        ({"host": "127.0.0.1:6006", "origin": "http://127.0.0.1:8000"}, False, True),
+        ({"host": "127.0.0.1:6006", "origin": "null"}, False, True),
+        ({"host": "evil.example", "origin": "http://evil.example"}, False, True),
+        ({"host": "[nonsense"}, False, True),
+        ({"host": "127.0.0.1", "origin": "http://[nonsense"}, True, True),
+        ({}, False, True),
+        ({"host": "my.house:6006", "origin": "http://my.house:6006"}, True, False),
+        ({"host": "my.house:6006", "origin": "https://evil.example"}, True, True),
+        ({"host": "127.0.0.1", "x-forwarded-host": "my.house", "origin": "https://my.house"}, True, False),
+    ],
+)
+def test_only_its_own_pages_may_ask_a_console(headers: dict[str, str], has_password: bool, strange: bool) -> None:
+    assert is_strange(headers, has_password=has_password) is strange
 
 
 def test_a_short_password_is_refused_without_being_shown() -> None:

@@ -217,6 +217,16 @@ def test_what_cannot_be_is_said_in_one_clear_line_and_nothing_is_drawn(
     assert 'kiln_rejections_total{reason="invalid_request"}' in served.page("metrics")
 
 
+def test_another_websites_page_can_ask_nothing_and_nobody_can_fill_the_disk(served: Served) -> None:
+    for headers, code in (({"Origin": f"http://{served.web}"}, 403), ({}, 413)):
+        body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nmuch\r\n--x--\r\n'
+        told = {"Content-Type": "multipart/form-data; boundary=x", **headers}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(f"{served.url}gradio_api/upload", body, told), timeout=10)
+        assert refused.value.code == code
+        refused.value.close()
+
+
 def test_a_chinese_browser_reads_chinese(served: Served, browser: Browser) -> None:
     context = browser.new_context(locale="zh-CN")
     page = open_page(context, served.url)
