@@ -5,7 +5,7 @@ What is compiled and when is decided here. Knows no loss, no data and no optimiz
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,44 +28,52 @@ class Model(nn.Module):
 
     def encode(self, clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled (B, clip_dim) and per-token (B, N, t5_dim) embeddings."""
-        return self.clip(clip_ids)[0], self.t5(t5_ids)
+        return pooled(self.clip, clip_ids), self.t5(t5_ids)
 
     def forward(self, x: Tensor, sigma: Tensor, text: tuple[Tensor, Tensor], guidance: Tensor) -> Tensor:
         """Velocity (B, 16, h, w) at `sigma` (B,) with the scale `guidance` (B,)."""
-        pooled, tokens = text
+        whole, tokens = text
         return self._velocity(
             dit=self.dit,
             latents=x,
             timestep=sigma * 1000,
             prompt_emb=tokens,
-            pooled_prompt_emb=pooled,
+            pooled_prompt_emb=whole,
             guidance=guidance,
             text_ids=torch.zeros(1, tokens.shape[1], 3, device=x.device),
             image_ids=_image_ids(x),
         )
 
-    def compile_parts(self, *, warm_up: int | None = None) -> None:
+    def compile_parts(self, *, shapes: Sequence[tuple[int, int, int]] = (), t5_tokens: int = 0) -> None:
         """Compile what costs most: one graph for each kind of block.
 
-        With `warm_up`, the number of T5 tokens, at once, with and without gradients, so that it can be done beside
-        something else. Draws no random numbers.
+        `shapes`, batches of latents (B, h, w), are tried at once, with and without gradients, so that it can be done
+        beside something else. Draws no random numbers.
         """
         for part in (*self.dit.blocks, *self.dit.single_blocks):
             part.compile(dynamic=True)
-        if warm_up is not None:
-            torch.autograd.backward(self._try(warm_up).square().mean())
+        for shape in shapes:
+            torch.autograd.backward(self._try(shape, t5_tokens).square().mean())
             self.zero_grad(set_to_none=True)
             with torch.no_grad():
-                self._try(warm_up)
+                self._try(shape, t5_tokens)
 
-    def _try(self, t5_tokens: int) -> Tensor:
-        """One pass over blank pictures, of a batch size that nothing else has: torch takes equal sizes for one."""
+    def _try(self, shape: tuple[int, int, int], t5_tokens: int) -> Tensor:
+        """One pass over blank pictures."""
+        batch, height, width = shape
         device = next(self.parameters()).device
-        clip_ids, t5_ids = (torch.zeros(5, n, dtype=torch.long, device=device) for n in (77, t5_tokens))
-        x, ones = torch.zeros(5, 16, 32, 48, device=device), torch.ones(5, device=device)
+        clip_ids, t5_ids = (torch.zeros(batch, n, dtype=torch.long, device=device) for n in (77, t5_tokens))
+        x, ones = torch.zeros(batch, 16, height, width, device=device), torch.ones(batch, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             velocity: Tensor = self(x, ones, self.encode(clip_ids, t5_ids), ones)
         return velocity.float()
+
+
+def pooled(clip: Any, ids: Tensor) -> Tensor:
+    """CLIP's pooled vectors (B, clip_dim) for ids (B, 77)."""
+    with ids.device:  # DiffSynth makes an index on the default device: copied from the CPU, no graph could hold it
+        vectors: Tensor = clip(ids)[0]
+    return vectors
 
 
 def _image_ids(x: Tensor) -> Tensor:
