@@ -28,7 +28,7 @@ class Pace:
         alone: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`spent` are the seconds that an earlier, interrupted process took; `alone`: no other process is in the stage."""
+        """`spent`: seconds that an earlier, interrupted process took; `alone`: no other process is in the stage."""
         self._alone = alone
         self._steps, self._limit, self._device = steps, minutes and minutes * 60, device
         self._clock, self._started = clock, clock() - spent
