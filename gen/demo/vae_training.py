@@ -60,13 +60,8 @@ def train_vae(
     `pixels` holds (N, H, W, 3) uint8 per size, on the device of the models. Until `ready`, other threads may use it.
     """
     losses_of = _Losses(*vae)
-    descent = Descent(
-        [(config.learning_rate, dict(losses_of.named_parameters()))],
-        betas=(0.9, 0.99),
-        decay=1e-3,
-        ema=config.ema,
-        alone=True,
-    )
+    groups = [(config.learning_rate, dict(losses_of.named_parameters()))]
+    descent = Descent(groups, betas=(0.9, 0.99), decay=1e-3, ema=config.ema, alone=True)
 
     def once(kind: tuple[Size, bool]) -> Figures:
         size, whole = kind
