@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy, interpolate
 
 from gen.demo.classifier import Classifier, to_square
+from gen.demo.descent import Descent
+from gen.demo.graphed import Figures, Graphed
 from gen.demo.report import Log
 from gen.demo.scenes import ATTRIBUTES
 from gen.demo.vae_training import to_pictures
@@ -25,32 +27,42 @@ class ClassifierConfig:
     steps: int = 4000
     batch: int = 256
     learning_rate: float = 3e-3
+    warmup: int = 400
 
 
 def train_classifier(
     classifier: Classifier, examples: Mapping[tuple[int, int], Labelled], *, config: ClassifierConfig, log: Log
 ) -> None:
     """Train in place; blur and noise keep it from leaning on pixel-exact edges, which drawn pictures lack."""
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=config.learning_rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps, pct_start=0.1)
-    sources, started = list(examples.values()), time.perf_counter()
-    weights = torch.tensor([float(len(pixels)) for pixels, _ in sources])
-    for step in range(1, config.steps + 1):
-        pixels, labels = sources[int(torch.multinomial(weights, 1))]
+    descent = Descent(
+        [(config.learning_rate, dict(classifier.named_parameters()))],
+        betas=(0.9, 0.999),
+        decay=0.02,
+        ema=0.0,
+        clip=2.0,
+        alone=True,
+    )
+
+    def once(size: tuple[int, int]) -> Figures:
+        pixels, labels = examples[size]
         row = torch.randint(len(pixels), (config.batch,), device=pixels.device)
         pictures = _roughen(to_square(to_pictures(pixels[row])))
         with torch.autocast(pictures.device.type, torch.bfloat16, enabled=pictures.is_cuda):
             logits = classifier(pictures)
         columns = enumerate(ATTRIBUTES)
         losses = [cross_entropy(logits[name].float(), labels[row, i], label_smoothing=0.02) for i, name in columns]
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(torch.stack(losses).sum())
-        nn.utils.clip_grad_norm_(classifier.parameters(), 2.0)
-        optimizer.step()
-        schedule.step()
+        descent.descend(torch.stack(losses).sum())
+        return {"loss": torch.stack(losses).detach().mean()}
+
+    sizes, started = list(examples), time.perf_counter()
+    step_of = Graphed(once, stage="classifier", device=examples[sizes[0]][0].device, log=log)
+    weights = torch.tensor([float(len(examples[size][0])) for size in sizes])
+    for step in range(1, config.steps + 1):
+        descent.aim(step, step / config.steps, warmup=config.warmup)
+        figures = step_of(sizes[int(torch.multinomial(weights, 1))])
         if step % 100 == 0 or step == config.steps:
-            loss = float(torch.stack(losses).detach().mean())
-            log.add("classifier", step=step, seconds=time.perf_counter() - started, loss=loss)
+            log.add("classifier", step=step, seconds=time.perf_counter() - started, loss=float(figures["loss"]))
+    descent.finish()
 
 
 @torch.no_grad()
@@ -69,11 +81,9 @@ def accuracy(classifier: Classifier, examples: Sequence[Labelled]) -> dict[str, 
 
 
 def _roughen(pictures: Tensor) -> Tensor:
-    draw = float(torch.rand(()))
-    if draw < 0.3:
-        small = avg_pool2d(pictures, 2)
-        pictures = interpolate(small, pictures.shape[-2:], mode="bilinear", align_corners=False)
-    if draw > 0.15:
-        strength = torch.rand(len(pictures), 1, 1, 1, device=pictures.device) * 0.08
-        pictures = pictures + torch.randn_like(pictures) * strength
-    return pictures
+    """Blur three pictures in ten, half of these with noise as well, as all others."""
+    draw, strength = torch.rand(2, len(pictures), 1, 1, 1, device=pictures.device)
+    blurred = interpolate(avg_pool2d(pictures, 2), pictures.shape[-2:], mode="bilinear", align_corners=False)
+    pictures = torch.where(draw < 0.3, blurred, pictures)
+    noise: Tensor = torch.randn_like(pictures) * strength * 0.08 * (draw > 0.15)
+    return pictures + noise

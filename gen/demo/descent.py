@@ -1,99 +1,87 @@
-"""Going down a loss: AdamW, clipped gradients, a running average of the weights. Knows no model and no loss.
+"""Gradient descent on named parameters, with a running average of them, in a form that CUDA graphs can hold.
 
-Whatever changes from step to step is a tensor on the parameters' device, so that a captured step follows it.
+What changes from step to step (learning rates, the average's weight) lies in tensors on the device. Knows no model
+and no loss.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from gen.demo import parallel
+from gen.demo.graphed import can_capture
+
+Group = tuple[float, Mapping[str, nn.Parameter]]  # highest learning rate and the parameters that have it
 
 
 class Descent:
-    """Trains `parameters`; `shares` gives prefixes of their names another share of the learning rate.
-
-    `together` says that all processes train these; `adam` goes to AdamW.
-    """
+    """AdamW over groups of parameters, gradients clipped to norm `clip`; `average` follows the parameters."""
 
     def __init__(
         self,
-        parameters: Mapping[str, nn.Parameter],
+        groups: Sequence[Group],
         *,
-        ema: float | None = None,
-        shares: Mapping[str, float] | None = None,
-        together: bool = True,
-        **adam: Any,
+        betas: tuple[float, float],
+        decay: float,
+        ema: float,
+        clip: float = 1.0,
+        alone: bool = False,
     ) -> None:
-        self.parameters = dict(parameters)
-        self._all = list(self.parameters.values())
-        self._device = self._all[0].device
-        on_card = self._device.type == "cuda"
+        """`alone`: the other processes train something else; by default gradients are averaged over all."""
+        self.parameters: dict[str, nn.Parameter] = {name: p for _, named in groups for name, p in named.items()}
+        self.average: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.parameters.items()}
+        device = next(iter(self.parameters.values())).device
+        self._peaks, self._ema, self._clip = [peak for peak, _ in groups], ema, clip
+        self._alone = alone
+        self._rates = [torch.zeros((), device=device) for _ in groups]
+        self._follow = torch.zeros((), device=device)
+        self.loss = torch.zeros((), device=device)  # smoothed over about fifty steps
+        self._ease = torch.ones((), device=device)
         self.optimizer = torch.optim.AdamW(
-            self._groups(shares or {"": 1.0}),
-            **adam,
-            fused=on_card,
-            capturable=on_card and parallel.world() == 1,
+            [
+                {"params": list(named.values()), "lr": rate}
+                for (_, named), rate in zip(groups, self._rates, strict=True)
+            ],
+            betas=betas,
+            weight_decay=decay,
+            fused=device.type == "cuda",
+            capturable=can_capture(device),
         )
-        self._ema, self._together = ema, together
-        self.average = {} if ema is None else {name: p.detach().clone() for name, p in self.parameters.items()}
-        self._toward = torch.zeros((), device=self._device)
 
-    def _groups(self, shares: Mapping[str, float]) -> list[dict[str, object]]:
-        """One group a prefix, in its order; the first that fits a name takes it."""
-        chosen: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in shares}
-        for name, parameter in self.parameters.items():
-            chosen[next(prefix for prefix in shares if name.startswith(prefix))].append(parameter)
-        return [
-            {"params": chosen[prefix], "share": share, "lr": torch.zeros((), device=self._device)}
-            for prefix, share in shares.items()
-        ]
+    def aim(self, step: int, progress: float, *, warmup: int, first: int = 0) -> None:
+        """Before step number `step`: a linear rise over `warmup` steps times half a cosine's fall over the stage.
 
-    def prepare(self, learning_rate: float, step: int) -> None:
-        """Set the rates of the step `step`, counted from 1."""
-        for group in self.optimizer.param_groups:
-            group["lr"].fill_(group["share"] * learning_rate)
-        if self._ema is not None:
-            self._toward.fill_(1 - min(self._ema, step / (step + 20)))
+        `first` is the number of steps that an earlier process did; the loss is smoothed from there.
+        """
+        rise = min(1.0, step / warmup)
+        fall = max(0.01, 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+        for peak, rate in zip(self._peaks, self._rates, strict=True):
+            rate.fill_(peak * rise * fall)
+        self._follow.fill_(1 - min(self._ema, step / (step + 20)))
+        self._ease.fill_(max(0.02, 1 / (step - first)))
 
-    def __call__(self, loss: Tensor) -> None:
-        """One step down; reads nothing on the host."""
+    def descend(self, loss: Tensor) -> None:
+        """One step down the gradient of `loss`."""
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        if self._together:
-            parallel.average_gradients(self._all)
-        nn.utils.clip_grad_norm_(self._all, 1.0)
+        parameters = list(self.parameters.values())
+        if not self._alone:
+            parallel.average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, self._clip)
         self.optimizer.step()
-        if self._ema is not None:
-            with torch.no_grad():
-                _move(list(self.average.values()), [p.detach() for p in self._all], self._toward)
+        average = list(self.average.values())
+        ahead = torch._foreach_sub([p.detach() for p in parameters], average)
+        torch._foreach_mul_(ahead, self._follow)
+        torch._foreach_add_(average, ahead)
+        self.loss.lerp_(loss.detach(), self._ease)
 
-    def keep_average(self) -> None:
-        """Put the averaged weights into the parameters."""
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.average[name])
-
-
-def _move(average: list[Tensor], parameters: list[Tensor], toward: Tensor) -> None:
-    """In place average += toward * (parameters - average); `_foreach_lerp_` would want `toward` on the host."""
-    change = torch._foreach_sub(parameters, average)
-    torch._foreach_mul_(change, toward)
-    torch._foreach_add_(average, change)
-
-
-def one_cycle(progress: float, *, rise: float) -> float:
-    """Share of the peak learning rate at `progress` in [0, 1]: up for `rise` of the time, then down to nothing."""
-    if progress < rise:
-        return 0.04 + 0.48 * (1 - math.cos(math.pi * progress / rise))
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - rise) / (1 - rise))))
-
-
-def rise_and_fall(step: int, *, warmup: int, of: int) -> float:
-    """Share of the peak learning rate: linear up in `warmup` steps, down with a cosine, never below a hundredth."""
-    return min(1.0, step / warmup) * max(0.5 * (1 + math.cos(math.pi * min(1.0, step / of))), 0.01)
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Leave the averages in the parameters' place, and no gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, parameter in self.parameters.items():
+            parameter.copy_(self.average[name])

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +20,13 @@ from torch import Tensor, nn
 
 from gen.demo import parallel
 from gen.demo.checkpoint import load_checkpoint, save_checkpoint
-from gen.demo.descent import Descent, rise_and_fall
-from gen.demo.graphed import Graphed
+from gen.demo.descent import Descent
+from gen.demo.graphed import Figures, Graphed
 from gen.demo.model import Model
+from gen.demo.pace import Pace
 from gen.demo.report import Log
 
 Size = tuple[int, int]  # width, height
-REFIT = 250  # steps between looks at the pace
 SMALL = 192 * 192  # pixels
 
 
@@ -35,13 +34,14 @@ SMALL = 192 * 192  # pixels
 class DiTConfig:
     """Steps, batch and schedule of both stages."""
 
-    steps: int = 12_000
-    minutes: float | None = None  # fit the steps into this much time instead; the log says how many
-    distil_steps: int = 900
+    minutes: float | None = 8.5
+    steps: int = 14_000  # where there are no minutes
+    distil_minutes: float | None = 0.75
+    distil_steps: int = 2000
     tokens: int = 120_000  # picture and text tokens a batch, over all GPUs
     learning_rate: float = 1e-3
     text_share: float = 0.3  # of the learning rate, for the text encoders, which had a start of their own
-    small_until: float = 0.4  # of the steps; before, small pictures come more often: layout is learnt cheaply there
+    small_until: float = 0.4  # of the stage; before, small pictures come more often: layout is learnt cheaply there
     small_weight: float = 6.0
     distil_learning_rate: float = 2e-4
     warmup: int = 400
@@ -67,57 +67,37 @@ class Examples:
     stated: Tensor  # (N, captions, attributes) bool
 
 
-class _Pace:
-    """Seconds since the start, and how many steps fit into what is left at the pace of late."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._mark: tuple[int, float] | None = None
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
-
-    def fit(self, step: int, steps: int, minutes: float) -> int:
-        """The number of steps that `minutes` allow, by the pace since the last call; `steps` at the first."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        last, self._mark = self._mark, (step, self.seconds())
-        if last is None:  # until then kernels were compiled and graphs captured
-            return steps
-        pace = (self._mark[1] - last[1]) / (step - last[0])
-        return step + max(1, int((minutes * 60 - self._mark[1]) / pace))
-
-
 def train_dit(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, folder: Path, log: Log) -> None:
     """Flow matching; leaves `model` with averaged weights. Goes on from the last checkpoint in `folder`."""
-    descent = Descent(
-        dict(model.named_parameters()),
-        betas=(0.9, 0.95),
-        weight_decay=0.01,
-        ema=config.ema,
-        shares={"dit.": 1.0, "": config.text_share},
+    named, rate = dict(model.named_parameters()), config.learning_rate
+    dit = {name: p for name, p in named.items() if name.startswith("dit.")}
+    text = {name: p for name, p in named.items() if name not in dit}
+    groups = [(rate, dit), (rate * config.text_share, text)]
+    descent = Descent(groups, betas=(0.9, 0.95), decay=0.01, ema=config.ema)
+    first, spent = load_checkpoint(folder / "dit.safetensors", descent)
+    step, device, chooser = first, _device(model), torch.Generator()
+
+    def once(size: Size) -> Figures:
+        descent.descend(flow_loss(model, *_batch(examples[size], config), config=config))
+        return {}
+
+    step_of, pace = (
+        Graphed(once, stage="dit", device=device, log=log),
+        Pace(config.steps, config.minutes, device=device, spent=spent),
     )
-    path, state = folder / "dit.safetensors", (descent.parameters, descent.average, descent.optimizer)
-    first = step = load_checkpoint(path, *state)
-    take = Graphed(_flow_step(model, descent, config), log=log)
-    pace, steps, running = _Pace(), config.steps, torch.zeros(())
-    batches = _batches(examples, config, start=step)
-    while step < steps:
+    while (progress := pace.progress(step)) < 1:
         if step % config.checkpoint == 0:
             torch.manual_seed((config.seed * 64 + parallel.rank()) * 1_000_003 + step)  # as if never interrupted
-            small = config.small_weight if step < config.small_until * steps else 1.0
-            batches = _batches(examples, config, start=step, small=small)
-            save_checkpoint(path, *state, step)
-        if config.minutes and step > first and (step - first) % REFIT == 0:
-            steps = parallel.agree(pace.fit(step, steps, config.minutes), _device(model))
+            chooser.manual_seed(config.seed + step)
+            save_checkpoint(folder / "dit.safetensors", descent, step=step, seconds=pace.seconds())
         step += 1
-        descent.prepare(config.learning_rate * rise_and_fall(step, warmup=config.warmup, of=steps), step)
-        loss = take(*next(batches))
-        running = running.to(loss) * 0.98 + 0.02 * loss if step - first > 1 else loss
-        if step % 100 == 0 or step == steps:
-            log.add("dit", step=step, seconds=pace.seconds(), loss=float(running), of=steps)
-    save_checkpoint(path, *state, step)
-    descent.keep_average()
+        descent.aim(step, progress, warmup=config.warmup, first=first)
+        step_of(_pick(examples, chooser, small=config.small_weight if progress < config.small_until else 1.0))
+        if step % 100 == 0:
+            log.add("dit", step=step, seconds=pace.seconds(), loss=float(descent.loss))
+    log.add("dit", steps=step, seconds=pace.seconds(), graphs=step_of.captured)
+    save_checkpoint(folder / "dit.safetensors", descent, step=step, seconds=pace.seconds())
+    descent.finish()
 
 
 def distil(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig, log: Log) -> None:
@@ -127,36 +107,26 @@ def distil(model: Model, examples: Mapping[Size, Examples], *, config: DiTConfig
         teacher.compile_parts()
     for encoder in (model.clip, model.t5):
         encoder.requires_grad_(False)
-    parameters = dict(model.dit.named_parameters())
-    descent = Descent(parameters, betas=(0.9, 0.95), weight_decay=0.0, ema=0.995)
+    groups = [(config.distil_learning_rate, dict(model.dit.named_parameters()))]
+    descent, device = Descent(groups, betas=(0.9, 0.95), decay=0.0, ema=0.995), _device(model)
+
+    def once(size: Size) -> Figures:
+        batch = _batch(examples[size], config, share=0.5)
+        descent.descend(distillation_loss(model, teacher, *batch, config=config))
+        return {}
+
     torch.manual_seed(config.seed * 64 + parallel.rank())
-    batches, started = _batches(examples, config, start=0, share=0.5), time.perf_counter()
-    take = Graphed(_distil_step(model, teacher, descent, config), log=log)
-    for step in range(1, config.distil_steps + 1):
-        rate = rise_and_fall(step, warmup=50, of=config.distil_steps)
-        descent.prepare(config.distil_learning_rate * rate, step)
-        loss = take(*next(batches))
-        if step % 50 == 0 or step == config.distil_steps:
-            log.add("distil", step=step, seconds=time.perf_counter() - started, loss=float(loss))
-    descent.keep_average()
-
-
-def _flow_step(model: Model, descent: Descent, config: DiTConfig) -> Callable[..., Tensor]:
-    def step(*batch: Tensor) -> Tensor:
-        loss = flow_loss(model, *batch, config=config)
-        descent(loss)
-        return loss.detach()
-
-    return step
-
-
-def _distil_step(model: Model, teacher: Model, descent: Descent, config: DiTConfig) -> Callable[..., Tensor]:
-    def step(*batch: Tensor) -> Tensor:
-        loss = distillation_loss(model, teacher, *batch, config=config)
-        descent(loss)
-        return loss.detach()
-
-    return step
+    step, chooser = 0, torch.Generator().manual_seed(config.seed)
+    step_of = Graphed(once, stage="distil", device=device, log=log)
+    pace = Pace(config.distil_steps, config.distil_minutes, device=device)
+    while (progress := pace.progress(step)) < 1:
+        step += 1
+        descent.aim(step, progress, warmup=50)
+        step_of(_pick(examples, chooser))
+        if step % 50 == 0:
+            log.add("distil", step=step, seconds=pace.seconds(), loss=float(descent.loss))
+    log.add("distil", steps=step, seconds=pace.seconds(), graphs=step_of.captured)
+    descent.finish()
 
 
 def flow_loss(model: Model, latents: Tensor, clip_ids: Tensor, t5_ids: Tensor, *, config: DiTConfig) -> Tensor:
@@ -202,36 +172,37 @@ def _empty(clip_ids: Tensor, t5_ids: Tensor) -> tuple[Tensor, Tensor]:
     clip = clip_ids[:, -1:].expand_as(clip_ids).clone()  # the end mark, which also pads; captions never fill all 77
     clip[:, 0] = clip_ids[:, 0]
     t5 = torch.zeros_like(t5_ids)
-    t5[:, 0].fill_(1)  # `= 1` might bring the number from the host, which a captured step must not
+    t5[:, 0] = 1
     return clip, t5
 
 
-def _batches(
-    examples: Mapping[Size, Examples], config: DiTConfig, *, start: int, share: float = 1.0, small: float = 1.0
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Random batches of one size each: latents, CLIP ids, T5 ids; some captions are dropped.
-
-    Sizes come as often as the pictures of each, small ones (up to SMALL pixels) `small` times as often.
-    """
+def _pick(examples: Mapping[Size, Examples], chooser: torch.Generator, *, small: float = 1.0) -> Size:
+    """A size, as often as there are pictures of it; small ones (up to SMALL pixels) `small` times as often."""
     sizes = list(examples)
     counts = [(small if w * h <= SMALL else 1.0) * len(examples[w, h].latents) for w, h in sizes]
-    weights = torch.tensor(counts)
-    chooser = torch.Generator().manual_seed(config.seed + start)
-    while True:
-        source = examples[sizes[int(torch.multinomial(weights, 1, generator=chooser))]]
-        number, device = len(source.latents), source.latents.device
-        tokens = source.latents[0, 0].numel() // 4 + source.t5_ids.shape[-1]
-        batch = min(number, max(1, int(config.tokens * share / tokens / parallel.world())))
-        row = torch.randint(number, (batch,), device=device)
-        caption = torch.randint(source.clip_ids.shape[1], (batch,), device=device)
-        clip_ids, t5_ids = source.clip_ids[row, caption].long(), source.t5_ids[row, caption].long()
-        dropped = (torch.rand(batch, device=device) < config.caption_dropout)[:, None]
-        empty_clip, empty_t5 = _empty(clip_ids, t5_ids)
-        yield (
-            source.latents[row].float(),
-            torch.where(dropped, empty_clip, clip_ids),
-            torch.where(dropped, empty_t5, t5_ids),
-        )
+    return sizes[int(torch.multinomial(torch.tensor(counts), 1, generator=chooser))]
+
+
+def batch_of(tokens: float, latents: Tensor, t5_tokens: int) -> int:
+    """How many pictures of (N, 16, h, w) make a batch of `tokens` over all GPUs, for this one."""
+    each = latents.shape[2] * latents.shape[3] // 4 + t5_tokens
+    return min(len(latents), max(1, int(tokens / each / parallel.world())))
+
+
+def _batch(source: Examples, config: DiTConfig, *, share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """A random batch: latents, CLIP ids, T5 ids; some captions are dropped."""
+    number, device = len(source.latents), source.latents.device
+    batch = batch_of(config.tokens * share, source.latents, source.t5_ids.shape[-1])
+    row = torch.randint(number, (batch,), device=device)
+    caption = torch.randint(source.clip_ids.shape[1], (batch,), device=device)
+    clip_ids, t5_ids = source.clip_ids[row, caption].long(), source.t5_ids[row, caption].long()
+    dropped = (torch.rand(batch, device=device) < config.caption_dropout)[:, None]
+    empty_clip, empty_t5 = _empty(clip_ids, t5_ids)
+    return (
+        source.latents[row].float(),
+        torch.where(dropped, empty_clip, clip_ids),
+        torch.where(dropped, empty_t5, t5_ids),
+    )
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -1,14 +1,14 @@
-"""Training steps as CUDA graphs: a small model's step is hundreds of launches that cost more than what they launch.
+"""Training steps as CUDA graphs: what a step launches is recorded once and then replayed with a single call.
 
-A step is captured whole, once for each shapes of its inputs, and then replayed. Knows no model and no loss.
+The demo model's steps are many small kernels, bound by Python and launches rather than by arithmetic. A step holds
+all of it: drawing a batch, forward, backward, clipping, optimizer and average. Several processes average gradients
+through NCCL and stay with the plain function, as does a CPU. Knows no model.
 """
 
 from __future__ import annotations
 
-import traceback
-from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,83 +16,90 @@ from torch import Tensor
 from gen.demo import parallel
 from gen.demo.report import Log
 
-WARM_UP = 3  # direct steps for each shape: kernels are compiled and chosen, the optimizer's moments made
-Key = tuple[tuple[torch.Size, torch.dtype], ...]
+WARM_UP = 2  # plain calls of each kind of step before its capture: they load kernels and make what lasts
+Figures = dict[str, Tensor]
 
 
 class Graphed:
-    """A training step, tensors → figures, that is replayed from the fourth call with the same shapes on.
+    """A function of one hashable kind, called with many kinds; every kind has its graph, all graphs share memory.
 
-    Every call is one step: the first ones are direct. The step must clear its gradients itself, read nothing on the
-    host, and find what changes between calls in its inputs or in tensors that are filled in place (the learning
-    rate). Random numbers may come from the card's own generator. Without a card, with several processes, or after a
-    capture failed, every call is direct. One thread only; no other thread may wait for the whole card meanwhile.
+    The function reads and writes tensors that outlive it, draws only from the device's default generator, and never
+    waits for the device. It returns detached figures, which hold until the next call of the same kind.
     """
 
-    def __init__(self, step: Callable[..., Tensor], *, log: Log) -> None:
-        self._step, self._log = step, log
-        self._calls: Counter[Key] = Counter()
-        self._captured: dict[Key, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
-        self._works = torch.cuda.is_available() and parallel.world() == 1
-        if self._works:
-            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            self._pool = torch.cuda.graph_pool_handle()
+    def __init__(
+        self,
+        step: Callable[[Any], Figures],
+        *,
+        stage: str,
+        device: torch.device,
+        log: Log,
+        graphs: bool = True,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Before `ready` nothing is captured: so long other threads may use the device's generator and launch."""
+        self._step, self._stage, self._log, self._ready = step, stage, log, ready
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._wanted = graphs and can_capture(device)
+        self._pool = torch.cuda.graph_pool_handle() if self._wanted else None
+        self._calls: dict[Hashable, int] = {}
+        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, Figures]] = {}
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """One step; the figures are the caller's own."""
-        if not (self._works and inputs[0].is_cuda):
-            return self._step(*inputs)
-        key = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
-        self._calls[key] += 1
-        if self._calls[key] <= WARM_UP:
-            return self._beside(inputs)
-        if key not in self._captured and not self._capture(key, inputs):
-            return self._step(*inputs)
-        graph, held, figures = self._captured[key]
-        for place, tensor in zip(held, inputs, strict=True):
-            place.copy_(tensor)
-        graph.replay()
-        return figures.clone()  # the graphs share their memory: the next one may write where these figures are
+    def __call__(self, kind: Any) -> Figures:
+        """Do one step."""
+        if kind not in self._graphs and self._wanted and self._calls.get(kind, 0) >= WARM_UP and self._ready():
+            self._capture(kind)
+        if kind in self._graphs:
+            graph, figures = self._graphs[kind]
+            graph.replay()
+            return figures
+        self._calls[kind] = self._calls.get(kind, 0) + 1
+        return self._plainly(kind)
 
-    def _beside(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """A direct step on the stream that will be captured, where autograd must not have met another one."""
-        before = torch.cuda.current_stream()
-        self._side.wait_stream(before)
-        with torch.cuda.stream(self._side):
-            figures = self._step(*inputs)
-        before.wait_stream(self._side)
+    @property
+    def captured(self) -> int:
+        """How many kinds of step are graphs by now."""
+        return len(self._graphs)
+
+    def _plainly(self, kind: Any) -> Figures:
+        """On the stream that captures, so that autograd and the libraries keep their places there."""
+        if self._stream is None:
+            return self._step(kind)
+        here = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
+            figures = self._step(kind)
+        here.wait_stream(self._stream)
         return figures
 
-    def _capture(self, key: Key, inputs: tuple[Tensor, ...]) -> bool:
-        """Record a step, running nothing; whether that worked."""
-        graph, held = torch.cuda.CUDAGraph(), tuple(tensor.clone() for tensor in inputs)
-        before = torch.cuda.current_stream()
+    def _capture(self, kind: Any) -> None:
+        """Record the step without doing it; where that fails, say so and go on without graphs."""
+        assert self._stream is not None
+        here = torch.cuda.current_stream(self._stream.device)
+        graph = torch.cuda.CUDAGraph()
+        recording = torch.cuda.graph(graph, self._pool, self._stream, "thread_local")
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"):
-                figures = self._step(*held)
-        except Exception as error:  # noqa: BLE001 - whatever it is, training goes on without graphs
-            torch.cuda.set_stream(before)  # torch leaves its own where ending the capture fails
-            self._give_up(error)
-            return False
-        self._captured[key] = graph, held, figures
-        return True
+            with torch.cuda.stream(here), recording:  # the outer one leads back here also from a capture that failed
+                figures = self._step(kind)
+        except RuntimeError as error:
+            self._give_up(kind, error)
+            return
+        self._graphs[kind] = (graph, figures)
 
-    def _give_up(self, error: Exception) -> None:
-        self._works = False
-        self._captured.clear()
-        cause: BaseException = error  # "capture invalidated" says nothing; what invalidated it came first
-        while cause.__context__ is not None:
-            cause = cause.__context__
-        place = traceback.extract_tb(cause.__traceback__)[-1]
-        told = (str(cause).splitlines() or [""])[0]
-        self._log.add(
-            "graphs", error=f"{type(cause).__name__}: {told}", at=f"{Path(place.filename).name}:{place.lineno}"
-        )
-        _free_generator()
+    def _give_up(self, kind: Any, error: RuntimeError) -> None:
+        assert self._stream is not None
+        self._wanted = False
+        self._graphs.clear()
+        torch.cuda.synchronize(self._stream.device)
+        generator = torch.cuda.default_generators[self._stream.device.index]
+        generator.graphsafe_set_state(generator.clone_state())  # a broken capture leaves it waiting for the end
+        cause = error.__context__ or error
+        reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
+        self._log.add(self._stage, kind=str(kind), uncaptured=reason[:300])
 
 
-def _free_generator() -> None:
-    """Give the card's generator a state of its own again: a failed capture leaves it refusing every direct call."""
-    device = torch.cuda.current_device()
-    fresh = torch.Generator(device=f"cuda:{device}").manual_seed(torch.initial_seed() + 1)
-    torch.cuda.default_generators[device].graphsafe_set_state(fresh.graphsafe_get_state())
+def can_capture(device: torch.device) -> bool:
+    """Whether steps on this device can be graphs."""
+    return device.type == "cuda" and parallel.world() == 1

@@ -5,7 +5,7 @@ What is compiled and when is decided here. Knows no loss, no data and no optimiz
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,39 +44,36 @@ class Model(nn.Module):
             image_ids=_image_ids(x),
         )
 
-    def compile_parts(self, *, warm_up: int | None = None) -> None:
+    def compile_parts(self, *, shapes: Sequence[tuple[int, int, int]] = (), t5_tokens: int = 0) -> None:
         """Compile what costs most: one graph for each kind of block.
 
-        With `warm_up`, the number of T5 tokens, at once, with and without gradients, so that it can be done beside
-        something else. Draws no random numbers.
+        `shapes`, batches of latents (B, h, w), are tried at once, with and without gradients, so that it can be done
+        beside something else. Draws no random numbers.
         """
         for part in (*self.dit.blocks, *self.dit.single_blocks):
             part.compile(dynamic=True)
-        if warm_up is not None:
-            torch.autograd.backward(self._try(warm_up).square().mean())
+        for shape in shapes:
+            torch.autograd.backward(self._try(shape, t5_tokens).square().mean())
             self.zero_grad(set_to_none=True)
             with torch.no_grad():
-                self._try(warm_up)
+                self._try(shape, t5_tokens)
 
-    def _try(self, t5_tokens: int) -> Tensor:
-        """One pass over blank pictures, of a batch size that nothing else has: torch takes equal sizes for one."""
+    def _try(self, shape: tuple[int, int, int], t5_tokens: int) -> Tensor:
+        """One pass over blank pictures."""
+        batch, height, width = shape
         device = next(self.parameters()).device
-        clip_ids, t5_ids = (torch.zeros(5, n, dtype=torch.long, device=device) for n in (77, t5_tokens))
-        x, ones = torch.zeros(5, 16, 32, 48, device=device), torch.ones(5, device=device)
+        clip_ids, t5_ids = (torch.zeros(batch, n, dtype=torch.long, device=device) for n in (77, t5_tokens))
+        x, ones = torch.zeros(batch, 16, height, width, device=device), torch.ones(batch, device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             velocity: Tensor = self(x, ones, self.encode(clip_ids, t5_ids), ones)
         return velocity.float()
 
 
 def pooled(clip: Any, ids: Tensor) -> Tensor:
-    """The first answer of DiffSynth's CLIP, (B, clip_dim), without its index on the host, which no graph can hold."""
-    embedded = clip.token_embedding(ids) + clip.position_embeds
-    for encoder in clip.encoders:
-        embedded = encoder(embedded, attn_mask=clip.attn_mask)
-    embedded = clip.final_layer_norm(embedded)
-    end = ids.argmax(-1)[:, None, None].expand(-1, 1, embedded.shape[-1])
-    answer: Tensor = embedded.gather(1, end)[:, 0]
-    return answer
+    """CLIP's pooled vectors (B, clip_dim) for ids (B, 77)."""
+    with ids.device:  # DiffSynth makes an index on the default device: copied from the CPU, no graph could hold it
+        vectors: Tensor = clip(ids)[0]
+    return vectors
 
 
 def _image_ids(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,16 +11,23 @@ from PIL import Image
 
 
 class Log:
-    """Figures by stage, one JSON object a line, shown as they come."""
+    """Figures by stage, one JSON object a line with the run's time `at`, shown as they come."""
 
     def __init__(self, path: Path) -> None:
+        """A log that is there already is gone on with, its time too."""
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        before = float(self.lines()[-1].get("at", 0.0)) if path.exists() and path.stat().st_size else 0.0
+        self._started = time.perf_counter() - before
+
+    def elapsed(self) -> float:
+        """Seconds of the run, without the time between two processes."""
+        return time.perf_counter() - self._started
 
     def add(self, stage: str, **figures: float | str) -> None:
         """Append one line; floats keep five digits."""
         rounded = {name: round(f, 5) if isinstance(f, float) else f for name, f in figures.items()}
-        line = json.dumps({"stage": stage, **rounded})
+        line = json.dumps({"stage": stage, **rounded, "at": round(self.elapsed(), 1)})
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         print(line, flush=True)
@@ -49,7 +57,8 @@ def plot_losses(log: Log, path: Path) -> None:
     for line in log.lines():
         stage = str(line.pop("stage"))
         step = line.pop("step", None)
-        line.pop("seconds", None)
+        for name in ("seconds", "at"):
+            line.pop(name, None)
         for name, value in line.items():
             if step is not None and isinstance(value, float):
                 steps, values = curves.setdefault(stage, {}).setdefault(name, ([], []))

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gen.demo import parallel
-from gen.demo.descent import Descent, one_cycle
-from gen.demo.graphed import Graphed
+from gen.demo.descent import Descent
+from gen.demo.graphed import Figures, Graphed
 from gen.demo.model import pooled
 from gen.demo.report import Log
 from gen.demo.scenes import ATTRIBUTES
@@ -31,6 +31,7 @@ class TextConfig:
     steps: int = 2000
     batch: int = 1024  # captions, over all GPUs
     learning_rate: float = 1e-3
+    warmup: int = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,35 +63,36 @@ def train_text(clip: Any, t5: Any, captions: Sequence[Captions], *, config: Text
     device = next(t5.parameters()).device
     readers = Readers(clip.final_layer_norm.weight.numel(), t5.config.d_model).to(device)
     parallel.copy_first([readers])
-    parts = {"clip": clip, "t5": t5, "readers": readers}
-    parameters = {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
-    descent = Descent(parameters, betas=(0.9, 0.95), weight_decay=0.01)
+    named = dict(nn.ModuleList([clip, t5, readers]).named_parameters())
+    descent = Descent([(config.learning_rate, named)], betas=(0.9, 0.95), decay=0.01, ema=0.0)
+    unstated = torch.tensor([len(values) for values in ATTRIBUTES.values()], device=device)
+    number = max(1, config.batch // parallel.world())
 
-    def learn(*batch: Tensor) -> Tensor:
-        loss, right = _loss(clip, t5, readers, batch)
-        descent(loss)
-        return torch.stack([loss.detach(), right])
+    def once(index: int) -> Figures:
+        loss, right = _loss(clip, t5, readers, _batch(captions[index], number, unstated))
+        descent.descend(loss)
+        return {"loss": loss.detach(), "read_right": right}
 
-    take, number = Graphed(learn, log=log), max(1, config.batch // parallel.world())
+    step_of = Graphed(once, stage="text", device=device, log=log)
     weights, started = torch.tensor([float(len(part.labels)) for part in captions]), time.perf_counter()
     for step in range(1, config.steps + 1):
-        descent.prepare(config.learning_rate * one_cycle((step - 1) / config.steps, rise=0.1), step)
-        figures = take(*_batch(captions[int(torch.multinomial(weights, 1))], number))
+        descent.aim(step, step / config.steps, warmup=config.warmup)
+        figures = step_of(int(torch.multinomial(weights, 1)))
         if step % 100 == 0 or step == config.steps:
-            loss, right = figures.tolist()
-            log.add("text", step=step, seconds=time.perf_counter() - started, loss=loss, read_right=right)
+            told = {name: float(figure) for name, figure in figures.items()}
+            log.add("text", step=step, seconds=time.perf_counter() - started, **told)
+    descent.finish()
 
 
-def _batch(part: Captions, number: int) -> tuple[Tensor, Tensor, Tensor]:
+def _batch(part: Captions, number: int, unstated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """CLIP ids, T5 ids and answers (B, attributes), where "not stated" is each attribute's last answer."""
     row = torch.randint(len(part.labels), (number,), device=part.labels.device)
     caption = torch.randint(part.clip_ids.shape[1], (number,), device=part.labels.device)
-    unstated = torch.tensor([len(values) for values in ATTRIBUTES.values()], device=part.labels.device)
     answers = torch.where(part.stated[row, caption], part.labels[row], unstated)
     return part.clip_ids[row, caption].long(), part.t5_ids[row, caption].long(), answers
 
 
-def _loss(clip: Any, t5: Any, readers: Readers, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _loss(clip: Any, t5: Any, readers: Readers, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Mean cross entropy of all readers, and the share of right answers."""
     clip_ids, t5_ids, answers = batch
     with torch.autocast(answers.device.type, torch.bfloat16, enabled=answers.is_cuda):

@@ -40,10 +40,11 @@ def train_clip_tokenizer(captions: Iterable[str], folder: Path, *, vocabulary: i
         vocab_size=room, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
     )
     trained.train_from_iterator(captions, trainer)
-    pieces = sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__)
-    pieces += [byte + "</w>" for byte in alphabet if byte + "</w>" not in trained.get_vocab()]
     trained.save(str(folder.parent / "bpe.json"))
     merges: Any = [tuple(pair) for pair in _take_model(folder.parent / "bpe.json")["merges"]]
+    # in the merges' order: the trainer numbers last bytes by a hash map's order, which no two runs share
+    made = (first + second for first, second in merges)
+    pieces = list(dict.fromkeys([*alphabet, *(byte + "</w>" for byte in alphabet), *made]))
     padding = [f"<|unused_{number}|>" for number in range(vocabulary - 2 - len(pieces))]
     ids = {piece: number for number, piece in enumerate([*pieces, *padding, BOS, EOS])}
     CLIPTokenizer(vocab=ids, merges=merges, model_max_length=CLIP_TOKENS).save_pretrained(folder)
@@ -70,8 +71,22 @@ def train_t5_tokenizer(captions: Iterable[str], folder: Path, *, vocabulary: int
     trained.train_from_iterator(captions, trainer)
     path = folder.parent / "unigram.json"
     trained.save(str(path))
-    pieces = [(piece, score) for piece, score in _take_model(path)["vocab"]]
+    pieces = _in_order(_take_model(path)["vocab"], special)
     T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=tokens).save_pretrained(folder)
+
+
+def _in_order(vocabulary: Sequence[tuple[str, float]], special: Sequence[str]) -> list[tuple[str, float]]:
+    """Pieces by falling score, the same in every run.
+
+    The trainer sums scores in parallel, so that their last digits vary, and gives letters that are no piece of their
+    own scores below all others in a hash map's order.
+    """
+    scores = {piece: score for piece, score in vocabulary if piece not in special}
+    floor = min(score for piece, score in scores.items() if len(piece) > 1)
+    spare = sorted(piece for piece, score in scores.items() if len(piece) == 1 and score <= floor)
+    kept = sorted((-round(score, 4), piece) for piece, score in scores.items() if piece not in spare)
+    below = [(piece, round(floor - 1e-4 * number, 4)) for number, piece in enumerate(spare, start=1)]
+    return [*((piece, 0.0) for piece in special), *((piece, -score) for score, piece in kept), *below]
 
 
 def encode_clip(folder: Path, texts: Sequence[str]) -> list[list[int]]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import time
-from collections import Counter
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -21,11 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gen.demo import dataset, parallel, tokenizers
+from gen.demo.checkpoint import seconds_spent
 from gen.demo.classifier import Classifier
 from gen.demo.classifier_training import ClassifierConfig, accuracy, train_classifier
-from gen.demo.dit_training import DiTConfig, Examples, Size, distil, train_dit
+from gen.demo.dit_training import DiTConfig, Examples, Size, batch_of, distil, train_dit
 from gen.demo.layout import save_weights
 from gen.demo.model import Model
+from gen.demo.pictures import Pictures
 from gen.demo.report import Log, plot_losses
 from gen.demo.text_training import Captions, TextConfig, train_text
 from gen.demo.vae_training import VAEConfig, psnr, to_pictures, train_vae
@@ -82,62 +82,28 @@ class Config:
     """One training run."""
 
     seed: int = 7
+    minutes: float | None = 18.5  # of the whole run; the DiT takes what the other stages leave of them
     pictures: dict[Size, int] = field(default_factory=lambda: dict(PICTURES))
     unseen: int = 4096  # held-out pictures that test the classifier
     vae_share: float = 0.25  # of the pictures, rendered before the VAE's training starts
-    vae: VAEConfig = field(default_factory=lambda: VAEConfig(minutes=3.0))
+    vae: VAEConfig = field(default_factory=VAEConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    dit: DiTConfig = field(default_factory=lambda: DiTConfig(minutes=6.5))
+    dit: DiTConfig = field(default_factory=DiTConfig)
 
 
 TINY = Config(
+    minutes=None,
     pictures={(256, 256): 512, (192, 128): 256},
     unseen=128,
-    vae=VAEConfig(steps=4, crop_batch=2, full_batch=1),
+    vae=VAEConfig(minutes=None, steps=4, crop_share=0.5, crop_batch=2, full_batch=1),
     classifier=ClassifierConfig(steps=2, batch=8),
     text=TextConfig(steps=2, batch=8),
-    dit=DiTConfig(steps=4, distil_steps=2, tokens=2400, checkpoint=2, compile=False),
+    dit=DiTConfig(minutes=None, steps=4, distil_minutes=None, distil_steps=2, tokens=2400, checkpoint=2, compile=False),
 )
 
 
-class Pictures:
-    """All training pictures on the device, filled by a thread while training already goes on."""
-
-    def __init__(self, config: Config, work: Path, device: torch.device) -> None:
-        weights = work / "weights"
-        plan = dataset.plan_tasks(config.pictures, held_out=False, tokenizers=weights, t5_tokens=SHAPE.t5_tokens)
-        plan = plan[parallel.rank() :: parallel.world()]
-        self._planned = Counter((task.width, task.height) for task in plan)
-        self._shards: dict[Size, list[dataset.Shard]] = {size: [] for size in config.pictures}
-        self._device = device
-        self._rendering = ThreadPoolExecutor(max_workers=1).submit(self._fill, plan)
-
-    def _fill(self, plan: list[dataset.Task]) -> None:
-        for task, shard in zip(plan, dataset.render(plan), strict=True):
-            moved = dataset.Shard(**{name: getattr(shard, name).to(self._device) for name in _SHARD_FIELDS})
-            self._shards[task.width, task.height].append(moved)
-
-    def first(self, share: float) -> dict[Size, Tensor]:
-        """Pixels of the first `share` of every size, the same in every run; waits for them."""
-        wanted = {size: max(1, int(share * shards)) for size, shards in self._planned.items()}
-        while any(len(self._shards[size]) < number for size, number in wanted.items()):
-            if self._rendering.done():
-                self._rendering.result()
-            time.sleep(0.1)
-        return {size: torch.cat([s.pixels for s in self._shards[size][:n]]) for size, n in wanted.items()}
-
-    def all(self) -> dict[Size, dataset.Shard]:
-        """Everything, one shard a size; waits for the rendering to end."""
-        self._rendering.result()
-        return {
-            size: dataset.Shard(**{name: torch.cat([getattr(s, name) for s in shards]) for name in _SHARD_FIELDS})
-            for size, shards in self._shards.items()
-        }
-
-
-VAE = tuple[nn.Module, nn.Module]  # encoder, decoder
-_SHARD_FIELDS = ("pixels", "labels", "clip_ids", "t5_ids", "stated")
+CLOSING = 0.2  # minutes to write the weights and the report
 _EXAMPLE_FIELDS = ("latents", "clip_ids", "t5_ids", "labels", "stated")
 
 
@@ -146,17 +112,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder for checkpoints and the result")
     parser.add_argument("--tiny", action="store_true", help="a few steps of everything, to try the code on a CPU")
-    parser.add_argument("--dit-steps", type=int, help="flow-matching steps")
-    parser.add_argument("--dit-minutes", type=float, help="as many flow-matching steps as fit into this time")
+    parser.add_argument("--minutes", type=float, help="of the whole run: the DiT trains for what others leave of them")
     arguments = parser.parse_args()
     config = TINY if arguments.tiny else Config()
-    if arguments.dit_steps or arguments.dit_minutes:
-        steps = arguments.dit_steps or config.dit.steps
-        config = replace(config, dit=replace(config.dit, steps=steps, minutes=arguments.dit_minutes))
+    config = replace(config, minutes=arguments.minutes or config.minutes)
     device = parallel.start()
     torch.manual_seed(config.seed)
     torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True  # few shapes, many steps
     run(config, arguments.work, device)
     parallel.stop()
 
@@ -174,16 +136,35 @@ def run(config: Config, work: Path, device: torch.device) -> None:
     _initialize(model)
     parallel.copy_first([model])
     with ThreadPoolExecutor(max_workers=1) as beside:
-        compiling = beside.submit(model.compile_parts, warm_up=SHAPE.t5_tokens) if config.dit.compile else None
-        examples = _examples(config, work, device, log, vae, compiling)
+        compiling = beside.submit(_compile, model, config, log)
+        examples = _examples(config, work, device, log, vae, ready=compiling.done)
+    compiling.result()
     if not (work / "dit.safetensors").exists():
         _text(model, examples, config.text, log)
-    train_dit(model, examples, config=config.dit, folder=work, log=log)
+    train_dit(model, examples, config=_fitted(config, work, log), folder=work, log=log)
     distil(model, examples, config=config.dit, log=log)
     if parallel.rank() == 0:
         models = {"dit": model.dit, "clip": model.clip, "t5": model.t5, "vae_encoder": vae[0], "vae_decoder": vae[1]}
         save_weights(work / "weights", shape=SHAPE, profile=PROFILE, models=models)
         plot_losses(log, work / "report" / "losses.png")
+
+
+def _compile(model: Model, config: Config, log: Log) -> None:
+    """With batches as they will come, the largest kind and the smallest: others would be compiled once more."""
+    if config.dit.compile:
+        sides = [(w // 8, h // 8) for w, h in config.pictures if (w, h) in ((256, 256), (128, 128), (384, 256))]
+        like = [torch.empty(2**20, 16, h, w, device="meta") for w, h in sides]
+        shapes = [(batch_of(config.dit.tokens, x, SHAPE.t5_tokens), x.shape[2], x.shape[3]) for x in like]
+        model.compile_parts(shapes=shapes, t5_tokens=SHAPE.t5_tokens)
+        log.add("compile")
+
+
+def _fitted(config: Config, work: Path, log: Log) -> DiTConfig:
+    """The DiT's share of the run's time: what is left, with what an earlier process took for it."""
+    if config.minutes is None:
+        return config.dit
+    left = config.minutes - log.elapsed() / 60 - (config.dit.distil_minutes or 0.0) - CLOSING
+    return replace(config.dit, minutes=max(0.1, left + seconds_spent(work / "dit.safetensors") / 60))
 
 
 def _text(model: Model, examples: Mapping[Size, Examples], config: TextConfig, log: Log) -> None:
@@ -212,7 +193,12 @@ def _tokenizers(folder: Path) -> None:
 
 
 def _examples(
-    config: Config, work: Path, device: torch.device, log: Log, vae: VAE, compiling: Future[None] | None
+    config: Config,
+    work: Path,
+    device: torch.device,
+    log: Log,
+    vae: tuple[nn.Module, nn.Module],
+    ready: Callable[[], bool],
 ) -> dict[Size, Examples]:
     """Latents and token ids; trains the VAE and the classifier on the way, where their files are not there yet.
 
@@ -222,18 +208,17 @@ def _examples(
     stored = {size: work / f"latents-{rank}-{size[0]}x{size[1]}.safetensors" for size in config.pictures}
     if path.exists() and all(file.exists() for file in stored.values()):
         _load_vae(path, vae)
-        return {size: Examples(**load_file(file, device=str(device))) for size, file in stored.items()}
-    pictures = Pictures(config, work, device)
+        return {size: Examples(**_moved(load_file(file), device)) for size, file in stored.items()}
+    pictures = Pictures(_plan(config, work), device, unseen=_plan_unseen(config, work))
     if rank == 0 and not path.exists():
         first = pictures.first(config.vae_share)
-        if compiling:
-            compiling.result()  # it waits for the whole card now and then, which would end the capture of a graph
-        train_vae(*vae, first, config=config.vae, log=log)
+        log.add("pictures", share=config.vae_share)
+        train_vae(vae, first, config=config.vae, log=log, ready=ready)
         log.add("vae", psnr_db=psnr(*vae, first[256, 256][:256]))
         save_file({f"{i}.{k}": t for i, m in enumerate(vae) for k, t in m.state_dict().items()}, path)
     everything = pictures.all()
     if rank == parallel.world() - 1:
-        _classifier(config, work, device, log, everything)
+        _classifier(config, work, log, everything, pictures)
     parallel.wait_for_all()
     _load_vae(path, vae)
     examples = {size: _encode(vae[0], shard) for size, shard in everything.items()}
@@ -242,25 +227,36 @@ def _examples(
     return examples
 
 
+def _plan(config: Config, work: Path) -> list[dataset.Task]:
+    folder = work / "weights"
+    plan = dataset.plan_tasks(config.pictures, held_out=False, tokenizers=folder, t5_tokens=SHAPE.t5_tokens)
+    return plan[parallel.rank() :: parallel.world()]
+
+
+def _plan_unseen(config: Config, work: Path) -> list[dataset.Task]:
+    """Pictures that test the classifier, for the process that trains it."""
+    if parallel.rank() != parallel.world() - 1:
+        return []
+    sizes = {(256, 256): config.unseen, (192, 288): config.unseen // 4, (288, 192): config.unseen // 4}
+    return dataset.plan_tasks(sizes, held_out=True, tokenizers=work / "weights", t5_tokens=SHAPE.t5_tokens)
+
+
 def _classifier(
-    config: Config, work: Path, device: torch.device, log: Log, everything: Mapping[Size, dataset.Shard]
+    config: Config, work: Path, log: Log, everything: Mapping[Size, dataset.Shard], pictures: Pictures
 ) -> None:
+    """Train it, say how well it reads pictures that it never saw, and keep it; where it is kept, say so."""
     path = work / "weights" / "classifier.safetensors"
     if path.exists():
+        log.add("classifier", kept=path.name)
         return
-    classifier = Classifier().to(device)
+    unseen = pictures.unseen()
+    classifier = Classifier().to(unseen[0][0].device)
     labelled = {size: (shard.pixels, shard.labels) for size, shard in everything.items()}
     train_classifier(classifier, labelled, config=config.classifier, log=log)
-    save_file({name: t.to(torch.bfloat16) for name, t in classifier.state_dict().items()}, path)
-    classifier.load_state_dict({name: t.float() for name, t in load_file(path, device=str(device)).items()})
-    plan = dataset.plan_tasks(
-        {(256, 256): config.unseen, (192, 288): config.unseen // 4, (288, 192): config.unseen // 4},
-        held_out=True,
-        tokenizers=work / "weights",
-        t5_tokens=SHAPE.t5_tokens,
-    )
-    unseen = [(s.pixels.to(device), s.labels.to(device)) for s in dataset.render(plan)]
+    small = {name: t.to(torch.bfloat16) for name, t in classifier.state_dict().items()}
+    classifier.load_state_dict({name: t.float() for name, t in small.items()})
     log.add("classifier", **{f"unseen_{name}": share for name, share in accuracy(classifier, unseen).items()})
+    save_file(small, path)
 
 
 @torch.no_grad()
@@ -288,11 +284,15 @@ def _initialize(model: Model) -> None:
     nn.init.normal_(model.clip.position_embeds, std=0.02)
 
 
-def _load_vae(path: Path, vae: VAE) -> None:
+def _load_vae(path: Path, vae: tuple[nn.Module, nn.Module]) -> None:
     state = load_file(path)
     for index, module in enumerate(vae):
         prefix = f"{index}."
         module.load_state_dict({k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)})
+
+
+def _moved(state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in state.items()}
 
 
 if __name__ == "__main__":
