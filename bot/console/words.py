@@ -91,6 +91,9 @@ def _state(say: Say, look: Look) -> tuple[str, str]:
 def _waiting(say: Say, place: Place | None) -> str:
     if place is None:
         return say("Waiting.")
+    if place.held is not None:  # no time would be true
+        why = escape(place.held.told(say))
+        return say("Place {place} of {total} in the queue. {why}", place=place.position, total=place.waiting, why=why)
     return say(
         "Place {place} of {total} in the queue, ready at about {time}.",
         place=place.position,

@@ -19,7 +19,9 @@ from bot.console.jobs import ACTIVE, CONSOLE, NUMBER_MAX, Console, is_number, ne
 from bot.console.words import LABELS, language_of, picture_html, plain, status_html, trouble_html
 from bot.delivery.delivery import Delivery
 from bot.errors import NotAllowed, PromptRefused, QueueFull, Refusal, StartError
+from bot.host.courtesy import WORDS, Why
 from bot.host.notify import watch
+from bot.language import Message
 from bot.queue.job import Job, JobStatus
 from bot.servers.server import EVERYWHERE, Standing
 from bot.settings import Settings, load_settings
@@ -330,6 +332,16 @@ async def test_what_a_person_wrote_is_escaped_on_the_page(kiln: Kiln) -> None:
         assert "<b>" not in html.replace("<p><b>", "")
     quote = await _look(kiln, 'a house" onload="alert(1)')
     assert 'onload="' not in picture_html(quote.job, b"png")
+
+
+async def test_a_place_says_why_nothing_is_drawn_and_no_time(kiln: Kiln) -> None:
+    kiln.executor.is_held = True
+    kiln.queue.held = Message(WORDS[Why.OWNER])
+    job = await kiln.console.ask(ANA, image_request())
+    look = await anext(kiln.console.follow(job.id))
+    told = "Place 1 of 1 in the queue. The owner is using the card; drawing goes on when it is free."
+    assert told in status_html(language_of("en"), look)
+    assert "ready" not in status_html(language_of("en"), look)
 
 
 async def test_a_failure_is_told_with_its_reason_in_the_readers_language(kiln: Kiln) -> None:

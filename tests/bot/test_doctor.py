@@ -385,6 +385,13 @@ def test_weights_that_nobody_compared_are_told_so(tmp_path: Path) -> None:
     assert "kiln weights pull" in found.cure
 
 
+@pytest.mark.parametrize(("token", "words"), [("", "is not set"), ("Bot abc", "does not look like a token")])
+def test_a_token_that_is_none_is_told_and_discord_is_not_asked(token: str, words: str) -> None:
+    given = settings(discord_token=token)
+    is_said(doctor._token(given), Status.WARN, words)
+    assert doctor._discord(given, lambda: datetime.now(UTC)) == []
+
+
 def test_a_damaged_database_is_told_with_what_brings_it_back(tmp_path: Path) -> None:
     (tmp_path / "kiln.sqlite3").write_bytes(b"not a database" * 100)
     found = doctor._database(settings(data=tmp_path))
