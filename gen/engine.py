@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from gen.adapting import Branches, fill, lay_out_branches
+from gen.errors import OutOfMemory
 from gen.flux_blocks import Block, joint_block, single_block
 from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
 from gen.modulation import Modulation
@@ -109,6 +110,14 @@ class Engine:
             self._recover()
             raise
 
+    def has_plan(self, wanted: Wanted, *, shrink: float) -> bool:
+        """True if there is a plan for a picture within the budget times `shrink`."""
+        try:
+            self._rung(self._options.budget_bytes or self.card.memory_bytes, wanted, shrink)
+        except OutOfMemory:
+            return False
+        return True
+
     @contextmanager
     def exactly(self) -> Iterator[None]:
         """Sums in the activations' dtype instead of float8, with the same stored weights."""
@@ -149,10 +158,12 @@ class Engine:
 
     def _prepare(self, wanted: Wanted, shrink: float) -> None:
         if self._options.budget_bytes is not None:
-            wanted = replace(wanted, lora_rank=self._rank)
-            self._settle(self.planner.plan(round(self._options.budget_bytes * shrink), wanted).rung)
+            self._settle(self._rung(self._options.budget_bytes, wanted, shrink))
         self._lay_beside()
         self.slots.turn(self.dit, to=self.dit)
+
+    def _rung(self, budget_bytes: int, wanted: Wanted, shrink: float) -> Rung:
+        return self.planner.plan(round(budget_bytes * shrink), replace(wanted, lora_rank=self._rank)).rung
 
     def _lay_beside(self) -> None:
         """Bring new branches to the card, once a plan has made room for them."""

@@ -122,7 +122,10 @@ class FluxGenerator:
         return picture
 
     def _fitted(self, request: ImageRequest, steps: Steps) -> Image.Image:
-        """Draw within the budget; where that was too small after all, once more with a smaller plan."""
+        """Draw within the budget; where that was too small after all, once more with a smaller plan if there is one.
+
+        Without one the first error is told: the planner's would name a budget that nobody chose.
+        """
         if self._engine is None:
             return self._denoise(request, steps)
         wanted = Wanted(width=request.width, height=request.height, steps=request.steps)
@@ -130,6 +133,8 @@ class FluxGenerator:
             with self._engine.running(wanted):
                 return self._denoise(request, steps)
         except OutOfMemory as error:
+            if not self._engine.has_plan(wanted, shrink=SMALLER_PLAN):
+                raise
             log.warning("%s It is drawn again with a smaller plan.", error)
         with self._engine.running(wanted, shrink=SMALLER_PLAN):
             return self._denoise(request, steps)

@@ -80,7 +80,7 @@ def run(bench: Bench) -> Iterator[str]:
             found |= {"card": row.pop("card", "unknown"), "cuda": row.pop("cuda", None), "ceilings": row}
         else:
             shown = {key: job[key] for key in ("system", "budget_gib", "steps")}
-            row = {**shown, "size": f"{bench.width}x{bench.height}", "card": found["card"], **row}
+            row = {**shown, "size": f"{bench.width}x{bench.height}", "card": found["card"], **row, "date": _now()}
             found["rows"] = [*(old for old in found["rows"] if _is_other(old, row)), row]
         _write(bench.out, found)
         if "error" in row:
@@ -154,7 +154,7 @@ def _begin(bench: Bench) -> Row:
         "card": "unknown",
         "size": size,
         "steps": bench.steps,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": _now(),
         "driver": _driver(),
         "versions": {"kiln": __version__, "python": sys.version.split()[0], **_versions()},
         "ceilings": None,
@@ -168,6 +168,10 @@ def _begin(bench: Bench) -> Row:
             )
         fresh["rows"] = old["rows"]
     return fresh
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _is_other(old: Row, row: Row) -> bool:

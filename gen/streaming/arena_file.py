@@ -10,6 +10,8 @@ its place, synced, and renamed: it is whole or absent. Knows no model and no car
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -76,6 +78,8 @@ def writing(path: Path, *, about: dict[str, Any], layouts: dict[str, Layout]) ->
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
+            with suppress(OSError):  # not every file system can
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
             def write(entry: Entry) -> None:
                 file.seek(places[entry.name])
@@ -92,6 +96,14 @@ def writing(path: Path, *, about: dict[str, Any], layouts: dict[str, Layout]) ->
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that were killed left of this file half-written; one that still writes holds a lock."""
+    for partial in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError), partial.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink()
 
 
 def file_size(layouts: dict[str, Layout]) -> int:

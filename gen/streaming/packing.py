@@ -108,6 +108,7 @@ def _has_room(packing: Packing, path: Path) -> bool:
     needed = arena_file.file_size(packing.layouts)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        arena_file.sweep(path)
         free = shutil.disk_usage(path.parent).free
     except OSError as error:
         _say_unwritten(path, error.strerror or str(error))

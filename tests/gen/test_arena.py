@@ -1,6 +1,7 @@
 """The store of packed weights and its file: whole or absent, verified, and never in the way of a start."""
 
 import errno
+import fcntl
 import logging
 import os
 import shutil
@@ -197,6 +198,30 @@ def test_a_packing_that_fails_leaves_no_file(setup: _Setup, monkeypatch: pytest.
     with pytest.raises(RuntimeError, match="broken"):
         setup.open()
     assert not list(setup.cache.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(setup: _Setup) -> None:
+    setup.cache.mkdir()
+    name = "model-torch.float8_e4m3fn.arena"
+    left, other, strange = (
+        setup.cache / part for part in (f"{name}.1.partial", f"{name}.2.partial", "x.arena.3.partial")
+    )
+    for path in (left, other, strange):
+        path.write_bytes(b"half")
+    with other.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        setup.open()
+    assert sorted(setup.cache.iterdir()) == sorted([setup.cache / name, other, strange])
+
+
+def test_two_that_pack_at_once_do_not_take_each_others_file(setup: _Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sweep(*given: Any, **named: Any) -> None:
+        arena_file.sweep(setup.cache / "model-torch.float8_e4m3fn.arena")
+        pack(*given, **named)
+
+    monkeypatch.setattr(packing, "pack", sweep)
+    setup.open()
+    assert setup.file.exists()
 
 
 def test_a_reader_never_sees_a_file_that_is_being_written(setup: _Setup, monkeypatch: pytest.MonkeyPatch) -> None:

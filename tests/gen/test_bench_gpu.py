@@ -142,6 +142,7 @@ def test_a_run_keeps_other_rows_and_a_budget_too_small_is_a_row_with_a_sentence(
     assert first == old
     assert (whole["system"], whole["budget_gib"], whole["size"], whole["steps"]) == ("kiln", None, "128x128", 3)
     assert 0 < whole["s_per_step"] < whole["picture_s"] < whole["start_s"]
+    assert whole["date"].endswith(" UTC")  # rows of several runs stand in one file
     assert "too small" in small["error"]
     assert "too small" in text
 

@@ -116,6 +116,23 @@ def test_memory_that_runs_out_is_tried_once_with_a_smaller_plan(
     assert shrinks == [1.0, 0.85, 1.0, 0.85]
 
 
+def test_a_budget_without_a_smaller_plan_is_told_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = DemoEngine(precision=Precision.FLOAT8, budget_bytes=150 * 2**20)
+    with pytest.raises(OutOfMemory, match=r"A budget of 0\.15 GiB is too small for 384x384"):
+        made.generator.draw(made.ask(size="384x384"), on_step=_ignore)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(made.pipe.vae_decoder, "forward", full)
+    with pytest.raises(OutOfMemory, match="256x256 needs more memory"):
+        made.generator.draw(made.ask(size="256x256"), on_step=_ignore)
+    assert "again" not in caplog.text
+    made.generator.close()
+
+
 def test_a_bad_picture_is_tried_once_with_exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     made = DemoEngine(precision=Precision.FLOAT8)
     monkeypatch.setattr(type(made.engine), "is_narrow", True)
