@@ -55,14 +55,20 @@ def newcomer(demo: Demo, page: Page) -> Iterator[DemoPage]:
 def unanswered(page: Page, send: Callable[[], None]) -> Iterator[None]:
     """The bot does not answer what the page sends until the end of the block."""
     held: list[Route] = []
-    page.route("**/api/action", lambda route: held.append(route), times=1)
-    send()
-    while not held:  # the page may still wait for an answer of before; and this handler runs only inside such a call
-        page.wait_for_timeout(10)
+    page.wait_for_function("() => simcordPreview.pendingAction === null")  # or it would wait for the answer of before
+    page.route("**/api/action", lambda route: route.continue_() if held else held.append(route))
     try:
+        send()
+        for _ in range(2_000):  # the handler above runs only while Playwright is asked something
+            if held:
+                break
+            page.wait_for_timeout(10)
+        assert held, page.evaluate("() => [simcordPreview.pendingAction, document.activeElement.outerHTML]")
         yield
     finally:
-        held[0].continue_()
+        for route in held:
+            route.continue_()
+        page.unroute("**/api/action")
 
 
 def test_a_newcomer_gets_pictures_and_sees_the_queue(newcomer: DemoPage) -> None:
