@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from bot.doctor.finding import Finding, fail, ok, warn
-from bot.host.ports import OFF, why_not
+from bot.host.ports import OFF, host_and_port, why_not
 from bot.settings import Settings
 from gen.streaming import sizes
 from gen.streaming.cards import GIB
@@ -79,11 +79,10 @@ def web(settings: Settings) -> Finding:
     """Whether health and metrics can be served."""
     if settings.web == OFF:
         return ok("web", "health and metrics are off")
-    host, _, number = settings.web.rpartition(":")
     cure = (
         "Stop the program that listens there, unless it is Kiln itself, or set KILN_WEB to another address, or to off."
     )
-    return port("web", host.strip("[]"), int(number), cure=cure)
+    return port("web", *host_and_port(settings.web), cure=cure)
 
 
 def nearest(folder: Path) -> Path:

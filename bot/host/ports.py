@@ -1,10 +1,16 @@
-"""Whether somebody could listen on an address, asked without listening there for long. Knows nobody who wants to."""
+"""Addresses to listen on: taken apart, and whether somebody could listen there, asked without doing so for long."""
 
 from __future__ import annotations
 
 import socket
 
 OFF = "off"  # instead of an address: nowhere
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of a checked `host:port`; an IPv6 host comes without its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def why_not(host: str, port: int) -> str:

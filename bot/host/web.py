@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from bot.errors import QueueUnavailable, StartError
 from bot.host.card_reader import Reading
 from bot.host.metrics import Metrics
-from bot.host.ports import OFF
+from bot.host.ports import OFF, host_and_port
 from bot.storage.database import Database
 from gen.pulse import Pulse
 
@@ -57,12 +57,11 @@ async def open_web(address: str, watched: Watched) -> AsyncIterator[int | None]:
     if address == OFF:
         yield None
         return
-    host, _, port = address.rpartition(":")
     runner = web.AppRunner(make_app(watched), access_log=None, shutdown_timeout=STOP_SECONDS)
     await runner.setup()
     lag = asyncio.create_task(_measure_lag(watched.metrics), name="event loop's lag")
     try:
-        await _listen(runner, host.strip("[]"), int(port))
+        await _listen(runner, *host_and_port(address))
         yield runner.addresses[0][1]
     finally:
         lag.cancel()
