@@ -112,13 +112,24 @@ def judge(text: str, rules: Iterable[Rule], *, restricted: bool) -> Verdict | No
         stricter = strictest is None or _ORDER[rule.action] > _ORDER[strictest.rule.action]
         if stricter and rule.holds(restricted=restricted):
             pattern = _pattern(rule.words)
-            found = [_found(group, read, pattern.exceptions) for group in pattern.groups]
-            if None not in found:
-                strictest = Verdict(rule=rule, found=" + ".join(filter(None, found)))
+            found = _found_of_each(pattern, read)
+            if found:
+                strictest = Verdict(rule=rule, found=" + ".join(found))
     return strictest
 
 
 _ORDER = {action: number for number, action in enumerate(Action)}
+
+
+def _found_of_each(pattern: _Pattern, text: Sequence[_Read]) -> list[str]:
+    """What of each group is in the text; nothing where a group is not, after which no other is looked for."""
+    found = []
+    for group in pattern.groups:
+        one = _found(group, text, pattern.exceptions)
+        if one is None:
+            return []
+        found.append(one)
+    return found
 
 
 def _found(group: Sequence[Phrase], text: Sequence[_Read], exceptions: Sequence[Phrase]) -> str | None:
