@@ -147,22 +147,11 @@ def read_number(setting: str, typed: str, *, host: Limits | None) -> float | Non
     except ValueError:
         number = math.nan
     if not low <= number <= high:
-        shown = quoted(text, characters=NUMBER_CHARACTERS)
+        words = msg("{setting}: that must be a number from {low:g} to {high:g}; it is {value}.")
         if setting in WHOLE:
-            raise Refusal(
-                msg("{setting}: that must be a whole number from {low:g} to {high:g}; it is {value}."),
-                setting=name,
-                low=low,
-                high=high,
-                value=shown,
-            )
-        raise Refusal(
-            msg("{setting}: that must be a number from {low:g} to {high:g}; it is {value}."),
-            setting=name,
-            low=low,
-            high=high,
-            value=shown,
-        )
+            words = msg("{setting}: that must be a whole number from {low:g} to {high:g}; it is {value}.")
+        shown = quoted(text, characters=NUMBER_CHARACTERS)
+        raise Refusal(words, setting=name, low=low, high=high, value=shown)
     return number
 
 
