@@ -81,10 +81,10 @@ def _in_order(vocabulary: Sequence[tuple[str, float]], special: Sequence[str]) -
     The trainer sums scores in parallel, so that their last digits vary, and gives letters that are no piece of their
     own scores below all others in a hash map's order.
     """
-    scores = {piece: score for piece, score in vocabulary if piece not in special}
+    scores = {piece: round(score, 4) for piece, score in vocabulary if piece not in special}
     floor = min(score for piece, score in scores.items() if len(piece) > 1)
     spare = sorted(piece for piece, score in scores.items() if len(piece) == 1 and score <= floor)
-    kept = sorted((-round(score, 4), piece) for piece, score in scores.items() if piece not in spare)
+    kept = sorted((-score, piece) for piece, score in scores.items() if piece not in spare)
     below = [(piece, round(floor - 1e-4 * number, 4)) for number, piece in enumerate(spare, start=1)]
     return [*((piece, 0.0) for piece in special), *((piece, -score) for score, piece in kept), *below]
 
