@@ -54,7 +54,7 @@ def test_the_classifier_is_not_content_with_anything(classifier: Classifier) -> 
 def test_held_out_prompts_are_drawn_as_asked(drawer: Drawer, classifier: Classifier, language: str) -> None:
     asked = held_out_captions(PROMPTS, language=language, seed=3)
     assert all(is_held_out(one.scene) for one in asked)
-    assert measure(drawer, classifier, asked, batch=6)["overall"] >= 0.92
+    assert measure(drawer, classifier, asked, batch=6)["overall"] >= 0.95
 
 
 def test_a_batch_draws_what_the_pipeline_draws(drawer: Drawer) -> None:
