@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from bot.queue import fairness
@@ -19,6 +19,8 @@ from bot.queue.outlook import newcomer
 from bot.queue.roles import terms_of
 from bot.servers.gate import enter, settle_in
 from bot.storage.tables import JobRow, to_job, to_row
+
+_SAME = select(JobRow).where(JobRow.interaction_id == bindparam("interaction"), JobRow.number == bindparam("number"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +39,12 @@ def accept(
 
     A job of the same interaction and number is returned as it is, and nothing is charged.
     """
-    same = (JobRow.interaction_id == new.interaction_id, JobRow.number == new.number)
-    first = session.scalar(select(JobRow).where(*same))
+    first = session.scalar(_SAME, {"interaction": new.interaction_id, "number": new.number})
     if first is not None:
         return to_job(first), None
     entry = enter(session, new, usual=terms.limits, now=now)
     limits, share = terms_of(session, new, usual=entry.limits)
-    admission = admit(session, new, limits=limits, now=now, prior=terms.prior)
+    admission = admit(session, new, limits=limits, server_seconds=entry.server_seconds, now=now, prior=terms.prior)
     server_id, share = new.guild_id if terms.server_share else None, share if weight is None else weight
     row = to_row(new, created_at=now)
     row.account_id = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)

@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
 from bot.errors import BudgetSpent, QueueFull, RateLimited, Refusal, ServerBudgetSpent
 from bot.language import msg
 from bot.queue import estimates
-from bot.queue.job import JobStatus, Limits, NewJob, OverLimit, Verb
+from bot.queue.job import Limits, NewJob, OverLimit, Verb
 from bot.queue.limits import take
 from bot.storage.server_tables import ServerRow
-from bot.storage.tables import JobRow, UserRow, has_status
+from bot.storage.tables import JobRow, UserRow
 
 _CORRECT = text(
     "UPDATE users SET budget_seconds = max(0, budget_seconds + :used - :reserved) "
@@ -28,6 +28,10 @@ _CORRECT = text(
 _CORRECT_SERVER = text(
     "UPDATE servers SET budget_seconds = max(0, budget_seconds + :used - :reserved) "
     "WHERE guild_id = :server AND budget_day = :day"
+)
+_WAITING = text(
+    "SELECT (SELECT count(*) FROM jobs WHERE user_id = :user AND status = 'queued') "
+    "+ (SELECT count(*) FROM jobs WHERE user_id = :user AND status = 'held')"
 )
 
 
@@ -40,8 +44,12 @@ class Admission:
     reserved: float | None  # GPU-seconds; None: there is no budget
 
 
-def admit(session: Session, new: NewJob, *, limits: Limits, now: datetime, prior: float) -> Admission:
+def admit(
+    session: Session, new: NewJob, *, limits: Limits, server_seconds: float, now: datetime, prior: float
+) -> Admission:
     """Charge one job to the person's rate and budget, or raise QueueFull, RateLimited or BudgetSpent.
+
+    `server_seconds`: GPU-seconds a day of all people in that server together; 0: no such limit.
 
     To try a failed job again costs nothing, once.
     """
@@ -62,13 +70,13 @@ def admit(session: Session, new: NewJob, *, limits: Limits, now: datetime, prior
     if verdict.retry_at is not None and not defers:
         raise RateLimited(pictures_per_hour=limits.pictures_per_hour, retry_at=verdict.retry_at)
     values: dict[str, object] = {"theoretical_arrival": verdict.arrival + (every if verdict.retry_at else timedelta())}
-    server = session.get(ServerRow, new.guild_id)
     reserved = None
-    if limits.gpu_seconds_per_day or (server is not None and server.server_gpu_seconds_per_day):
+    if limits.gpu_seconds_per_day or server_seconds:
         reserved = estimates.expected(session, estimates.shape_of(new.request), prior=prior)
         used = user.budget_seconds if user and user.budget_day == now.date() else 0.0
         _check_budget(used, reserved, limits=limits, now=now)
         values |= {"budget_day": now.date(), "budget_seconds": used + reserved}
+        server = session.get(ServerRow, new.guild_id)
         if server is not None:
             _charge_server(server, reserved, now=now)
     change = insert(UserRow).values(id=new.user_id, **values)
@@ -98,8 +106,7 @@ def refund_rate(session: Session, job: JobRow) -> None:
 
 
 def _check_waiting(session: Session, user_id: int, limits: Limits) -> None:
-    mine = select(func.count()).select_from(JobRow).where(JobRow.user_id == user_id)
-    waiting = sum(session.scalar(mine.where(has_status(status))) or 0 for status in (JobStatus.QUEUED, JobStatus.HELD))
+    waiting = session.scalar(_WAITING, {"user": user_id}) or 0
     if waiting >= limits.waiting_per_user:
         raise QueueFull(waiting=waiting, allowed=limits.waiting_per_user)
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from functools import cache
 
-from sqlalchemy import ColumnElement, ScalarSelect, and_, func, literal, or_, select, text
+from sqlalchemy import ColumnElement, ScalarSelect, bindparam, func, literal, or_, select, text
 from sqlalchemy.orm import Session, aliased
 
 from bot.queue.job import JobStatus
@@ -76,6 +76,12 @@ _RECOUNT = (
     f"WHERE parent_id <> {EVERYONE} GROUP BY parent_id) AS counted "
     "WHERE counted.parent_id = accounts.id AND accounts.waiting <> counted.jobs",
 )
+_DEFERRED = (
+    select(JobRow)
+    .where(has_status(JobStatus.QUEUED), JobRow.not_before.is_not(None))  # as the partial index says it
+    .order_by(JobRow.not_before, JobRow.id)
+)
+_DUE = _DEFERRED.where(or_(JobRow.not_before <= bindparam("now"), JobRow.created_at > bindparam("now")))
 
 
 @cache
@@ -162,16 +168,13 @@ def release_due(session: Session, *, now: datetime) -> None:
 
     So do those that come from the future: the clock was set back, and must not keep them for as long.
     """
-    time_has_come = or_(JobRow.not_before <= now, and_(JobRow.not_before.is_not(None), JobRow.created_at > now))
-    due = select(JobRow).where(has_status(JobStatus.QUEUED), time_has_come)
-    for job in session.scalars(due.order_by(JobRow.not_before, JobRow.id)).all():
+    for job in session.scalars(_DUE, {"now": now}).all():
         _release(session, job)
 
 
 def release_one(session: Session) -> bool:
     """Nobody else waits: let the deferred job go whose time comes first. False: there is none."""
-    deferred = select(JobRow).where(has_status(JobStatus.QUEUED), JobRow.not_before.is_not(None))
-    job = session.scalar(deferred.order_by(JobRow.not_before, JobRow.id).limit(1))
+    job = session.scalar(_DEFERRED.limit(1))
     if job is None:
         return False
     _release(session, job)

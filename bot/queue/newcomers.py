@@ -36,7 +36,8 @@ class Newcomers:
         self._free_in, self._deviation = free_in, deviation
         self._places: dict[int, list[int]] = {}  # by user: positions in the look, ascending
         self._next_tag: dict[int, int] = {}  # by account: vtime after its last waiting job
-        self._came: list[tuple[Key, Newcomer]] = []  # in their order
+        self._keys_came: list[Key] = []  # in their order, and whose they are
+        self._came: list[Newcomer] = []
         self._last = {turn.job.account_id: turn for turn in turns}
         for turn in turns:
             self._places.setdefault(turn.job.user_id, []).append(turn.position)
@@ -50,30 +51,33 @@ class Newcomers:
             known = account.vtime if last is None else last.key[0] + _cost(last.job.seconds, account)
         self._next_tag[account.id] = known + _cost(new.seconds, account)
         key = (known, account.ticket, account.id)
-        self._came.insert(bisect_right([key for key, _ in self._came], key), (key, new))
+        at = bisect_right(self._keys_came, key)
+        self._keys_came.insert(at, key)
+        self._came.insert(at, new)
 
     def place(self, job_id: int, *, now: datetime) -> Place | None:
         """The place of one of the newcomers; `now` is aware UTC, the time of the look. None: it is none of them."""
-        found = next((n for n, (_, new) in enumerate(self._came) if new.job_id == job_id), None)
+        found = next((n for n, new in enumerate(self._came) if new.job_id == job_id), None)
         if found is None:
             return None
-        key, new = self._came[found]
-        others = [other for _, other in self._came[:found]]
-        before = bisect_right(self._keys, key)
+        new, others = self._came[found], self._came[:found]
+        before = bisect_right(self._keys, self._keys_came[found])
         ends, variance = self._free_in, self._deviation**2
         if before:
             ends, variance = self._turns[before - 1].ends, self._turns[before - 1].deviation ** 2
         theirs = {user for user, positions in self._places.items() if positions[0] <= before}
-        theirs |= {other.user_id for other in others}
         mine = bisect_right(self._places.get(new.user_id, []), before)
+        for other in others:  # once: there may be thousands
+            ends += other.seconds
+            variance += other.deviation**2
+            mine += other.user_id == new.user_id
+            theirs.add(other.user_id)
         return Place(
             position=before + found + 1,
             waiting=len(self._turns) + len(self._came),
-            ready_at=now + timedelta(seconds=ends + new.seconds + sum(other.seconds for other in others)),
-            uncertainty=timedelta(
-                seconds=(variance + new.deviation**2 + sum(other.deviation**2 for other in others)) ** 0.5
-            ),
-            mine=mine + sum(other.user_id == new.user_id for other in others),
+            ready_at=now + timedelta(seconds=ends + new.seconds),
+            uncertainty=timedelta(seconds=(variance + new.deviation**2) ** 0.5),
+            mine=mine,
             people=len(theirs - {new.user_id}),
         )
 

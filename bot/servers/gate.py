@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from bot.errors import Banned, NotAllowed, PromptRefused, Refusal, WrongChannel
@@ -36,6 +36,12 @@ from bot.storage.tables import JobRow
 
 FOUND_CHARACTERS = 100  # of the words that a rule found
 
+_OWN_RULES = select(RuleRow).where(RuleRow.guild_id == bindparam("guild")).order_by(RuleRow.id)
+_BANS = (
+    select(BanRow)
+    .where(BanRow.user_id == bindparam("user"), BanRow.guild_id.in_((EVERYWHERE, bindparam("guild"))))
+    .order_by(BanRow.guild_id)
+)
 _LIMITS = ("waiting_per_user", "pictures_per_hour", "burst", "gpu_seconds_per_day")
 
 
@@ -44,6 +50,7 @@ class Pass:
     """A job may come in, under these conditions."""
 
     limits: Limits  # of everybody in this server
+    server_seconds: float  # a day, of all people in this server together; 0: no such limit
     paused: bool
     verdict: Verdict | None  # of a rule that flags or holds
 
@@ -68,7 +75,12 @@ def enter(session: Session, new: NewJob, *, usual: Limits, now: datetime) -> Pas
         raise _refused(verdict)
     if new.guild_id == EVERYWHERE:
         return _pass_at_home(verdict, usual=usual)
-    return Pass(limits=_limits(settings, usual), paused=settings.standing is Standing.PAUSED, verdict=verdict)
+    return Pass(
+        limits=_limits(settings, usual),
+        server_seconds=settings.server_gpu_seconds_per_day or 0.0,
+        paused=settings.standing is Standing.PAUSED,
+        verdict=verdict,
+    )
 
 
 def enter_again(session: Session, shown: NewJob, *, now: datetime) -> None:
@@ -91,7 +103,7 @@ def _pass_at_home(verdict: Verdict | None, *, usual: Limits) -> Pass:
             msg("A moderator would have to look at these words, and the console has none: {found}. Choose others."),
             found=quoted(verdict.found, characters=FOUND_CHARACTERS),
         )
-    return Pass(limits=usual, paused=False, verdict=verdict)
+    return Pass(limits=usual, server_seconds=0.0, paused=False, verdict=verdict)
 
 
 def settle_in(session: Session, row: JobRow, entry: Pass, *, now: datetime) -> None:
@@ -109,16 +121,15 @@ def settle_in(session: Session, row: JobRow, entry: Pass, *, now: datetime) -> N
 
 def rules_of(session: Session, settings: ServerSettings) -> list[Rule]:
     """All rules of a server: those that always hold, the usual ones unless it turned them off, and its own."""
-    own = select(RuleRow).where(RuleRow.guild_id == settings.guild_id).order_by(RuleRow.id)
+    own = session.scalars(_OWN_RULES, {"guild": settings.guild_id})
     usual = USUAL if settings.default_rules else ()
-    return [*ALWAYS, *usual, *map(to_rule, session.scalars(own))]
+    return [*ALWAYS, *usual, *map(to_rule, own)]
 
 
 def ban_of(session: Session, guild_id: int, user_id: int, *, now: datetime) -> BanRow | None:
     """The ban that keeps somebody out of a server, that of the host first."""
-    places = (EVERYWHERE, guild_id)
-    found = select(BanRow).where(BanRow.user_id == user_id, BanRow.guild_id.in_(places)).order_by(BanRow.guild_id)
-    return next((ban for ban in session.scalars(found) if ban.until is None or ban.until > now), None)
+    found = session.scalars(_BANS, {"user": user_id, "guild": guild_id})
+    return next((ban for ban in found if ban.until is None or ban.until > now), None)
 
 
 def _check_ban(session: Session, new: NewJob, *, now: datetime) -> None:

@@ -86,6 +86,7 @@ class Verdict:
 class _Pattern:
     groups: tuple[tuple[Phrase, ...], ...]  # all must be found, each by any of its phrases
     exceptions: tuple[Phrase, ...]
+    begins: tuple[frozenset[str], ...]  # with which words the phrases of each group begin, whole or spelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,9 @@ _ORDER = {action: number for number, action in enumerate(Action)}
 def _found_of_each(pattern: _Pattern, text: Sequence[_Read]) -> list[str]:
     """What of each group is in the text; nothing where a group is not, after which no other is looked for."""
     found = []
-    for group in pattern.groups:
-        one = _found(group, text, pattern.exceptions)
+    for group, begins in zip(pattern.groups, pattern.begins, strict=True):
+        here = [read for read in text if not begins.isdisjoint(read.places)]  # most are nowhere
+        one = _found(group, here, pattern.exceptions)
         if one is None:
             return []
         found.append(one)
@@ -200,7 +202,8 @@ def _pattern(words: str) -> _Pattern:
     count = sum(map(len, groups)) + len(exceptions)
     if count > PHRASES_MAX:
         raise InvalidRule(msg("A rule may have {limit} phrases; this one has {count}."), limit=PHRASES_MAX, count=count)
-    return _Pattern(groups=groups, exceptions=exceptions)
+    begins = tuple(frozenset(begin for phrase in group for begin in (phrase[0], phrase[0][0])) for group in groups)
+    return _Pattern(groups=groups, exceptions=exceptions, begins=begins)
 
 
 def _phrases(listed: str) -> Iterator[Phrase]:

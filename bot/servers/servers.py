@@ -10,7 +10,7 @@ from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import bindparam, delete, func, select, text
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -27,6 +27,7 @@ from bot.storage.server_tables import RuleRow, ServerRow
 _FIELDS = tuple(field.name for field in fields(ServerSettings))
 _TERMS = tuple(field.name for field in fields(RoleTerms) if field.name not in ("guild_id", "role_id"))
 _LISTS = ("channel_ids", "lora_role_ids")
+_STANDING = select(ServerRow.standing).where(ServerRow.guild_id == bindparam("guild"))
 
 
 # A log channel is new: it hears of all that waits for a review, whoever heard of it before.
@@ -142,8 +143,7 @@ def put_settings(session: Session, settings: ServerSettings) -> None:
 
 def standing_of(session: Session, guild_id: int) -> Standing:
     """Whether a server, or EVERYWHERE, draws."""
-    standing = select(ServerRow.standing).where(ServerRow.guild_id == guild_id)
-    return session.scalar(standing) or Standing.OPEN
+    return session.scalar(_STANDING, {"guild": guild_id}) or Standing.OPEN
 
 
 def to_rule(row: RuleRow) -> Rule:
