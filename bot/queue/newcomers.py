@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from bot.queue.forecast import Key, Share, Turn
 from bot.queue.job import Place
@@ -36,8 +37,7 @@ class Newcomers:
         self._free_in, self._deviation = free_in, deviation
         self._places: dict[int, list[int]] = {}  # by user: positions in the look, ascending
         self._next_tag: dict[int, int] = {}  # by account: vtime after its last waiting job
-        self._keys_came: list[Key] = []  # in their order, and whose they are
-        self._came: list[Newcomer] = []
+        self._came: list[tuple[Key, Newcomer]] = []  # in their order
         self._last = {turn.job.account_id: turn for turn in turns}
         for turn in turns:
             self._places.setdefault(turn.job.user_id, []).append(turn.position)
@@ -51,23 +51,21 @@ class Newcomers:
             known = account.vtime if last is None else last.key[0] + _cost(last.job.seconds, account)
         self._next_tag[account.id] = known + _cost(new.seconds, account)
         key = (known, account.ticket, account.id)
-        at = bisect_right(self._keys_came, key)
-        self._keys_came.insert(at, key)
-        self._came.insert(at, new)
+        self._came.insert(bisect_right(self._came, key, key=itemgetter(0)), (key, new))
 
     def place(self, job_id: int, *, now: datetime) -> Place | None:
         """The place of one of the newcomers; `now` is aware UTC, the time of the look. None: it is none of them."""
-        found = next((n for n, new in enumerate(self._came) if new.job_id == job_id), None)
+        found = next((n for n, (_, new) in enumerate(self._came) if new.job_id == job_id), None)
         if found is None:
             return None
-        new, others = self._came[found], self._came[:found]
-        before = bisect_right(self._keys, self._keys_came[found])
+        (key, new), others = self._came[found], self._came[:found]
+        before = bisect_right(self._keys, key)
         ends, variance = self._free_in, self._deviation**2
         if before:
             ends, variance = self._turns[before - 1].ends, self._turns[before - 1].deviation ** 2
         theirs = {user for user, positions in self._places.items() if positions[0] <= before}
         mine = bisect_right(self._places.get(new.user_id, []), before)
-        for other in others:  # once: there may be thousands
+        for _, other in others:  # once: there may be thousands
             ends += other.seconds
             variance += other.deviation**2
             mine += other.user_id == new.user_id
