@@ -40,12 +40,11 @@ class Memory:
     """The peak of PyTorch's reserved memory in its parts, bytes. The CUDA context (0.3-0.5 GiB) comes on top."""
 
     slots: int
-    blocks: int  # resident
+    blocks: int  # resident, like all weights here with their LoRA branches
     text: int  # resident encoders
     modulation: int  # resident weights
     table: int  # all steps' modulation
     embedders: int  # and the last linear
-    lora: int
     text_phase: int
     dit_phase: int
     vae_phase: int
@@ -54,7 +53,7 @@ class Memory:
     @property
     def stays(self) -> int:
         """What is on the card in every phase."""
-        return self.slots + self.blocks + self.text + self.modulation + self.table + self.embedders + self.lora
+        return self.slots + self.blocks + self.text + self.modulation + self.table + self.embedders
 
     @property
     def peak(self) -> int:
@@ -156,7 +155,7 @@ class Planner:
         """
         small, large = (_tile(wanted, side) for side in (SMALL_TILE, LARGE_TILE))
         yield Rung(vae_tile=small)
-        spreads = list(_spreads(sizes.block_bytes(self.shape, self.precision)))
+        spreads = list(_spreads(self._blocks(wanted)))
         hidden, easily = (self._first_hidden(spreads, wanted, room=room) for room in (1.0, _ROOM))
         for resident in spreads[: hidden + 1]:
             yield Rung(resident=resident, slots=3, vae_tile=small)
@@ -171,10 +170,13 @@ class Planner:
     def _first_hidden(self, spreads: Sequence[tuple[int, ...]], wanted: Wanted, *, room: float) -> int:
         """The first of the spreads whose copies take at most this share of the compute."""
         limit = room * self._compute_seconds(wanted)
-        return next(index for index, spread in enumerate(spreads) if self._copy_seconds(spread) <= limit)
+        return next(index for index, spread in enumerate(spreads) if self._copy_seconds(spread, wanted) <= limit)
 
-    def _copy_seconds(self, resident: tuple[int, ...]) -> float:
-        blocks = sizes.block_bytes(self.shape, self.precision)
+    def _blocks(self, wanted: Wanted) -> tuple[int, ...]:
+        return sizes.block_bytes(self.shape, self.precision, lora_rank=wanted.lora_rank)
+
+    def _copy_seconds(self, resident: tuple[int, ...], wanted: Wanted) -> float:
+        blocks = self._blocks(wanted)
         return (sum(blocks) - sum(blocks[index] for index in resident)) / self.card.link_bytes_s
 
     def _compute_seconds(self, wanted: Wanted) -> float:
@@ -183,8 +185,8 @@ class Planner:
         return (gemm + sizes.attention_flops(self.shape, wanted) / self.card.attention_flops) / _EFFICIENCY
 
     def _seconds(self, rung: Rung, wanted: Wanted) -> Seconds:
-        link, compute, copies = self.card.link_bytes_s, self._compute_seconds(wanted), self._copy_seconds(rung.resident)
-        whole = self._copy_seconds(())
+        link, compute = self.card.link_bytes_s, self._compute_seconds(wanted)
+        copies, whole = (self._copy_seconds(resident, wanted) for resident in (rung.resident, ()))
         uneven = _TWO_SLOTS_COST if rung.slots == 2 else 0.0
         step = max(compute * (1 + _STREAMING_COST * copies / whole), copies * (1 + uneven))
         text = _TEXT_SECONDS + sizes.text_flops(self.shape) / self.card.bfloat16_flops
@@ -197,17 +199,16 @@ class Planner:
         return Seconds(step=step, text=text, modulation=modulation, vae=vae, picture=picture)
 
     def _memory(self, rung: Rung, wanted: Wanted) -> Memory:
-        shape, precision = self.shape, self.precision
-        blocks = sizes.block_bytes(shape, precision)
+        shape, precision, rank = self.shape, self.precision, wanted.lora_rank
+        blocks = self._blocks(wanted)
         text, dit, vae = self._text_phase(rung), self._dit_phase(wanted), self._vae_phase(rung, wanted)
         return Memory(
-            slots=rung.slots * sizes.slot_bytes(shape, precision),
+            slots=rung.slots * sizes.slot_bytes(shape, precision, lora_rank=rank),
             blocks=sum(blocks[index] for index in rung.resident),
             text=sizes.text_bytes(shape, precision) if rung.text_resident else 0,
-            modulation=sizes.modulation_bytes(shape) if rung.modulation_resident else 0,
+            modulation=sizes.modulation_bytes(shape, lora_rank=rank) if rung.modulation_resident else 0,
             table=sizes.table_bytes(shape, wanted.steps),
             embedders=sizes.embedder_bytes(shape),
-            lora=sizes.lora_bytes(shape, wanted.lora_rank),
             text_phase=text,
             dit_phase=dit,
             vae_phase=vae,

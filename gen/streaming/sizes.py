@@ -38,11 +38,15 @@ class Wanted:
         return -(-self.width // _PATCH) * -(-self.height // _PATCH) + shape.t5_tokens
 
 
-def block_bytes(shape: FluxShape, precision: Precision) -> tuple[int, ...]:
-    """Bytes of each block's streamed weights, the joint blocks first; modulation is not among them."""
+def block_bytes(shape: FluxShape, precision: Precision, *, lora_rank: int = 0) -> tuple[int, ...]:
+    """Bytes of each block's weights and of the LoRA branches that go with them, the joint blocks first.
+
+    Modulation is not among them.
+    """
     dim, head = shape.dim, shape.dim // shape.heads
     joint = _packed(24 * dim * dim, rows=18 * dim, precision=precision) + 4 * head * _BF16
     single = _packed(12 * dim * dim, rows=8 * dim, precision=precision) + 2 * head * _BF16
+    joint, single = joint + _branches(32 * dim, lora_rank), single + _branches(14 * dim, lora_rank)
     return (joint,) * shape.joint_blocks + (single,) * shape.single_blocks
 
 
@@ -65,10 +69,11 @@ def clip_bytes(shape: FluxShape) -> int:
     return _BF16 * (shape.clip_layers * layer + (shape.clip_vocabulary + 77) * shape.clip_dim)
 
 
-def modulation_bytes(shape: FluxShape) -> int:
-    """Bytes of all modulation linears, which stay bfloat16."""
+def modulation_bytes(shape: FluxShape, *, lora_rank: int = 0) -> int:
+    """Bytes of all modulation linears, which stay bfloat16, and of their LoRA branches."""
     widths = 12 * shape.joint_blocks + 3 * shape.single_blocks + 2
-    return _BF16 * widths * shape.dim * (shape.dim + 1)
+    branches = (14 * shape.joint_blocks + 4 * shape.single_blocks) * shape.dim
+    return _BF16 * (widths * shape.dim * (shape.dim + 1) + branches * lora_rank)
 
 
 def table_bytes(shape: FluxShape, steps: int) -> int:
@@ -83,16 +88,10 @@ def embedder_bytes(shape: FluxShape) -> int:
     return _BF16 * (weights + 12 * dim)
 
 
-def lora_bytes(shape: FluxShape, rank: int) -> int:
-    """Bytes of low-rank side branches on every linear of every block."""
-    widths = 32 * shape.joint_blocks + 14 * shape.single_blocks
-    return _BF16 * rank * widths * shape.dim
-
-
-def slot_bytes(shape: FluxShape, precision: Precision) -> int:
-    """Bytes of one slot: it takes any block, any T5 layer and a joint block's modulation."""
-    modulation = _BF16 * 12 * shape.dim * (shape.dim + 1)
-    return max(*block_bytes(shape, precision), t5_layer_bytes(shape, precision), modulation)
+def slot_bytes(shape: FluxShape, precision: Precision, *, lora_rank: int = 0) -> int:
+    """Bytes of one slot: it takes any block, any T5 layer and a joint block's modulation, with their LoRA branches."""
+    modulation = _BF16 * 12 * shape.dim * (shape.dim + 1) + _branches(14 * shape.dim, lora_rank)
+    return max(*block_bytes(shape, precision, lora_rank=lora_rank), t5_layer_bytes(shape, precision), modulation)
 
 
 def dit_activation_bytes(shape: FluxShape, wanted: Wanted) -> int:
@@ -124,6 +123,11 @@ def attention_flops(shape: FluxShape, wanted: Wanted) -> float:
 def text_flops(shape: FluxShape) -> float:
     """FLOPs of T5's linears for one prompt."""
     return 2.0 * shape.t5_tokens * shape.t5_layers * t5_layer_bytes(shape, Precision.BFLOAT16) / _BF16
+
+
+def _branches(widths: int, rank: int) -> int:
+    """Bytes of low-rank branches on linears whose inputs and outputs are `widths` together."""
+    return _BF16 * rank * widths + (_SLOT_PARTS * _ALIGN if rank else 0)
 
 
 def _packed(weights: int, *, rows: int, precision: Precision) -> int:

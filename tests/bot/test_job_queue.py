@@ -701,4 +701,30 @@ async def test_claim_and_limits_read_an_index_and_never_scan_the_jobs(
     for index in ("accounts_waiting (parent_id=?)", "jobs_queued_by_account (account_id=?)"):
         assert any(index in plan for plan in claims)
     assert not any("SCAN" in plan.split(" <- ")[0] or "TEMP B-TREE" in plan for plan in claims)
+    due = [plan for plan in plans if "not_before <=" in plan]
+    assert due
+    assert all("jobs_deferred" in plan for plan in due)
     assert [plan for plan in plans if plan.startswith("SCAN jobs") and "INDEX" not in plan.split(" <- ")[0]] == []
+
+
+async def test_a_submit_asks_the_database_nineteen_times_however_many_wait(queue: JobQueue) -> None:
+    said: list[str] = []
+
+    def note(_c: object, _u: object, statement: str, *_: object) -> None:
+        said.append(statement)
+
+    async def statements(number: int) -> int:
+        said.clear()
+        await queue.submit(new_job(number))
+        return len(said)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        await statements(1)  # the first of a person makes accounts
+        few = await statements(2)
+        for number in range(3, 40):
+            await queue.submit(new_job(number, user_id=number))
+        assert await statements(40) == few
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert few <= 19, "\n".join(said)  # each costs the event loop's answer at 200 submits a second

@@ -14,6 +14,7 @@ from gen.flux import load_generator
 from gen.generator import FluxGenerator
 from gen.lora_names import linears
 from gen.request import StepReport
+from gen.streaming import sizes
 from gen.streaming.planner import Rung
 from gen.streaming.sizes import Precision
 from gen.tuning import Tuning
@@ -212,3 +213,20 @@ def test_a_lora_streamed_or_resident_is_the_merged_model() -> None:
     assert torch.equal(made.latents(), with_lora)
     made.engine.adapt(None)
     assert torch.equal(made.latents(), without)
+
+
+@pytest.mark.parametrize("rank", [0, 16])
+def test_blocks_with_their_branches_have_the_bytes_that_the_planner_reckons_with(rank: int) -> None:
+    made = DemoEngine(precision=Precision.FLOAT8, dtype=torch.bfloat16)
+    shape = made.weights.shape
+    made.engine.adapt(_branches(shape, rank) if rank else None)
+    found = [made.engine._size(name) for name in made.engine.dit]
+    planned = sizes.block_bytes(shape, Precision.FLOAT8, lora_rank=rank)
+    assert found == pytest.approx(planned, rel=0.05)
+    assert all(size <= most for size, most in zip(found, planned, strict=True))
+    modulation = sum(made.engine._size(name) for name in made.engine._modulation_names)
+    assert modulation == pytest.approx(sizes.modulation_bytes(shape, lora_rank=rank), rel=0.05)
+    assert max(map(made.engine._size, made.engine._modulation_names)) <= sizes.slot_bytes(
+        shape, Precision.FLOAT8, lora_rank=rank
+    )
+    made.generator.close()

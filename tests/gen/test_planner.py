@@ -124,6 +124,17 @@ def test_bfloat16_streams_twice_the_bytes_of_float8() -> None:
     assert full / half == pytest.approx(2, rel=0.01)
 
 
+def test_branches_take_room_only_where_their_blocks_are() -> None:
+    """Rank 128 is 315 MB in all; what streams has them in three slots, 25 MB each."""
+    planner = Planner(shape=FluxShape(), card=H100)
+    plain, lora = (planner.plan(2 * GIB, Wanted(width=1024, height=1024, lora_rank=rank)) for rank in (0, 128))
+    assert plain.rung.slots == lora.rung.slots == 3
+    added = lora.memory.slots - plain.memory.slots
+    assert added == pytest.approx(3 * 2 * 128 * 32 * 3072, rel=0.01)
+    least = planner.smallest_budget(SQUARE)
+    assert planner.smallest_budget(Wanted(width=1024, height=1024, lora_rank=128)) - least < 64 * 2**20
+
+
 def test_a_card_without_float8_needs_room_to_unpack_a_linear() -> None:
     old = known_card("NVIDIA GeForce RTX 3060", memory_bytes=12 * GIB, capability=(8, 6))
     least = [Planner(shape=FluxShape(), card=card).smallest_budget(SQUARE) for card in (H100, old)]
