@@ -73,7 +73,7 @@ class FluxGenerator:
         """
         self.profile.check(request)
         started = time.perf_counter()
-        with self._wearing(request):
+        with _memory_told(request.size), self._wearing(request):
             recipe = self._recipe(request)
             picture = self._drawn(request, self._steps(request, started, on_step))
         notice = self._notice(request.prompt)
@@ -130,7 +130,7 @@ class FluxGenerator:
             return self._denoise(request, steps)
         wanted = Wanted(width=request.width, height=request.height, steps=request.steps)
         try:
-            with self._engine.running(wanted):
+            with _memory_told(request.size), self._engine.running(wanted):
                 return self._denoise(request, steps)
         except OutOfMemory as error:
             if not self._engine.has_plan(wanted, shrink=SMALLER_PLAN):
@@ -146,21 +146,18 @@ class FluxGenerator:
             return made.to(self._pipe.device, self._pipe.torch_dtype)
 
         self._pipe.generate_noise = noise
-        try:
-            picture = self._pipe(
-                prompt=request.prompt,
-                negative_prompt=request.negative,
-                cfg_scale=request.cfg_scale,
-                seed=request.seed,
-                width=request.width,
-                height=request.height,
-                num_inference_steps=request.steps,
-                embedded_guidance=request.guidance,
-                t5_sequence_length=self._weights.shape.t5_tokens,
-                progress_bar_cmd=steps,
-            )
-        except torch.OutOfMemoryError as error:
-            raise _out_of_memory(request.size) from error
+        picture = self._pipe(
+            prompt=request.prompt,
+            negative_prompt=request.negative,
+            cfg_scale=request.cfg_scale,
+            seed=request.seed,
+            width=request.width,
+            height=request.height,
+            num_inference_steps=request.steps,
+            embedded_guidance=request.guidance,
+            t5_sequence_length=self._weights.shape.t5_tokens,
+            progress_bar_cmd=steps,
+        )
         assert isinstance(picture, Image.Image)
         return picture
 
@@ -199,6 +196,15 @@ class FluxGenerator:
                 limit=limit,
             )
         return None
+
+
+@contextmanager
+def _memory_told(size: str) -> Iterator[None]:
+    """Raise OutOfMemory with its numbers where torch ran out of memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(size) from error
 
 
 def _out_of_memory(size: str) -> OutOfMemory:

@@ -31,8 +31,8 @@ def _add_gpu(parser: argparse.ArgumentParser) -> None:
     add("--budgets", default="all,6.8,4,2,1.5", metavar="LIST", help="GiB, or all resident (default: %(default)s)")
     add("--size", default="1024x1024", metavar="WxH", help="of the pictures (default: %(default)s)")
     add("--steps", type=int, default=20, metavar="N", help="denoising steps, 2 to 50 (default: %(default)s)")
-    add("--peers", action="store_true", help="measure DiffSynth and diffusers too")
-    add("--systems", metavar="LIST", help="exactly these: kiln, kiln-bfloat16, " + ", ".join(gpu.PEERS))
+    add("--peers", action="store_true", help="measure LoRAs, DiffSynth and diffusers too")
+    add("--systems", metavar="LIST", help="exactly these: " + ", ".join(gpu.SYSTEMS))
     add("--minutes", type=float, default=3, metavar="M", help="for each, after loading (default: %(default)s)")
     add("--pictures", type=int, default=3, metavar="N", help="of each, at most (default: %(default)s)")
     add("--device", default="cuda", choices=("cuda", "cpu"), help="cpu only tries the code (default: %(default)s)")
@@ -64,7 +64,11 @@ def _bench(arguments: argparse.Namespace) -> gpu.Bench:
     asked = profile.request("a size", seed=0, size=arguments.size, steps=arguments.steps)
     if asked.steps < 2 or not 0 < arguments.minutes <= 60 or not 1 <= arguments.pictures <= 100:
         raise InvalidRequest("--steps is 2 or more, --minutes above 0 to 60, --pictures 1 to 100.")
-    systems = arguments.systems.split(",") if arguments.systems else ["kiln", *(gpu.PEERS if arguments.peers else ())]
+    systems = (
+        arguments.systems.split(",")
+        if arguments.systems
+        else ["kiln", *((gpu.LORA, *gpu.PEERS) if arguments.peers else ())]
+    )
     for system in systems:
         if system not in gpu.SYSTEMS:
             raise InvalidRequest(f"There is no system {system[:40]!r} to measure; there are {', '.join(gpu.SYSTEMS)}.")

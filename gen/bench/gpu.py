@@ -33,7 +33,8 @@ PEERS = (
     "diffusers-group-offload",
 )
 _BUDGETED = ("kiln", "kiln-bfloat16")
-SYSTEMS = (*_BUDGETED, *PEERS)
+LORA = "kiln-lora"  # at the first budget alone: what changing LoRAs costs
+SYSTEMS = (*_BUDGETED, LORA, *PEERS)
 _LOW_VRAM_GIB = 6.5  # of the peer that keeps to a limit; its reserved memory stays just below
 
 
@@ -59,6 +60,8 @@ class Bench:
         for system in self.systems:
             if system in _BUDGETED:
                 yield from (self._job(system, budget) for budget in self.budgets)
+            elif system == LORA:
+                yield self._job(system, next((budget for budget in self.budgets if budget is not None), None))
             else:
                 yield self._job(system, _LOW_VRAM_GIB if system == "diffsynth-low-vram" else None)
 
@@ -117,8 +120,15 @@ def _line(row: Row, resident: Row) -> str:
 
 
 def _notes(rows: Iterable[Row]) -> Iterator[str]:
-    """Kiln against the low-VRAM recipe, at the budget nearest to the recipe's."""
+    """What changing LoRAs costs; Kiln against the low-VRAM recipe, at the budget nearest to the recipe's."""
     sound = [row for row in rows if "error" not in row]
+    for lora in (row for row in sound if row["system"] == LORA):
+        plain = next((row for row in sound if (row["system"], row["budget_gib"]) == ("kiln", lora["budget_gib"])), None)
+        if plain is not None:
+            yield (
+                f"Another LoRA than the picture before: {lora['text_s'] - plain['text_s']:.2f} s once, "
+                f"and {lora['s_per_step'] - plain['s_per_step']:.4f} s a step."
+            )
     recipe = next((row for row in sound if row["system"] == "diffsynth-low-vram"), None)
     ours = [row for row in sound if row["system"] == "kiln" and row["budget_gib"] is not None]
     if recipe is None or not ours:

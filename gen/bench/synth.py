@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from gen.bench.safetensors_writing import TensorPlan, file_size, write
 from gen.demo.layout import clip_name, dit_name, vae_name
 from gen.errors import GenerationError, WeightsMissing
 from gen.flux import SizedClip, SizedDiT, SizedT5, SizedVAEDecoder, SizedVAEEncoder
+from gen.lora_names import linears
 from gen.weights import DEMO_WEIGHTS, PREFIX, FluxShape, find_weights
 
 Tensors = dict[str, TensorPlan]
@@ -52,6 +54,22 @@ def synthesize(folder: Path, *, shape: FluxShape | None = None, float8: bool = F
         _write_description(folder, shape)
     find_weights(folder)
     return total
+
+
+def synthesize_lora(path: Path, shape: FluxShape, *, rank: int, seed: int) -> None:
+    """Write a LoRA of random weights on every linear of every block; a file that is there stays as it is."""
+    if path.exists():
+        return
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, Tensor] = {}
+    for module, (inputs, outputs) in linears(shape).items():
+        down = torch.randn(rank, inputs, generator=generator) / math.sqrt(inputs)
+        up = torch.randn(outputs, rank, generator=generator) * (0.1 / math.sqrt(rank))
+        tensors |= {f"{module}.lora_A.weight": down.bfloat16(), f"{module}.lora_B.weight": up.bfloat16()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial)
+    partial.replace(path)
 
 
 def plan_files(shape: FluxShape, *, float8: bool) -> dict[str, Tensors]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from PIL import Image
 from torch import nn
 
 from gen.bench.measuring import Draw, encode
+from gen.bench.synth import synthesize_lora
 from gen.errors import GenerationError
 from gen.flux import build_pipeline, load_generator
+from gen.request import LoraUse
 from gen.weights import Weights, find_weights
 
 GIB = 2**30
@@ -46,20 +48,32 @@ def build(job: Job) -> Draw:
 
 
 def _kiln(job: Job) -> Draw:
+    """Kiln; as "kiln-lora" each picture wears another LoRA than the one before, which counts as part of its prompt."""
     from gen.streaming.sizes import Precision
     from gen.tuning import Tuning
 
+    loras = _loras(job) if job.system.endswith("lora") else None
     precision = Precision.BFLOAT16 if job.system.endswith("bfloat16") else Precision.FLOAT8
     budget = "" if job.budget_gib is None else f"{job.budget_gib:.3f}GiB"
     generator = load_generator(
-        job.weights, device=job.device, tuning=Tuning(budget=budget, precision=precision, cache=job.cache)
+        job.weights, device=job.device, tuning=Tuning(budget=budget, precision=precision, cache=job.cache), loras=loras
     )
 
     def draw(prompt: str, *, seed: int, steps: int, on_step: Callable[[], None]) -> bytes:
         request = generator.profile.request(prompt, seed=seed, size=f"{job.width}x{job.height}", steps=steps)
+        if loras is not None:
+            request = replace(request, loras=(LoraUse(name=f"synth-{seed % 2}", strength=1.0),))
         return generator.draw(request, on_step=lambda _: on_step()).png
 
     return draw
+
+
+def _loras(job: Job) -> Path:
+    """A folder of two LoRAs, of rank 16 on every linear, as many trainers make them."""
+    folder = (job.cache or job.weights) / "synth-loras"
+    for number in range(2):
+        synthesize_lora(folder / f"synth-{number}.safetensors", find_weights(job.weights).shape, rank=16, seed=number)
+    return folder
 
 
 def _resident(job: Job) -> Draw:
@@ -242,6 +256,7 @@ def _steps_of(dit: Any, job: Job) -> Draw:
 _BUILDERS: dict[str, Callable[[Job], Draw]] = {
     "kiln": _kiln,
     "kiln-bfloat16": _kiln,
+    "kiln-lora": _kiln,
     "diffsynth-bfloat16": _resident,
     "diffsynth-bfloat16-offload": _offloaded,
     "diffsynth-float8-offload": _offloaded,

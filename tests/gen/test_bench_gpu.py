@@ -94,6 +94,27 @@ def test_the_table_has_ratios_and_says_what_was_not_drawn_in_full() -> None:
     assert "a step 100x faster,\na picture 100x" in text
 
 
+def test_the_table_says_what_changing_loras_costs() -> None:
+    small = {**ROW, "budget_gib": 6.8, "s_per_step": 0.088}
+    lora = {**small, "system": "kiln-lora", "text_s": 0.5, "s_per_step": 0.0901}
+    text = "\n".join(gpu.table({**FOUND, "rows": [ROW, small, lora]}))
+    assert "Another LoRA than the picture before: 0.40 s once, and 0.0021 s a step." in text
+
+
+def test_each_picture_of_the_lora_row_wears_another_lora(weights: Path, tmp_path: Path) -> None:
+    job = Job(system="kiln-lora", weights=weights, width=128, height=128, device="cpu", cache=tmp_path)
+    draw = build(job)
+    first, second, third, fourth = (
+        draw("a red house", seed=seed, steps=2, on_step=lambda: None) for seed in (0, 1, 2, 0)
+    )
+    assert len(list((tmp_path / "synth-loras").iterdir())) == 2
+    assert first == fourth
+    assert len({first, second, third}) == 3
+    plain = build(replace(job, system="kiln"))("a red house", seed=0, steps=2, on_step=lambda: None)
+    with Image.open(io.BytesIO(plain)) as without, Image.open(io.BytesIO(first)) as with_lora:
+        assert without.tobytes() != with_lora.tobytes()
+
+
 def test_a_row_that_failed_says_why() -> None:
     assert "out of memory" in "\n".join(
         gpu.table({**FOUND, "rows": [{"system": "kiln", "budget_gib": 1.0, "error": "out of memory"}]})
@@ -200,12 +221,13 @@ def test_the_parents_side_needs_no_torch() -> None:
 
 
 def test_a_bench_tells_each_process_what_it_needs_and_no_more(tmp_path: Path) -> None:
-    bench = replace(_bench(tmp_path, tmp_path / "out.json"), systems=("kiln", "diffsynth-low-vram"))
+    bench = replace(_bench(tmp_path, tmp_path / "out.json"), systems=("kiln", "kiln-lora", "diffsynth-low-vram"))
     jobs = list(bench.jobs())
     assert [(job["system"], job["budget_gib"]) for job in jobs] == [
         ("ceilings", None),
         ("kiln", None),
         ("kiln", 0.01),
+        ("kiln-lora", 0.01),
         ("diffsynth-low-vram", 6.5),
     ]
     assert json.loads(json.dumps(jobs)) == jobs

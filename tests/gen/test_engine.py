@@ -117,6 +117,29 @@ def test_memory_that_runs_out_is_tried_once_with_a_smaller_plan(
     assert shrinks == [1.0, 0.85, 1.0, 0.85]
 
 
+def test_a_card_that_others_fill_while_a_plan_is_placed_gets_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = DemoEngine(precision=Precision.FLOAT8, budget_bytes=2**30)
+    exact = made.generator.draw(made.ask(), on_step=_ignore).png
+    settle, tries = made.engine.slots.settle, []
+
+    def full(**plan: object) -> None:
+        tries.append(plan)
+        if len(tries) < needed:
+            raise torch.OutOfMemoryError
+        settle(**plan)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(made.engine.slots, "settle", full)
+    needed, made.engine.rung = 2, None
+    assert made.generator.draw(made.ask(), on_step=_ignore).png == exact
+    assert len(tries) == 2
+    needed, made.engine.rung = 9, None
+    with pytest.raises(OutOfMemory, match="128x128 needs more memory"):
+        made.generator.draw(made.ask(), on_step=_ignore)
+    needed = 0
+    assert made.generator.draw(made.ask(), on_step=_ignore).png == exact
+    made.generator.close()
+
+
 def test_a_budget_without_a_smaller_plan_is_told_as_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

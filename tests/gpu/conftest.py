@@ -6,6 +6,7 @@ Runs without the bot's packages and without this repository's pytest settings:
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -29,4 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("there is no CUDA card here")
     made = tmp_path_factory.mktemp("synth") / "model"
     synthesize(made, shape=FluxShape(joint_blocks=2, single_blocks=4, t5_layers=2, clip_layers=2))
+    told = json.loads((made / "kiln.json").read_text("utf-8"))
+    told["profile"] |= {"side_max": 2048, "pixels_max": 2**21}  # FLUX.1's, not the small model's
+    (made / "kiln.json").write_text(json.dumps(told), "utf-8")
     return made
