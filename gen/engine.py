@@ -107,7 +107,7 @@ class Engine:
             self._prepare(wanted, shrink)
             yield
         except BaseException:
-            self._recover()
+            self.recover()
             raise
 
     def has_plan(self, wanted: Wanted, *, shrink: float) -> bool:
@@ -171,7 +171,8 @@ class Engine:
             self.slots.lay_beside(self._beside)
             self._is_beside = True
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
+        """Give back what a picture that ended early has left on the card: copies ahead, tables, cached memory."""
         self.slots.drop_ahead()
         self.modulation.forget()
         if self._options.device.type == "cuda":

@@ -273,10 +273,10 @@ def load_generator(
 ) -> FluxGenerator:
     """Load the model in `folder`; the device is "cuda", "mps" or "cpu", by default the best that is there.
 
-    A card computes in bfloat16 through the streamed engine. A CPU computes in float32 with one thread, so that the
-    same seed draws the same pixels on many cores and few; through the engine only if `tuning` asks for a precision or
-    a budget. `loras` is the folder of LoRA files, by default `loras` in `folder`. Raise DeviceMissing, OutOfMemory for
-    a budget too small, or WeightsMissing naming the file at fault.
+    A card computes in bfloat16, a CPU in float32 with one thread, so that the same seed draws the same pixels on many
+    cores and few. The streamed engine is for cards; on a CPU, or for the small demo model, only if `tuning` asks for a
+    precision or a budget. `loras` is the folder of LoRA files, by default `loras` in `folder`. Raise DeviceMissing,
+    OutOfMemory for a budget too small, or WeightsMissing naming the file at fault.
     """
     weights, tuning = find_weights(folder), tuning or Tuning()
     place = pick_device(device)
@@ -287,7 +287,7 @@ def load_generator(
         torch.set_num_threads(1)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # DiffSynth prints while it loads
-            if place.type != "cuda" and tuning.is_plain:
+            if tuning.is_plain and (place.type != "cuda" or weights.profile.is_demo):
                 generator = FluxGenerator(weights, build_pipeline(weights, device=place, dtype=dtype), loras=loras)
             else:
                 built = build_engine(weights, options_for(tuning, place, dtype))

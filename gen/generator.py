@@ -136,7 +136,9 @@ class FluxGenerator:
             if not self._engine.has_plan(wanted, shrink=SMALLER_PLAN):
                 raise
             log.warning("%s It is drawn again with a smaller plan.", error)
-        with self._engine.running(wanted, shrink=SMALLER_PLAN):
+        gc.collect()  # no frame holds the failed try's tensors any more, but cycles do
+        self._engine.recover()
+        with _memory_told(request.size), self._engine.running(wanted, shrink=SMALLER_PLAN):
             return self._denoise(request, steps)
 
     @torch.no_grad()  # not inference_mode: its tensors are of another kind to compiled graphs

@@ -70,7 +70,7 @@ def test_memory_is_as_before_after_a_cancelled_picture(model: Model) -> None:
     def cancelled() -> int:
         with pytest.raises(GenerationCancelled):
             model.generator.draw(model.ask(steps=20), on_step=cancel)
-        model.engine._recover()
+        model.engine.recover()
         return torch.cuda.memory_allocated()
 
     model.engine._settle(STREAMED)
