@@ -150,12 +150,12 @@ def test_a_flat_colour_is_told_as_bad(tmp_path: Path) -> None:
 
 
 def test_running_out_of_memory_is_told_with_the_size(generator: FluxGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(**_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(generator, "_pipe", full)
+    monkeypatch.setattr(generator._pipe.vae_decoder, "forward", full)
     with pytest.raises(OutOfMemory, match="128x128"):
-        generator._denoise(_ask(generator), lambda steps: steps)  # type: ignore[arg-type]
+        generator.draw(_ask(generator), on_step=lambda _: None)
 
 
 def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
