@@ -39,7 +39,7 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from gen.bench.measuring import measure
-    from gen.bench.systems import Job, build
+    from gen.bench.systems import Job, build, tells_when_done
     from gen.errors import GenerationError
 
     device = torch.device(job["device"])
@@ -56,7 +56,11 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
         draw = build(wanted)
         loaded_at = time.perf_counter()
         warm_up, figures = measure(
-            draw, steps=job["steps"], device=device, seconds=60 * job["minutes"], pictures=job["pictures"]
+            draw,
+            steps=job["steps"],
+            on_card=device.type == "cuda" and not tells_when_done(wanted),
+            seconds=60 * job["minutes"],
+            pictures=job["pictures"],
         )
     except (GenerationError, torch.OutOfMemoryError) as error:
         return {"error": str(error).splitlines()[0], **_memory(device)}

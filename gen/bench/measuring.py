@@ -1,6 +1,8 @@
 """One system's pictures, timed in their parts: prompt, steps, decoding, PNG. Knows no system and no files.
 
-A step's end is marked on the card, without waiting for it, so that measuring does not slow what is measured.
+A system that calls back when it has queued a step is marked on the card, without waiting, so that measuring does not
+slow what is measured. One that calls back when the card has done a step, with the next one queued already, is marked on
+the host's clock: a mark on the card would come a step late, and the mean of all steps would lack one.
 """
 
 from __future__ import annotations
@@ -63,10 +65,10 @@ class Figures:
 
 
 class Marks:
-    """Moments on the card, or on the CPU's clock."""
+    """Moments on the card, or on the host's clock."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._on_card = device.type == "cuda"
+    def __init__(self, *, on_card: bool) -> None:
+        self._on_card = on_card
         self._events: list[torch.cuda.Event] = []
         self._times: list[float] = []
 
@@ -87,12 +89,13 @@ class Marks:
         return [other - one for one, other in zip(self._times, self._times[1:], strict=False)]
 
 
-def measure(draw: Draw, *, steps: int, device: torch.device, seconds: float, pictures: int) -> tuple[Picture, Figures]:
+def measure(draw: Draw, *, steps: int, on_card: bool, seconds: float, pictures: int) -> tuple[Picture, Figures]:
     """The warm-up's picture, which compiles, and the figures of up to `pictures` more, within about `seconds`.
 
-    Where a picture would take longer than is left, fewer steps are drawn and its time is composed of its parts.
+    `on_card`: steps are told when they have been queued there, not when they have been done. Where a picture would take
+    longer than is left, fewer steps are drawn and its time is composed of its parts.
     """
-    once = partial(_draw, draw, device=device)
+    once = partial(_draw, draw, on_card=on_card)
     warm_up = once(0, steps=WARM_UP_STEPS)
     first = once(1, steps=min(steps, max(FEWEST_STEPS, int(seconds / warm_up.step))))
     drawn = [first, *_within(once, first, time.perf_counter() + seconds - first.whole, steps=steps, pictures=pictures)]
@@ -126,13 +129,13 @@ def _within(
         yield last
 
 
-def _draw(draw: Draw, seed: int, *, steps: int, device: torch.device) -> Picture:
-    marks = Marks(device)
+def _draw(draw: Draw, seed: int, *, steps: int, on_card: bool) -> Picture:
+    marks = Marks(on_card=on_card)
     first: list[float] = []
 
     def on_step() -> None:
         if not first:
-            if device.type == "cuda":
+            if on_card:
                 torch.cuda.synchronize()
             first.append(time.perf_counter())
         marks.add()

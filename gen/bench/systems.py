@@ -47,6 +47,11 @@ def build(job: Job) -> Draw:
     return _BUILDERS[job.system](job)
 
 
+def tells_when_done(job: Job) -> bool:
+    """Whether the system tells of a step when the card has done it, or else when it has been queued there."""
+    return _BUILDERS[job.system] is _kiln
+
+
 def _kiln(job: Job) -> Draw:
     """Kiln; as "kiln-lora" each picture wears another LoRA than the one before, which counts as part of its prompt."""
     from gen.streaming.sizes import Precision

@@ -20,7 +20,6 @@ from gen.bench.synth import demo_shape, synthesize
 from gen.bench.systems import Job, build
 from gen.errors import GenerationError, InvalidRequest
 
-CPU = torch.device("cpu")
 ROW = {
     "system": "kiln",
     "budget_gib": None,
@@ -54,12 +53,30 @@ def _flat(prompt: str, *, seed: int, steps: int, on_step: Callable[[], None]) ->
 
 
 def test_pictures_in_full_are_measured_when_there_is_time() -> None:
-    _, figures = measure(_flat, steps=7, device=CPU, seconds=60, pictures=2)
+    _, figures = measure(_flat, steps=7, on_card=False, seconds=60, pictures=2)
     assert (figures.measured_steps, len(figures.pictures_s)) == (7, 2)
 
 
+def test_parts_are_what_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def draw(prompt: str, *, seed: int, steps: int, on_step: Callable[[], None]) -> bytes:
+        nonlocal now
+        now += 5
+        for _ in range(steps):
+            now += 1
+            on_step()  # when it has been done
+        now += 3
+        return encode(Image.new("RGB", (16, 16)))
+
+    monkeypatch.setattr("gen.bench.measuring.time.perf_counter", lambda: now)
+    _, figures = measure(draw, steps=20, on_card=False, seconds=300, pictures=2)
+    assert (figures.s_per_step, figures.text_s, figures.vae_s, figures.png_s) == (1, 5, 3, 0)
+    assert figures.picture_s == 28
+
+
 def test_without_time_the_picture_is_composed_of_a_few_steps_and_never_of_the_warm_up() -> None:
-    warm_up, figures = measure(_flat, steps=7, device=CPU, seconds=0, pictures=2)
+    warm_up, figures = measure(_flat, steps=7, on_card=False, seconds=0, pictures=2)
     assert (warm_up.steps, figures.measured_steps, figures.pictures_s) == (2, 3, [])
     assert figures.picture_s == figures.text_s + 7 * figures.s_per_step + figures.vae_s + figures.png_s
 
@@ -71,7 +88,7 @@ def test_every_picture_has_a_new_prompt() -> None:
         prompts.append(prompt)
         return _flat(prompt, seed=seed, steps=steps, on_step=on_step)
 
-    measure(draw, steps=3, device=CPU, seconds=60, pictures=5)
+    measure(draw, steps=3, on_card=False, seconds=60, pictures=5)
     assert len(set(prompts)) == 6
 
 

@@ -113,7 +113,7 @@ def test_flops_and_bytes_of_flux_are_the_known_ones() -> None:
     assert sizes.t5_layer_bytes(shape, Precision.BFLOAT16) == pytest.approx(2 * 193e6, rel=5e-3)
 
 
-@pytest.mark.parametrize(("budget_gib", "measured"), [(1.5, 0.1567), (4, 0.1093), (6.8, 0.0835)])
+@pytest.mark.parametrize(("budget_gib", "measured"), [(1.5, 0.1645), (4, 0.1128), (6.8, 0.0860)])
 def test_expected_steps_are_what_was_measured_on_an_h100(budget_gib: float, measured: float) -> None:
     plan = Planner(shape=FluxShape(), card=H100).plan(round(budget_gib * GIB), SQUARE)
     assert plan.seconds.step == pytest.approx(measured, rel=0.05)
