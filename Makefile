@@ -39,7 +39,8 @@ format: $(STAMP)
 clean:
 	rm -rf .venv
 
+# Without --no-compile, 20,000 modules are compiled of which a fifth is ever imported: those are at their first import.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PINS) $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(PINS) $(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $(STAMP)

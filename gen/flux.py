@@ -27,7 +27,7 @@ from diffsynth.utils.state_dict_converters import flux_vae as vae_keys
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import T5Config, T5EncoderModel
 
 from gen.checkpoint import Checkpoint
 from gen.device import options_for, pick_device
@@ -37,6 +37,7 @@ from gen.flux_sources import Parts
 from gen.generator import FluxGenerator
 from gen.hoisting import Decoder, HoistedModel, WatchedModel
 from gen.text import Encoded, PromptCache
+from gen.tokenizers import read_tokenizers
 from gen.tuning import Tuning
 from gen.vae import quicken_norms
 from gen.weights import FluxShape, Weights, find_weights
@@ -206,8 +207,7 @@ def build_engine(weights: Weights, options: Options) -> tuple[FluxImagePipeline,
 
 def _empty_pipeline(weights: Weights, *, device: torch.device, dtype: torch.dtype) -> FluxImagePipeline:
     pipe = FluxImagePipeline(device=device, torch_dtype=dtype)
-    pipe.tokenizer_1 = _tokenizer(CLIPTokenizer, weights.clip_tokenizer)
-    pipe.tokenizer_2 = _tokenizer(T5Tokenizer, weights.t5_tokenizer)
+    pipe.tokenizer_1, pipe.tokenizer_2 = read_tokenizers(weights)
     prompts = PromptCache(PROMPTS_BYTES)
     for unit in pipe.units:
         if isinstance(unit, FluxImageUnit_PromptEmbedder):
@@ -259,13 +259,6 @@ def _fill(build: Callable[[FluxShape], nn.Module], shape: FluxShape, state: Stat
         reason = str(error).splitlines()[1:2] or [str(error)]
         raise WeightsMissing(f"{path} does not fit the model's shape: {reason[0].strip()[:300]}") from error
     return module
-
-
-def _tokenizer(kind: type[Any], folder: Path) -> Any:
-    try:
-        return kind.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise WeightsMissing(f"{folder} does not hold a tokenizer: {str(error).splitlines()[0]}") from error
 
 
 def load_generator(

@@ -18,7 +18,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,10 @@ class FluxShape:
     vae_channels: tuple[int, int, int, int] = (128, 256, 512, 512)  # full size to 1/8
 
     def __post_init__(self) -> None:
-        """Raise ValueError for sizes that do not fit together."""
+        """Raise ValueError for sizes that are none, or do not fit together."""
+        for name, size in asdict(self).items():
+            if not all(isinstance(one, int) and one > 0 for one in (size if isinstance(size, tuple) else (size,))):
+                raise ValueError(f"{name} is made of whole numbers above zero, not {size!r}")
         if self.dim % self.heads or sum(self.rope_axes) != self.dim // self.heads:
             raise ValueError(f"rope_axes {self.rope_axes} must sum to dim / heads = {self.dim / self.heads}")
         if self.vae_channels[2] != self.vae_channels[3]:
@@ -272,7 +275,7 @@ def _read_description(folder: Path, dit: Path) -> tuple[ModelProfile, FluxShape]
         profile.request("its own defaults", seed=0)
         return profile, FluxShape(**shape)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, InvalidRequest) as error:
-        raise WeightsMissing(f"{path} does not describe a model: {error}.") from error
+        raise WeightsMissing(f"{path} does not describe a model: {str(error).rstrip('.')}.") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The real model on the CPU: the same seed gives the same bytes, steps are reported, cancelling stops it."""
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -179,6 +180,23 @@ def test_a_tensor_too_many_is_named(tmp_path: Path) -> None:
     del state["decoder.mid.block_1.conv1.weight"]
     save_file(state, path)
     with pytest.raises(WeightsMissing, match=r"ae.safetensors does not fit.*blocks.0.conv1.weight"):
+        load_generator(folder, device="cpu")
+
+
+def test_another_models_tokenizer_is_named(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DEMO_WEIGHTS, tmp_path / "weights"))
+    shutil.copy(folder / "tokenizer_2" / "tokenizer.json", folder / "tokenizer" / "tokenizer.json")
+    with pytest.raises(WeightsMissing, match=r"tokenizer does not hold a tokenizer: Unk token"):
+        load_generator(folder, device="cpu")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_encoder_knows_is_named(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DEMO_WEIGHTS, tmp_path / "weights"))
+    path = folder / "tokenizer_2" / "tokenizer.json"
+    told = json.loads(path.read_text("utf-8"))
+    told["model"]["vocab"] += [["\u2581cat", 0.0]]
+    path.write_text(json.dumps(told), "utf-8")
+    with pytest.raises(WeightsMissing, match=r"tokenizer_2 has 1,025 tokens; the model's encoder knows 1,024\."):
         load_generator(folder, device="cpu")
 
 
