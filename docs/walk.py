@@ -137,6 +137,7 @@ def cancel(page: DemoPage) -> None:
     card = page.cards("a yellow balloon")
     page.press(card, "Cancel")
     expect(card).to_contain_text("Cancelled")
+    until_free(page)  # a picture that comes would scroll the page on
     card.scroll_into_view_if_needed()
 
 
@@ -168,6 +169,7 @@ def style(page: DemoPage) -> None:
     page.imagine("a red house seed:11", choose={"style": "Night:"}, count="2")
     expect(page.pictures("a red house at night")).to_have_count(3, timeout=PATIENCE)  # one is of the first stop
     until_free(page)
+    page.cards("a red house").last.scroll_into_view_if_needed()
 
 
 def look_back(page: DemoPage) -> None:
@@ -207,7 +209,7 @@ STOPS = (
     Stop(
         name="05-share",
         go=share,
-        words="Two people share fairly: Ben asked last, and is next, because You had the GPU before",
+        words="Two people share fairly: Ben asked last, and is next",
     ),
     Stop(name="06-cancel", go=cancel, words="What is not wanted any more is cancelled, and costs nothing"),
     Stop(
