@@ -107,7 +107,8 @@ class JobQueue(JobRecorder):
             if row is None:
                 return None
             row.cold = cold
-            estimate = estimates.expected(session, estimates.shape_of_row(row), prior=self._prior, cold=cold)
+            shape = estimates.shape_of_row(row)
+            estimate = estimates.expected(session, shape, now=self.now(), prior=self._prior, cold=cold)
             fairness.charge(session, row, estimate=estimate)
             return to_job(row)
 
