@@ -44,6 +44,8 @@ class Style:
             parts.append(say.many("{n} step", "{n} steps", self.steps, n=self.steps))
         if self.guidance is not None:
             parts.append(say("guidance {guidance:g}", guidance=self.guidance))
+        if self.negative:
+            parts.append(say("away from: {negative}", negative=self.negative))
         parts += [f"LoRA {use.name}:{use.strength:g}" for use in self.loras]
         return " · ".join(parts)
 
