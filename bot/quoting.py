@@ -15,6 +15,7 @@ MARKS_MAX = 4  # combining marks on one letter: more climb over the lines around
 
 _MARKUP = re.compile(r"([\\`*_~|<>\[\]#])")
 _MENTION = re.compile(r"@(?=everyone|here|[!&]?\d)", re.IGNORECASE)
+_CHANNEL = re.compile(r"\\<\\#(\d{1,20})\\>")  # a channel's mention, escaped
 _INVITE = re.compile(r"(discord(?:app)?\.(?:gg|com))/", re.IGNORECASE)
 _LIST = re.compile(r"^(\s*)(?:([-+])|(\d+)(\.))(?=\s|$)")
 # Controls, soft hyphen, grapheme joiner, fillers, bidi marks, embeddings and isolates, zero width, interlinear
@@ -39,6 +40,11 @@ def quoted(text: str, *, characters: int) -> str:
     shown = _MARKUP.sub(r"\\\1", shown).replace("://", r":\//")
     shown = _LIST.sub(lambda at: f"{at[1]}\\{at[2]}" if at[2] else f"{at[1]}{at[3]}\\{at[4]}", shown)
     return _MENTION.sub("@\u200b", _INVITE.sub(r"\1\\/", shown))
+
+
+def explained(text: str, *, characters: int) -> str:
+    """A sentence of Kiln's own with people's words in it: as `quoted`, but channels are linked: that pings nobody."""
+    return _CHANNEL.sub(r"<#\1>", quoted(text, characters=characters))
 
 
 def visible(text: str) -> str:

@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from bot.errors import StartError
 from bot.host.courtesy import Manners, parse_hours
 from bot.host.keeping import Keeping
-from bot.host.ports import OFF
+from bot.host.ports import OFF, checked_host
 from bot.queue.job import Limits, OverLimit
 from gen.errors import InvalidRequest
 from gen.streaming.cards import GIB
@@ -80,6 +80,8 @@ def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if text != OFF and not (host and port.isascii() and port.isdecimal() and int(port) <= 65535):
         raise ValueError("should be a host and a port such as 127.0.0.1:9464, or off")
+    if text != OFF:
+        checked_host(host)
     return text
 
 
@@ -88,6 +90,7 @@ Budget = Annotated[str, AfterValidator(_budget)]
 Size = Annotated[str, AfterValidator(_size)]
 Hours = Annotated[str, AfterValidator(_hours)]
 Address = Annotated[str, AfterValidator(_address)]
+Host = Annotated[str, AfterValidator(checked_host)]
 
 
 def _ids(text: object) -> object:
@@ -163,7 +166,7 @@ class Settings(BaseSettings):
     )
     cache: Folder | None = Field(default=None, description="Folder of packed weights and compiled graphs.")
     console: bool = Field(default=False, description="Open the web console beside Discord.")
-    console_host: str = Field(
+    console_host: Host = Field(
         default="127.0.0.1",
         pattern=r"^[0-9A-Za-z.:_-]{1,253}$",
         description="Where the console listens; beyond this machine only with a password.",

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bot.language import Say, msg
+from bot.language import LOCALES, Say, msg, say_in
 from gen.errors import InvalidRequest
 from gen.request import CFG_SCALE_MAX, GUIDANCE_MIN, SIDE_MIN, STEPS_MIN, ImageRequest, LoraUse, check_prompt
 
@@ -44,6 +44,8 @@ class Style:
             parts.append(say.many("{n} step", "{n} steps", self.steps, n=self.steps))
         if self.guidance is not None:
             parts.append(say("guidance {guidance:g}", guidance=self.guidance))
+        if self.negative:
+            parts.append(say("away from: {negative}", negative=self.negative))
         parts += [f"LoRA {use.name}:{use.strength:g}" for use in self.loras]
         return " · ".join(parts)
 
@@ -62,6 +64,7 @@ SHIPPED = (
     Style(name=msg("Poster"), suffix=", poster, flat colours, bold shapes", shape=(2, 3)),
     Style(name=msg("Night"), suffix=" at night", guidance=4.0),
 )
+_SHIPPED_NAMES = frozenset(one.name for one in SHIPPED)
 
 
 def checked_style(**values: Any) -> Style:
@@ -95,12 +98,23 @@ def checked_style(**values: Any) -> Style:
 
 
 def style_named(name: str, own: Iterable[Style] = ()) -> Style | None:
-    """The style of that name, upper or lower case: a shipped one, or one of a server's `own`."""
-    return next((one for one in (*own, *SHIPPED) if one.name.casefold() == name.strip().casefold()), None)
+    """The style of that name, upper or lower case: one of a server's `own`, or a shipped one, in any language."""
+    wanted = name.strip().casefold()
+    named = next((one for one in (*own, *SHIPPED) if one.name.casefold() == wanted), None)
+    return named or next((one for one in SHIPPED if wanted in _names(one)), None)
+
+
+def style_title(say: Say, name: str) -> str:
+    """What a style is called to whoever reads: shipped ones are translated, a server's own are as they were given."""
+    return say(name) if name in _SHIPPED_NAMES else name
 
 
 def styles_found(say: Say, typed: str, own: Iterable[Style] = ()) -> list[Style]:
     """The styles whose name, in either language, has what was typed, a server's own first; all if none has."""
     wanted, every = typed.strip().casefold(), [*own, *SHIPPED]
-    found = [one for one in every if wanted in one.name.casefold() or wanted in say(one.name).casefold()]
+    found = [one for one in every if any(wanted in name.casefold() for name in (one.name, style_title(say, one.name)))]
     return found or every
+
+
+def _names(shipped: Style) -> set[str]:
+    return {say_in(locale)(shipped.name).casefold() for locale in LOCALES}

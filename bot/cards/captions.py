@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bot.asking.styles import style_title
 from bot.language import Say, msg
 from bot.queue.job import Job, Verb
 from bot.quoting import fold, message_link, quoted
@@ -46,7 +47,7 @@ def detail_lines(say: Say, job: Job) -> list[str]:
     """What else went into the picture: LoRAs, what it stays away from, variations, style; nothing of it is hidden."""
     request, lines = job.request, []
     if job.style:
-        lines.append(say("style: {style}", style=quoted(job.style, characters=DETAIL_CHARACTERS)))
+        lines.append(say("style: {style}", style=quoted(style_title(say, job.style), characters=DETAIL_CHARACTERS)))
     if request.loras:
         names = say(", ").join(f"{use.name}:{use.strength:g}" for use in request.loras)
         lines.append("LoRA: " + quoted(names, characters=DETAIL_CHARACTERS))

@@ -24,7 +24,7 @@ from bot.cards.captions import (
 )
 from bot.language import Say
 from bot.queue.job import Job, JobStatus, Place
-from bot.quoting import ago, fold, quoted
+from bot.quoting import ago, explained, fold, quoted
 from gen.request import StepReport
 
 CARD_PROMPT_CHARACTERS = 300  # of the prompt on a card, before escaping
@@ -175,7 +175,7 @@ def _done(say: Say, job: Job) -> str:
 
 
 def _why(job: Job, otherwise: str) -> str:
-    return quoted(job.reason, characters=PICTURE_PROMPT_CHARACTERS) if job.reason else otherwise
+    return explained(job.reason, characters=PICTURE_PROMPT_CHARACTERS) if job.reason else otherwise
 
 
 def _small_print(say: Say, job: Job) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import discord
 from discord import ui
 
+from bot.asking.styles import style_title
 from bot.cards.captions import settings_line
 from bot.language import Say
 from bot.queue.job import Job
@@ -71,7 +72,7 @@ def _lines(say: Say, found: Found, *, here: str) -> Iterator[str]:
         when = f"<t:{int(job.created_at.timestamp())}:f>"
         yield say("job {number}, asked for by {person} {when}", number=job.id, person=f"<@{job.user_id}>", when=when)
         if job.style is not None:
-            yield say("style: {style}", style=quoted(job.style, characters=100))
+            yield say("style: {style}", style=quoted(style_title(say, job.style), characters=100))
 
 
 def _wishes(say: Say, request: ImageRequest) -> Iterator[str]:

@@ -19,7 +19,7 @@ from bot.answers import ANSWER_SECONDS, CHOICES_MAX, in_time, say_to
 from bot.asking.defaults import NO_STYLE, with_defaults
 from bot.asking.edit_dialog import LORAS_CHARACTERS
 from bot.asking.intake import Asking, Beginning
-from bot.asking.styles import Style, styles_found
+from bot.asking.styles import Style, style_title, styles_found
 from bot.asking.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
 from bot.errors import Refusal
 from bot.language import Say, msg
@@ -155,7 +155,7 @@ def _lora_label(value: str, one: LoraInfo) -> str:
 
 def style_choices(say: Say, current: str, own: Iterable[Style] = ()) -> list[app_commands.Choice[str]]:
     """The styles that match what was typed, as what they are: name, and the words and settings that they bring."""
-    shown = ((style, f"{say(style.name)}: {style.told(say)}") for style in styles_found(say, current, own))
+    shown = ((style, f"{style_title(say, style.name)}: {style.told(say)}") for style in styles_found(say, current, own))
     return [
         app_commands.Choice(name=fold(text, characters=CHOICE_CHARACTERS), value=style.name)
         for style, text in list(shown)[:CHOICES_MAX]

@@ -11,6 +11,7 @@ from discord.ext import commands
 from bot.answers import answer, in_time, say_to
 from bot.asking.defaults import check_default
 from bot.asking.people import CHOICES, Preferences
+from bot.asking.styles import style_title
 from bot.asking.wishes import chosen_style
 from bot.cogs.imagine import CHOICE_CHARACTERS, SIZE_MAX_CHARACTERS, size_choices, style_choices
 from bot.errors import Refusal
@@ -115,7 +116,7 @@ def settings_words(say: Say, mine: Preferences, *, profile: ModelProfile) -> str
 
 
 def _style(say: Say, name: str | None) -> str:
-    return say("none") if name is None else f"**{quoted(say(name), characters=CHOICE_CHARACTERS)}**"
+    return say("none") if name is None else f"**{quoted(style_title(say, name), characters=CHOICE_CHARACTERS)}**"
 
 
 def _private(say: Say, private: bool | None) -> str:

@@ -21,6 +21,7 @@ from gen.request import GUIDANCE_MAX, GUIDANCE_MIN, SHAPES, STEPS_MAX, STEPS_MIN
 if TYPE_CHECKING:
     from bot.client import KilnBot
 
+TOLD_CHARACTERS = 900  # of what a style does, before escaping: all its words; a message holds 2,000
 _SHAPES = [app_commands.Choice(name=f"{across}:{down}", value=f"{across}:{down}") for across, down in SHAPES]
 
 
@@ -72,7 +73,7 @@ class StyleCommands(commands.GroupCog, group_name="style", group_description=msg
         await kiln.loras.check(style.loras)
         await in_time(interaction, kiln.styles.put(guild_id, style, actor_id=interaction.user.id), alone=True)
         kiln.keepers.log_channel.wake()
-        told = quoted(style.told(say), characters=WORDS_CHARACTERS)
+        told = quoted(style.told(say), characters=TOLD_CHARACTERS)
         shown = quoted(style.name, characters=NAME_CHARACTERS)
         await answer(interaction, say("This server has the style **{name}** now: {told}", name=shown, told=told))
 

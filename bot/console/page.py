@@ -112,13 +112,15 @@ class Page:
         profile, label = self._console.profile, self.labels
         usual = f"{profile.width}x{profile.height}"
         sizes = {"choices": list(profile.sizes()), "value": usual, "allow_custom_value": True}
+        # `read_form` says which LoRAs there are: Gradio would refuse all that a page from before a restart sends.
+        loras: dict[str, Any] = {"choices": [], "value": None, "allow_custom_value": True}
         return [
             gr.Textbox(label=label("prompt"), lines=4, autofocus=True, elem_id="prompt"),
             gr.Number(label=label("seed"), value=RANDOM_SEED, elem_id="seed"),
             gr.Dropdown(label=label("size"), elem_id="size", **sizes),
             gr.Number(label=label("steps"), value=profile.steps, elem_id="steps"),
             gr.Number(label=label("guidance"), value=profile.guidance, elem_id="guidance"),
-            gr.Dropdown(label=label("lora"), choices=[], value=None, elem_id="lora"),
+            gr.Dropdown(label=label("lora"), elem_id="lora", **loras),
             gr.Number(label=label("strength"), value=1, elem_id="strength"),
         ]
 

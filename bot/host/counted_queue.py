@@ -30,9 +30,9 @@ class CountedQueue(JobQueue):
         super().ended(job)
         self._count(job)
 
-    async def claim(self) -> Job | None:
+    async def claim(self, *, unless: Callable[[], bool] = lambda: False) -> Job | None:
         """As the queue does."""
-        job = await super().claim()
+        job = await super().claim(unless=unless)
         if job is not None:
             self._metrics.claimed(job)
         return job

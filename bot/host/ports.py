@@ -13,6 +13,15 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def checked_host(host: str) -> str:
+    """A host's name or address; ValueError for what cannot be one, which looking it up would fail on oddly."""
+    try:
+        host.removesuffix(".").encode("idna")
+    except UnicodeError:
+        raise ValueError("has no host: what stands between two dots has 1 to 63 characters") from None
+    return host
+
+
 def why_not(host: str, port: int) -> str:
     """Why nobody can listen there now, in the system's words; empty if somebody can."""
     try:
@@ -22,4 +31,6 @@ def why_not(host: str, port: int) -> str:
             probe.bind((host, port))
     except OSError as error:
         return error.strerror or type(error).__name__
+    except UnicodeError:  # of the look-up, for what is no name
+        return "it is no host's name"
     return ""

@@ -71,9 +71,11 @@ async def open_web(address: str, watched: Watched) -> AsyncIterator[int | None]:
 async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
     try:
         await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        why = "is in use by another program" if taken else f"cannot be used: {error.strerror or error}"
+    except (OSError, UnicodeError) as error:  # the latter from the look-up, for what is no name
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        why = (
+            "is in use by another program" if taken else f"cannot be used: {getattr(error, 'strerror', None) or error}"
+        )
         raise StartError(f"the address {host}:{port} {why}; set KILN_WEB to another, or to off") from error
     log.info("health and metrics are on http://%s:%d", host, runner.addresses[0][1])
     if host not in ("127.0.0.1", "::1", "localhost"):

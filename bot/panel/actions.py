@@ -88,9 +88,11 @@ async def _show(interaction: _Asked, work: _View) -> None:
 async def _change(interaction: _Asked, changes: dict[str, Any]) -> None:
     async def work() -> ui.LayoutView:
         kiln, guild = interaction.client.kiln, guild_of(interaction)
-        if (name := changes.get("default_style")) is not None:
-            chosen_style(name, kiln.styles.of(guild.id))  # that there is one
-        await kiln.keepers.servers.change(guild.id, actor_id=interaction.user.id, **changes)
+        made = dict(changes)
+        if (name := made.get("default_style")) is not None:
+            style = chosen_style(name, kiln.styles.of(guild.id))  # that there is one, and what it is stored as
+            made["default_style"] = style.name if style is not None else None
+        await kiln.keepers.servers.change(guild.id, actor_id=interaction.user.id, **made)
         kiln.keepers.log_channel.chosen(guild.id)
         return await current_panel(interaction)
 

@@ -18,7 +18,7 @@ from bot.language import Say, msg
 from bot.panel.log_channel import channel_problem
 from bot.panel.words import entry_words
 from bot.queue.job import STATUS_WORDS, Job
-from bot.quoting import ago, fold, message_link, quoted
+from bot.quoting import ago, explained, fold, message_link, quoted
 from bot.servers.server import EVERYWHERE, REASON_MAX_CHARACTERS, Ban, Standing
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def job_words(say: Say, job: Job) -> str:
         f"-# {settings_line(say, job.request)} · <#{job.channel_id}> · {ago(job.created_at)}",
     ]
     if job.reason:
-        lines.append(quoted(job.reason, characters=REASON_MAX_CHARACTERS))
+        lines.append(explained(job.reason, characters=REASON_MAX_CHARACTERS))
     for label, message_id in ((say("card"), job.card_message_id), (say("picture"), job.result_message_id)):
         if message_id is not None:
             lines.append(f"[{label}]({message_link(job.guild_id, job.channel_id, message_id)})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bot.asking.styles import style_title
 from bot.language import Say, msg
 from bot.queue.roles import RoleTerms
 from bot.quoting import quoted
@@ -69,6 +70,8 @@ def value_words(say: Say, setting: str, value: Any) -> str:
         return _listed(say, [f"<@&{role_id}>" for role_id in value])
     if setting == "log_channel_id":
         return f"<#{value}>"
+    if setting == "default_style":
+        return quoted(style_title(say, value), characters=STYLE_MAX_CHARACTERS)
     if setting.endswith("gpu_seconds_per_day") and value == 0:
         return say("no limit")
     if isinstance(value, bool) or value in _VALUES:

@@ -56,4 +56,4 @@ def accept(
         fairness.enter(session, row)
     settle_in(session, row, entry, now=now)
     in_line = row.not_before is None and row.status is JobStatus.QUEUED
-    return to_job(row), newcomer(session, row, prior=terms.prior) if in_line else None
+    return to_job(row), newcomer(session, row, now=now, prior=terms.prior) if in_line else None

@@ -72,7 +72,7 @@ def admit(
     values: dict[str, object] = {"theoretical_arrival": verdict.arrival + (every if verdict.retry_at else timedelta())}
     reserved = None
     if limits.gpu_seconds_per_day or server_seconds:
-        reserved = estimates.expected(session, estimates.shape_of(new.request), prior=prior)
+        reserved = estimates.expected(session, estimates.shape_of(new.request), now=now, prior=prior)
         used = user.budget_seconds if user and user.budget_day == now.date() else 0.0
         _check_budget(used, reserved, limits=limits, now=now)
         values |= {"budget_day": now.date(), "budget_seconds": used + reserved}

@@ -134,7 +134,7 @@ class Dispatcher:
         """Take the next job and begin to draw it."""
         self._claiming = True
         try:
-            job = await self._queue.claim()
+            job = await self._queue.claim(unless=self._closing.is_set)  # it may outlive this task
         finally:
             self._claiming = False
         if job is not None:

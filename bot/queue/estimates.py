@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
 
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
 from sqlalchemy.orm import Session
 
-from bot.storage.tables import JobRow
+from bot.storage.tables import JobRow, UtcDateTime
 from gen.request import ImageRequest, ModelProfile
 
 RECENT = 20  # finished jobs that an estimate looks at
@@ -27,13 +28,19 @@ DEVIATION_MIN, DEVIATION_SCALED, DEVIATION_PRIOR = 0.03, 0.3, 0.7  # of the seco
 
 Shape = tuple[int, int, int]  # width, height, passes
 
-_LATEST = f"ORDER BY finished_at DESC LIMIT {RECENT}"
+# Not from the future: where the clock was set back, those would stay the latest until it is there again.
+_LATEST = f"AND finished_at <= :now ORDER BY finished_at DESC LIMIT {RECENT}"
+_NOW = bindparam("now", type_=UtcDateTime)
 _SAME = text(
     f"SELECT seconds FROM jobs WHERE seconds IS NOT NULL "
     f"AND width = :width AND height = :height AND passes = :passes AND cold = :cold {_LATEST}"
+).bindparams(_NOW)
+_RATES = text(f"SELECT seconds / width / height / passes FROM jobs WHERE seconds IS NOT NULL {_LATEST}").bindparams(
+    _NOW
 )
-_RATES = text(f"SELECT seconds / width / height / passes FROM jobs WHERE seconds IS NOT NULL {_LATEST}")
-_COLD = text(f"SELECT width, height, passes, seconds FROM jobs WHERE seconds IS NOT NULL AND cold {_LATEST}")
+_COLD = text(
+    f"SELECT width, height, passes, seconds FROM jobs WHERE seconds IS NOT NULL AND cold {_LATEST}"
+).bindparams(_NOW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,46 +68,46 @@ def shape_of_row(row: JobRow) -> Shape:
     return row.width, row.height, row.passes
 
 
-def estimate(session: Session, shape: Shape, *, prior: float, cold: bool = False) -> Estimate:
+def estimate(session: Session, shape: Shape, *, now: datetime, prior: float, cold: bool = False) -> Estimate:
     """Median of the latest jobs of this shape; else scaled from the latest of any shape by work; else from `prior`.
 
     Cold: of the latest cold ones of this shape; else as warm, and longer by what cold jobs took longer.
     """
-    same = _same(session, shape, cold=cold)
+    same = _same(session, shape, now=now, cold=cold)
     if same:
         return _measured(same)
-    warm = _warm(session, shape, prior=prior)
-    extra = cold_extra(session) if cold else 0.0
+    warm = _warm(session, shape, now=now, prior=prior)
+    extra = cold_extra(session, now=now) if cold else 0.0
     return Estimate(seconds=warm.seconds + extra, deviation=max(warm.deviation, extra * DEVIATION_SCALED))
 
 
-def expected(session: Session, shape: Shape, *, prior: float, cold: bool = False) -> float:
+def expected(session: Session, shape: Shape, *, now: datetime, prior: float, cold: bool = False) -> float:
     """The seconds alone."""
-    return estimate(session, shape, prior=prior, cold=cold).seconds
+    return estimate(session, shape, now=now, prior=prior, cold=cold).seconds
 
 
-def cold_extra(session: Session) -> float:
+def cold_extra(session: Session, *, now: datetime) -> float:
     """Seconds that cold jobs took longer than warm ones of their shape: the median, 0.0 if that is not known."""
     extras = []
-    for width, height, passes, seconds in session.execute(_COLD).all():
-        warm = _same(session, (width, height, passes), cold=False)
+    for width, height, passes, seconds in session.execute(_COLD, {"now": now}).all():
+        warm = _same(session, (width, height, passes), now=now, cold=False)
         if warm:
             extras.append(max(0.0, seconds - median(warm)))
     return median(extras) if extras else 0.0
 
 
-def _warm(session: Session, shape: Shape, *, prior: float) -> Estimate:
-    same = _same(session, shape, cold=False) or _same(session, shape, cold=True)
+def _warm(session: Session, shape: Shape, *, now: datetime, prior: float) -> Estimate:
+    same = _same(session, shape, now=now, cold=False) or _same(session, shape, now=now, cold=True)
     if same:
         return _measured(same)
-    rates = session.scalars(_RATES).all()
+    rates = session.scalars(_RATES, {"now": now}).all()
     seconds = (median(rates) if rates else prior) * _work(shape)
     return Estimate(seconds=seconds, deviation=seconds * (DEVIATION_SCALED if rates else DEVIATION_PRIOR))
 
 
-def _same(session: Session, shape: Shape, *, cold: bool) -> Sequence[float]:
+def _same(session: Session, shape: Shape, *, now: datetime, cold: bool) -> Sequence[float]:
     width, height, passes = shape
-    return session.scalars(_SAME, {"width": width, "height": height, "passes": passes, "cold": cold}).all()
+    return session.scalars(_SAME, {"width": width, "height": height, "passes": passes, "cold": cold, "now": now}).all()
 
 
 def _measured(timings: Sequence[float]) -> Estimate:

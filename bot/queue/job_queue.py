@@ -90,14 +90,15 @@ class JobQueue(JobRecorder):
         change = update(JobRow).where(JobRow.id.in_(job_ids)).values(card_message_id=message_id)
         await self._database.write(lambda session: session.execute(change))
 
-    async def claim(self) -> Job | None:
+    async def claim(self, *, unless: Callable[[], bool] = lambda: False) -> Job | None:
         """Mark the job that is next as running, charge its owner and return it; None when nothing waits.
 
-        One UPDATE finds and takes the job, so two claims never return the same one.
+        One UPDATE finds and takes the job, so two claims never return the same one. `unless` is asked within the
+        transaction, on the writer's thread: True takes nothing, because nobody waits for the answer any more.
         """
 
         def take(session: Session) -> Job | None:
-            if standing_of(session, EVERYWHERE) is Standing.PAUSED:
+            if unless() or standing_of(session, EVERYWHERE) is Standing.PAUSED:
                 return None
             fairness.release_due(session, now=self.now())
             row = self._take(session)
@@ -106,7 +107,8 @@ class JobQueue(JobRecorder):
             if row is None:
                 return None
             row.cold = cold
-            estimate = estimates.expected(session, estimates.shape_of_row(row), prior=self._prior, cold=cold)
+            shape = estimates.shape_of_row(row)
+            estimate = estimates.expected(session, shape, now=self.now(), prior=self._prior, cold=cold)
             fairness.charge(session, row, estimate=estimate)
             return to_job(row)
 

@@ -149,7 +149,7 @@ def look(session: Session, *, now: datetime, prior: float, cold: bool) -> Outloo
     shares = [Share(**row._mapping) for row in session.execute(_SHARES)]
     free_in, deviation = (running.ends, running.deviation) if running else (0.0, 0.0)
     if cold and running is None:
-        free_in = estimates.cold_extra(session)
+        free_in = estimates.cold_extra(session, now=now)
     found = list(turns(shares, jobs, free_in=free_in, deviation=deviation))
     everyone = [running, *found] if running else found
     overview = Overview(
@@ -162,12 +162,12 @@ def look(session: Session, *, now: datetime, prior: float, cold: bool) -> Outloo
     return Outlook(now=now, turns=turns_by_job, overview=overview, free_in=free_in, deviation=deviation)
 
 
-def newcomer(session: Session, row: JobRow, *, prior: float) -> Newcomer | None:
+def newcomer(session: Session, row: JobRow, *, now: datetime, prior: float) -> Newcomer | None:
     """A job that was accepted in this transaction; None: within a server's share it needs a look."""
     account = session.get(AccountRow, row.account_id)
     if account is None or account.parent_id != EVERYONE:
         return None
-    estimate = estimates.estimate(session, estimates.shape_of_row(row), prior=prior)
+    estimate = estimates.estimate(session, estimates.shape_of_row(row), now=now, prior=prior)
     names = [field.name for field in fields(Share)]
     share = Share(**{name: getattr(account, name) for name in names})
     return Newcomer(
@@ -181,7 +181,7 @@ def _running(session: Session, now: datetime, *, prior: float) -> Turn | None:
     row = session.scalar(running.order_by(JobRow.started_at.desc(), JobRow.id.desc()).limit(1))
     if row is None:
         return None
-    estimate = estimates.estimate(session, estimates.shape_of_row(row), prior=prior, cold=row.cold)
+    estimate = estimates.estimate(session, estimates.shape_of_row(row), now=now, prior=prior, cold=row.cold)
     since = max((now - (row.started_at or now)).total_seconds(), 0.0)  # the clock may have been set back
     left = max(estimate.seconds * OVERDUE_PART, estimate.seconds - since)
     job = Waiting(
@@ -200,7 +200,7 @@ def _waiting(session: Session, now: datetime, *, prior: float) -> list[Waiting]:
     for job_id, account_id, user_id, not_before, width, height, passes in (session.execute(queued)).all():
         asked = (width, height, passes)
         if asked not in known:
-            known[asked] = estimates.estimate(session, asked, prior=prior)
+            known[asked] = estimates.estimate(session, asked, now=now, prior=prior)
         assert account_id is not None, f"job {job_id} waits without an account"
         jobs.append(
             Waiting(

@@ -1,13 +1,14 @@
 """Keeps waiting cards true: when the queue moves, each card whose place changed is shown again, at a gentle pace.
 
 A task that lives only while jobs wait and something moved them. It decides which card is due; its caller edits it.
-Only the first in line are followed, because Discord takes one edit a second in a channel. Knows no Discord.
+Only the first in line are followed, because Discord takes one edit a second in a channel. Of jobs that share a card,
+the first in line stands for all. Knows no Discord.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -48,7 +49,7 @@ class WaitingCards:
         """`show` begins to edit a waiting job's card; None: there is nothing to edit. `now` is aware UTC."""
         self._queue, self._tasks, self._show, self._now = queue, tasks, show, now
         self._edit_every = edit_every
-        self._shown: dict[int, _Shown] = {}
+        self._shown: dict[int, _Shown] = {}  # by card
         self._moved = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -67,12 +68,12 @@ class WaitingCards:
     async def _keep_true(self) -> None:
         while not self._closing:
             self._moved.clear()
-            line = await patiently(lambda: self._queue.line(limit=FOLLOWED))
+            line = _firsts(await patiently(lambda: self._queue.line(limit=FOLLOWED)))
             if not line:
                 self._shown.clear()
                 return
-            waiting = {job.id for job, _ in line}
-            self._shown = {job_id: shown for job_id, shown in self._shown.items() if job_id in waiting}
+            waiting = {_card(job) for job, _ in line}
+            self._shown = {card: shown for card, shown in self._shown.items() if card in waiting}
             now = self._now()
             due = [(job, place) for job, place in line if self._due(job, place, now=now) <= now][:AT_ONCE]
             await self._show_again(due, now=now)
@@ -81,7 +82,7 @@ class WaitingCards:
 
     async def _show_again(self, due: list[tuple[Job, Place]], *, now: datetime) -> None:
         for job, place in due:
-            self._shown[job.id] = _Shown(
+            self._shown[_card(job)] = _Shown(
                 position=place.position, waiting=place.waiting, ready_at=place.ready_at, at=now, held=place.held
             )
         tasks = {task for job, _ in due if (task := self._show(job)) is not None}
@@ -90,7 +91,7 @@ class WaitingCards:
 
     def _due(self, job: Job, place: Place, *, now: datetime) -> datetime:
         """When the card should be shown again if the place stays as it is."""
-        shown = self._shown.get(job.id)
+        shown = self._shown.get(_card(job))
         if now < (job.created_at if shown is None else shown.at):  # the clock was set back
             return now
         if shown is None:  # it says what held when it was sent
@@ -113,3 +114,16 @@ class WaitingCards:
                 await asyncio.wait({waking}, timeout=seconds)
             finally:
                 waking.cancel()
+
+
+def _card(job: Job) -> int:
+    """What stands for the job's card. A message's id is larger than any job's."""
+    return job.card_message_id or job.id
+
+
+def _firsts(line: Sequence[tuple[Job, Place]]) -> list[tuple[Job, Place]]:
+    """The first job in line of each card."""
+    firsts: dict[int, tuple[Job, Place]] = {}
+    for job, place in line:
+        firsts.setdefault(_card(job), (job, place))
+    return list(firsts.values())

@@ -104,12 +104,13 @@ def upgrade(path: Path, *, now: datetime) -> UpgradeReport:
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold `<path>.lock` for this process; StartError names the process that holds it.
+    """Hold `<path>.lock`, beside the file itself if `path` is a link, for this process; StartError names who holds it.
 
     The kernel drops the lock with its process, however that ends; the file itself stays and means nothing.
     """
     check_folder(path)
-    place = path.with_name(path.name + ".lock")
+    file = path.resolve()
+    place = file.with_name(file.name + ".lock")
     try:
         handle = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:

@@ -6,6 +6,7 @@ say goes through a callback.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from gen.pull.known import KNOWN, LICENCE, Model, Repository
 from gen.pull.store import (
     Entry,
     Progress,
+    is_own,
     link,
     locked,
     model_folder,
@@ -51,7 +53,7 @@ def pull(model: Model, order: Pull) -> Weights:
             raise HubUnreachable(f"{error}\n{by_hand(model, order.cache)}") from error
         folder = model_folder(order.cache, model.name)
         entries = [entry for files in listed.values() for entry in files]
-        placed = {entry.path for entry in entries if _is_placed(folder / entry.path)}
+        placed = {entry.path for entry in entries if _is_placed(folder, entry.path)}
         ahead = _say_what_comes(model, listed, placed, order)
         _check_placed(folder, [entry for entry in entries if entry.path in placed], order)
         order.total(ahead)
@@ -77,7 +79,7 @@ def find_offline(model: Model, order: Pull) -> Weights:
                     if path not in entries:
                         fresh = Entry(path=path, bytes=file.stat().st_size, sha256="", source=repository.name)
                         entries[path] = known.get(path, fresh)
-                        if root != folder or file.is_symlink():
+                        if root != folder or is_own(folder, path):
                             sources[path] = file.resolve()
         _check_known(folder, [entry for path, entry in entries.items() if path in known], order)
         try:
@@ -162,9 +164,9 @@ def _fetched(cache: Path, repository: Repository, entry: Entry) -> int:
     return min(begun.stat().st_size, entry.bytes) if begun.is_file() else 0
 
 
-def _is_placed(path: Path) -> bool:
-    """Whether a person put a file there: a link is Kiln's own."""
-    return path.exists() and not path.is_symlink()
+def _is_placed(folder: Path, path: str) -> bool:
+    """Whether a person put a file there, or a link to one; a link that leads nowhere is theirs to mend."""
+    return os.path.lexists(folder / path) and not is_own(folder, path)
 
 
 def _check_placed(folder: Path, entries: list[Entry], order: Pull) -> None:

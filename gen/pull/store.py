@@ -114,18 +114,41 @@ def trouble(folder: Path, entry: Entry, progress: Progress) -> str:
     return ""
 
 
+def is_own(folder: Path, path: str) -> bool:
+    """Whether `pull` made the link at a path of a model's folder: into the cache, or to the file listed for it.
+
+    Any other link, and any real file, is a person's.
+    """
+    place = folder / path
+    if not place.is_symlink():
+        return False
+    target = Path(os.path.normpath(place.parent / place.readlink()))
+    models = folder.parent.parent / "models"
+    if target.is_relative_to(models) or target.is_relative_to(models.resolve()):  # the cache may be a link itself
+        return True
+    return str(target) in {entry.source for entry in _listed(folder) if entry.path == path}
+
+
+def _listed(folder: Path) -> list[Entry]:
+    try:
+        return read_listed(folder)
+    except WeightsMissing:  # damaged, and written anew
+        return []
+
+
 def link(folder: Path, sources: Mapping[str, Path]) -> None:
-    """Put links into a model's folder, path → file, and take away links to what no longer belongs to it."""
+    """Put links into a model's folder, path → file, and take away its own to what no longer belongs to it."""
     for path, source in sources.items():
         place = folder / path
-        if place.is_symlink() or not place.exists():
+        if is_own(folder, path) or not os.path.lexists(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             fresh = place.with_name(place.name + ".partial")
             fresh.unlink(missing_ok=True)
             fresh.symlink_to(_from(place.parent, source, cache=folder.parent.parent))
             fresh.replace(place)
     for place in folder.rglob("*"):
-        if place.is_symlink() and place.relative_to(folder).as_posix() not in sources:
+        path = place.relative_to(folder).as_posix()
+        if path not in sources and is_own(folder, path):
             place.unlink()
 
 

@@ -87,6 +87,11 @@ def test_a_failure_says_what_happened() -> None:
     assert "The picture needs more memory." in failure_words(EN, failed)
 
 
+def test_a_reason_links_its_channel_and_nothing_else_of_it_is_live() -> None:
+    kept = replace(JOB, status=JobStatus.FAILED, reason="I may not post in <#123>. <@5> <#x> [a](b)")
+    assert "I may not post in <#123>. \\<@\u200b5\\> \\<\\#x\\> \\[a\\](b)" in words(kept)
+
+
 PREVIEWED = StepReport(step=50, steps=50, seconds=1.0, preview=b"a picture")
 LOOSE = st.text("ab*_`@<>[]|~#\\\u202e🦊:/", min_size=1, max_size=40)
 

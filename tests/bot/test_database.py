@@ -139,6 +139,15 @@ def test_the_lock_is_free_again_after_an_error(path: Path) -> None:
     assert upgrade(path, now=NOW).after == HEAD
 
 
+def test_a_link_in_another_folder_is_the_same_database(path: Path) -> None:
+    other = path.parent / "other"
+    other.mkdir()
+    link = other / path.name
+    link.symlink_to(path)
+    with lock(path):
+        assert f"process {os.getpid()}" in refusal(lambda: upgrade(link, now=NOW))
+
+
 def test_a_full_disk_at_the_lock_is_refused_with_the_files_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -84,9 +84,9 @@ class UnsteadyQueue(JobQueue):
     before: Callable[[str], Awaitable[None]] | None = None
     after: Callable[[str], Awaitable[None]] | None = None
 
-    async def claim(self) -> Job | None:
+    async def claim(self, *, unless: Callable[[], bool] = lambda: False) -> Job | None:
         await self._pass("before", "claim")
-        job = await super().claim()
+        job = await super().claim(unless=unless)
         await self._pass("after", "claim")
         return job
 
@@ -760,6 +760,28 @@ async def test_a_database_that_does_not_answer_is_left_alone_at_closing(
     await stage.outcomes.until("progress")
     await stage.dispatcher.aclose()
     assert "the database does not answer; what was not recorded is left to the next start" in caplog.messages
+
+
+async def test_a_claim_that_waits_for_a_lock_when_kiln_closes_takes_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller is gone when the lock is: the job would stay running, and count a crash that was none."""
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.1)
+    async with (
+        open_database(tmp_path / "kiln.sqlite3") as database,
+        open_stage(database, tmp_path, FakeGenerator()) as one,
+    ):
+        with closing(sqlite3.connect(one.path, isolation_level=None)) as foreign:
+            await one.queue.submit(new_job(1))
+            foreign.execute("BEGIN IMMEDIATE")
+            one.dispatcher.wake()
+            await eventually(lambda: one.dispatcher._claiming)
+            await one.dispatcher.aclose()
+            foreign.rollback()
+        await database.write(lambda _: None)  # behind the claim
+        job = await one.queue.job(1)
+        assert job is not None
+        assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
 
 
 async def test_a_picture_that_cannot_be_written_goes_back_to_the_queue_at_closing(

@@ -319,6 +319,7 @@ def test_a_port_in_use_is_told() -> None:
         is_said(doctor_host.port("port", "127.0.0.1", number, cure="Another."), Status.WARN, "in use")
     assert doctor_host.port("port", "127.0.0.1", number, cure="Another.").status is Status.OK
     is_said(doctor_host.port("port", "192.0.2.1", number, cure="Another."), Status.WARN, "cannot be listened on")
+    is_said(doctor_host.port("port", "127..0.1", number, cure="Another."), Status.WARN, "no host's name")
 
 
 def test_the_address_of_health_and_metrics_is_looked_at() -> None:

@@ -11,6 +11,8 @@ import discord
 import pytest
 
 from bot.asking.styles import SHIPPED
+from bot.cards.captions import detail_lines
+from bot.cards.recipes import Found, recipe_view
 from bot.language import say_in
 from bot.queue.job import Job, JobStatus
 from gen.request import LoraUse
@@ -42,6 +44,18 @@ async def test_a_styles_words_and_settings_are_in_the_request_and_shown(stage: S
     for message in stage.messages():
         assert "a red house, film still, dramatic light, shallow focus" in text_of(message)
         assert "style: Cinematic" in text_of(message)
+
+
+async def test_a_style_is_found_and_shown_by_its_chinese_name(stage: Stage) -> None:
+    await stage.imagine("a red house", style=" 水墨画 ")
+    made = await job(stage)
+    assert made.style == "Ink wash"
+    zh = say_in("zh")
+    assert "风格：水墨画" in detail_lines(zh, made)
+    assert "style: Ink wash" in detail_lines(say_in("en"), made)
+    assert "风格：Done" in detail_lines(zh, replace(made, style="Done"))
+    recipe = recipe_view(zh, Found(job=made, request=made.request), here="x")
+    assert "风格：水墨画" in str(recipe.to_components())  # type: ignore[no-untyped-call]
 
 
 async def test_what_is_said_beside_a_style_goes_before_it(stage: Stage) -> None:

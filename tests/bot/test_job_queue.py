@@ -498,6 +498,25 @@ async def test_the_estimate_is_the_median_of_the_last_twenty_of_the_same_shape(q
     assert place.ready_at - clock() == timedelta(seconds=10)
 
 
+async def test_timings_from_a_future_that_a_clock_set_back_left_behind_do_not_stay_the_latest(
+    database: Database, clock: Clock
+) -> None:
+    queue = JobQueue(database, limits=PLENTY, now=clock)
+    await drawn_job(queue, 1, seconds=100.0)  # cold
+    clock.move(86_400)
+    for number in range(2, 23):
+        clock.move(60)
+        await drawn_job(queue, number, seconds=100.0)
+    clock.move(-86_400)
+    await queue.submit(new_job(30, user_id=2))  # the first one's rate is used up by the clock
+    result = ImageResult(png=b"", sha256="", seconds=2.0, model="fake")
+    await queue.record_drawn(await claimed(queue), picture="x", result=result)
+    job = await queue.submit(new_job(31, user_id=3))
+    place = await queue.place(job.id)
+    assert place is not None
+    assert place.ready_at - clock() == timedelta(seconds=2)
+
+
 async def expected(queue: JobQueue, number: int, *, steps: int = 4) -> float:
     """Seconds that a job is thought to take."""
     job = await queue.submit(new_job(number, request=image_request(steps=steps)))

@@ -150,7 +150,7 @@ async def test_junk_in_the_dialog_is_refused_by_limit_and_value_and_changes_noth
 
 async def test_pictures_have_a_largest_size_most_steps_and_a_style(keepers: Keepers) -> None:
     dialog = await keepers.use(await keepers.panel(), "pictures")
-    typed = {"largest size": "256 x 128", "most steps": "3", "default style": "Ink wash"}
+    typed = {"largest size": "256 x 128", "most steps": "3", "default style": "水墨画"}
     changed = await keepers.keeper.submit_modal(dialog, fields(dialog, **typed))
     assert "**largest size**: 256x128" in shows(changed)
     assert "**default style**: Ink wash" in shows(changed)

@@ -31,8 +31,10 @@ async def test_a_servers_style_is_offered_first_and_drawn(stage: Stage) -> None:
     told = {"name": "House look", "before": "our", "after": "as we like it", "shape": "16:9", "steps": 3}
     words = said(await add(stage, keeper(stage), **told, guidance=2.0, lora="ink:0.5", negative="fog"))
     assert "This server has the style **House look** now: our …, as we like it · 16:9 · 3 steps · guidance 2" in words
+    assert words.endswith("away from: fog · LoRA ink:0.5")
     found = await stage.alice.autocomplete(stage.channel, "imagine", "style", "", prompt="a fox")
     assert found[0]["value"] == "House look"
+    assert "away from: fog" in found[0]["name"]
     assert len(found) == 13
     await stage.imagine("red house", style="house LOOK")
     job = await stage.kiln.queue.job(1)
@@ -60,11 +62,11 @@ async def test_a_style_outlives_a_restart_and_is_changed_and_taken_away(tmp_path
 async def test_the_log_channel_hears_of_styles_that_come_change_and_go(stage: Stage) -> None:
     keepers = enter(stage)
     await keepers.change(log_channel_id=keepers.log.id)
-    await add(stage, keepers.keeper, name="O_u_rs", after="in blue")
+    await add(stage, keepers.keeper, name="O_u_rs", after="in blue", negative="fog")
     await keepers.keeper.slash(stage.channel, "style remove", name="o_u_rs")
     who = f"<@{keepers.keeper.id}>"
     assert keepers.posts()[-2:] == [
-        rf"{who} set the style O\_u\_rs: …, in blue",
+        rf"{who} set the style O\_u\_rs: …, in blue · away from: fog",
         rf"{who} took the style O\_u\_rs away.",
     ]
 
@@ -85,6 +87,14 @@ async def test_the_log_channel_hears_of_styles_that_come_change_and_go(stage: St
 async def test_a_style_that_cannot_be_drawn_is_refused(stage: Stage, options: dict[str, Any], words: str) -> None:
     assert words in said(await add(stage, keeper(stage), **options))
     assert stage.kiln.styles.of(stage.guild.id) == ()
+
+
+async def test_all_words_of_the_longest_style_are_told_and_offered_as_far_as_a_choice_holds(stage: Stage) -> None:
+    words = said(await add(stage, keeper(stage), name="x" * 40, after="_" * 397 + "a", negative="*" * 399 + "b"))
+    assert words.endswith(r"\*b")
+    assert len(words) <= 2000
+    found = await stage.alice.autocomplete(stage.channel, "imagine", "style", "x", prompt="a fox")
+    assert len(found[0]["name"]) == 100
 
 
 async def test_only_who_may_manage_the_server_changes_its_styles(stage: Stage) -> None:

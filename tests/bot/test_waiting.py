@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -130,6 +131,18 @@ async def test_many_that_are_due_together_are_edited_a_few_at_a_time_and_all(lin
     line.clock.move((PATIENCE * EVERY).total_seconds())
     shown = await line.moved()
     assert len(shown) == len(set(shown)) > 2 * AT_ONCE - 1
+
+
+async def test_a_card_that_several_jobs_share_is_shown_once_a_minute_by_the_first(line: Line) -> None:
+    jobs = await line.queue.submit_all([replace(new_job(9, user_id=2), number=n, count=4) for n in range(4)])
+    await line.queue.record_card(*(job.id for job in jobs), message_id=777)
+    line.clock.move((PATIENCE * EVERY).total_seconds())
+    shared = {job.id for job in jobs}
+    assert [job for job in await line.moved() if job in shared] == [jobs[0].id]
+    await line.queue.cancel(jobs[0].id, user_id=2)  # the next one stands for the card now
+    assert [job for job in await line.moved() if job in shared - {jobs[1].id}] == []
+    line.clock.move((PATIENCE * EVERY).total_seconds())
+    assert [job for job in await line.moved() if job in shared] == [jobs[1].id]
 
 
 async def test_nothing_runs_when_nobody_waits(line: Line) -> None:

@@ -238,7 +238,7 @@ async def test_a_port_in_use_is_one_line_that_names_the_setting() -> None:
                 pass
 
 
-@pytest.mark.parametrize("address", ["203.0.113.7:9464", "no-such-host.invalid:9464"])
+@pytest.mark.parametrize("address", ["203.0.113.7:9464", "no-such-host.invalid:9464", "127..0.1:9464"])
 async def test_an_address_that_is_not_this_machines_is_one_line(address: str) -> None:
     with pytest.raises(StartError, match=rf"^the address {address} cannot be used: "):
         async with open_web(address, Watched()):

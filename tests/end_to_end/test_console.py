@@ -319,15 +319,19 @@ def test_bound_to_the_world_without_a_password_it_does_not_start(tmp_path: Path)
     assert not (tmp_path / "data").exists()
 
 
-def test_after_a_restart_the_history_is_there(tmp_path: Path, context: BrowserContext) -> None:
+def test_after_a_restart_the_history_is_there_and_an_open_page_draws_on(
+    tmp_path: Path, context: BrowserContext
+) -> None:
     served = Served(tmp_path)
-    page = open_page(context, served.url)
-    draw(page, "a green tree", seed="2", steps="2")
-    picture_of(page)
+    old = open_page(context, served.url)
+    draw(old, "a green tree", seed="2", steps="2")
+    picture_of(old)
     served.stop()
     again = Served(tmp_path, port=served.port)
     try:
         page = open_page(context, again.url)
         expect(page.locator("#history img")).to_have_count(1, timeout=30_000)
+        draw(old, "a red house", seed="3", steps="2")
+        expect(old.locator("#history img")).to_have_count(2, timeout=PICTURE_MS)
     finally:
         again.stop()

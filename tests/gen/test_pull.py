@@ -261,6 +261,25 @@ async def test_files_placed_by_hand_are_compared_with_the_hub_and_not_fetched(we
     assert not {DIT, "ae.safetensors"} & set(weights.hub.served)
 
 
+async def test_links_that_a_person_made_are_checked_and_stay(weights: Weights, tmp_path: Path) -> None:
+    other = tmp_path / "other disk"
+    (other / "loras").mkdir(parents=True)
+    mine = other / "any name.safetensors"
+    mine.write_bytes((DEMO_WEIGHTS / "kiln-demo.safetensors").read_bytes())
+    (weights.folder / "styles").mkdir(parents=True)
+    links = {DIT: mine, "loras": other / "loras", "styles/ink.safetensors": other / "not plugged in"}
+    for path, target in links.items():
+        (weights.folder / path).symlink_to(target)
+    for arguments in ((), (), ("--offline",)):
+        done = await weights("pull", "majicflus_v1", "--accept-licence", *arguments)
+        assert done.code == 0, done.err
+    assert {path: (weights.folder / path).readlink() for path in links} == links
+    assert DIT not in weights.hub.served
+    flip(mine, 7_000_000)
+    assert "It is yours, so it was not replaced" in (await weights.pull()).err
+    assert (weights.folder / DIT).readlink() == mine
+
+
 @pytest.mark.parametrize("damage", ["a flipped byte", "half a file"])
 async def test_a_file_placed_by_hand_that_is_not_the_hubs_is_named_and_never_replaced(
     weights: Weights, damage: str
