@@ -138,7 +138,7 @@ class FluxGenerator:
             log.warning("%s It is drawn again with a smaller plan.", error)
         gc.collect()  # no frame holds the failed try's tensors any more, but cycles do
         self._engine.recover()
-        with _memory_told(request.size), self._engine.running(wanted, shrink=SMALLER_PLAN):
+        with self._engine.running(wanted, shrink=SMALLER_PLAN):
             return self._denoise(request, steps)
 
     @torch.no_grad()  # not inference_mode: its tensors are of another kind to compiled graphs

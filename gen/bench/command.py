@@ -64,11 +64,8 @@ def _bench(arguments: argparse.Namespace) -> gpu.Bench:
     asked = profile.request("a size", seed=0, size=arguments.size, steps=arguments.steps)
     if asked.steps < 2 or not 0 < arguments.minutes <= 60 or not 1 <= arguments.pictures <= 100:
         raise InvalidRequest("--steps is 2 or more, --minutes above 0 to 60, --pictures 1 to 100.")
-    systems = (
-        arguments.systems.split(",")
-        if arguments.systems
-        else ["kiln", *((gpu.LORA, *gpu.PEERS) if arguments.peers else ())]
-    )
+    usual = ("kiln", gpu.LORA, *gpu.PEERS) if arguments.peers else ("kiln",)
+    systems = arguments.systems.split(",") if arguments.systems else usual
     for system in systems:
         if system not in gpu.SYSTEMS:
             raise InvalidRequest(f"There is no system {system[:40]!r} to measure; there are {', '.join(gpu.SYSTEMS)}.")

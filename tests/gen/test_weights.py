@@ -145,22 +145,24 @@ def test_without_a_description_the_model_is_flux_sized(tmp_path: Path, monkeypat
     assert (weights.profile.name, weights.profile.width) == ("kiln-demo", FLUX_DEV.width)
 
 
-@pytest.mark.parametrize(("key", "value"), [("t5_tokens", 0), ("t5_tokens", -1), ("dim", "192"), ("heads", 6.0)])
-def test_a_size_that_is_none_is_named_with_its_value(folder: Path, key: str, value: object) -> None:
+def describe(folder: Path, part: str, key: str, value: object) -> None:
+    """Change one line of a model's kiln.json."""
     path = folder / "kiln.json"
     description = json.loads(path.read_text())
-    description["shape"][key] = value
+    description[part][key] = value
     path.write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(("key", "value"), [("t5_tokens", 0), ("t5_tokens", -1), ("dim", "192"), ("heads", 6.0)])
+def test_a_size_that_is_none_is_named_with_its_value(folder: Path, key: str, value: object) -> None:
+    describe(folder, "shape", key, value)
     with pytest.raises(WeightsMissing, match=rf"{key} is made of whole numbers above zero, not {value!r}\.$"):
         find_weights(folder)
 
 
 @pytest.mark.parametrize(("key", "value"), [("width", "wide"), ("steps", 500), ("pixels_max", None), ("side_min", 999)])
 def test_a_description_that_contradicts_itself_is_named(folder: Path, key: str, value: object) -> None:
-    path = folder / "kiln.json"
-    description = json.loads(path.read_text())
-    description["profile"][key] = value
-    path.write_text(json.dumps(description))
+    describe(folder, "profile", key, value)
     with pytest.raises(WeightsMissing, match=r"kiln\.json does not describe a model"):
         find_weights(folder)
 

@@ -52,6 +52,10 @@ def model(folder: Path) -> Iterator[Model]:
 def unlimited() -> Iterator[None]:
     """What a budget limits is free again afterwards."""
     yield
+    _free_all()
+
+
+def _free_all() -> None:
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1.0, torch.device("cuda", 0))
@@ -130,9 +134,7 @@ def test_tiles_are_the_whole_picture_without_seams(model: Model, tile: int, size
 
 
 def _within(folder: Path, budget_gib: float) -> FluxGenerator:
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(1.0, torch.device("cuda", 0))
+    _free_all()
     tuning = Tuning(budget=f"{budget_gib}GiB", cache=folder / "cache", compiled=False)
     return load_generator(folder, device="cuda", tuning=tuning)
 
