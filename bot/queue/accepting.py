@@ -35,7 +35,7 @@ class Terms:
 def accept(
     session: Session, new: NewJob, terms: Terms, *, weight: float | None, now: datetime
 ) -> tuple[Job, Newcomer | None]:
-    """Store the job; with it comes its place in line, if it is new and stands in line at once.
+    """Store the job; with it comes how it enters the line, if nobody's place but its own must be looked for.
 
     A job of the same interaction and number is returned as it is, and nothing is charged.
     """
@@ -47,7 +47,7 @@ def accept(
     admission = admit(session, new, limits=limits, server_seconds=entry.server_seconds, now=now, prior=terms.prior)
     server_id, share = new.guild_id if terms.server_share else None, share if weight is None else weight
     row = to_row(new, created_at=now)
-    row.account_id = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)
+    row.account_id, reweighed = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)
     row.not_before, row.reserved = admission.not_before, admission.reserved
     row.rate_seconds = admission.rate_seconds
     session.add(row)
@@ -55,5 +55,6 @@ def accept(
     if row.not_before is None:
         fairness.enter(session, row)
     settle_in(session, row, entry, now=now)
-    in_line = row.not_before is None and row.status is JobStatus.QUEUED
-    return to_job(row), newcomer(session, row, now=now, prior=terms.prior) if in_line else None
+    if reweighed or row.not_before is not None or row.status is not JobStatus.QUEUED:
+        return to_job(row), None
+    return to_job(row), newcomer(session, row, now=now, prior=terms.prior)

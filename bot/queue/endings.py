@@ -66,7 +66,7 @@ def lose_picture(session: Session, row: JobRow) -> bool:
     if row.reserved is not None:
         row.reserved = row.charge
     if row.account_id is None:  # drawn by a Kiln before accounts
-        row.account_id = fairness.open_account(session, user_id=row.user_id, server_id=None, weight=1.0)
+        row.account_id, _ = fairness.open_account(session, user_id=row.user_id, server_id=None, weight=1.0)
     row.status, row.attempts = JobStatus.QUEUED, row.attempts - 1
     row.attempt_token = row.started_at = row.finished_at = row.picture = row.seconds = row.notice = None
     session.flush()

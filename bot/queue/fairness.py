@@ -20,6 +20,7 @@ level is fair in itself. Knows no verbs: the caller holds the transaction, and t
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from functools import cache
 
@@ -42,6 +43,7 @@ _OPEN = text(
     "INSERT INTO accounts (name, parent_id, weight) VALUES (:name, :parent, :weight) "
     "ON CONFLICT (name) DO UPDATE SET weight = excluded.weight RETURNING id"
 )
+_OTHER_WEIGHT = text("SELECT 1 FROM accounts WHERE name = :name AND waiting > 0 AND weight <> :weight")
 ENTER = text(
     "UPDATE accounts SET waiting = waiting + 1, ticket = CASE waiting WHEN 0 THEN :job ELSE ticket END, "
     "vtime = CASE waiting WHEN 0 THEN "
@@ -100,20 +102,21 @@ def used_seconds(*, started_at: datetime, now: datetime, estimate: float) -> flo
     return min(max((now - started_at) / timedelta(seconds=1), 0.0), OVERRUN_MAX * estimate)
 
 
-def open_account(session: Session, *, user_id: int, server_id: int | None, weight: float) -> int:
-    """The id of a person's account, made at need, with `weight` from now on.
+def open_account(session: Session, *, user_id: int, server_id: int | None, weight: float) -> tuple[int, bool]:
+    """The id of a person's account, made at need, with `weight` from now on; and whether that moves jobs that wait.
 
     With `server_id` it is their account within that server's; None: directly below everyone's.
     """
-    if not weight > 0:
-        raise ValueError(f"a weight must be above 0; it is {weight}")
+    if not 0 < weight < math.inf:
+        raise ValueError(f"a weight must be a finite number above 0; it is {weight}")
     parent, name = EVERYONE, f"user:{user_id}"
     if server_id is not None:
         server = f"server:{server_id}"
         parent = session.scalar(_OPEN, {"name": server, "parent": EVERYONE, "weight": 1.0}) or EVERYONE
         name = f"{server}/{name}"
+    moves = session.scalar(_OTHER_WEIGHT, {"name": name, "weight": weight}) is not None
     account: int = session.scalar(_OPEN, {"name": name, "parent": parent, "weight": weight})
-    return account
+    return account, moves
 
 
 def enter(session: Session, job: JobRow) -> None:

@@ -79,8 +79,11 @@ class JobQueue(JobRecorder):
         except QueueFull as full:
             retry_at = (await self._lookout.look()).first_ready(asked[0].user_id)
             raise QueueFull(waiting=full.waiting, allowed=full.allowed, retry_at=retry_at) from None
-        for _, newcomer in accepted:
-            if newcomer is not None:
+        newcomers = [newcomer for _, newcomer in accepted if newcomer is not None]
+        if len(newcomers) < len(accepted):  # else those behind it would be told a place that does not know of it
+            self._lookout.moved()
+        else:
+            for newcomer in newcomers:
                 self._lookout.entered(newcomer)
         self._noted()
         return tuple(job for job, _ in accepted)

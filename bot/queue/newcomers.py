@@ -1,8 +1,9 @@
 """Where new jobs come in a look at the queue that was taken before them, without looking again.
 
 Exact while nothing but new jobs came since: a newcomer's turn is known by the start tag that the claim will see, and
-nobody before it is moved by it. For people directly below everyone's account; a job within a server's share, or one
-that is deferred, needs a look. Pure: values in, a place out.
+nobody before it is moved by it. For people directly below everyone's account. A look is needed for a job within a
+server's share, for one that is deferred or comes with own deferred jobs waiting, and for one whose owner's weight
+changed while they wait. Pure: values in, a place out.
 """
 
 from __future__ import annotations

@@ -205,9 +205,9 @@ async def test_twice_the_weight_is_twice_the_gpu(queue: JobQueue, ask: Asker) ->
     assert sorted(await owners(queue, 30)) == [1] * 20 + [2] * 10
 
 
-async def test_a_weight_of_nothing_is_refused(queue: JobQueue, ask: Asker) -> None:
-    for weight in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="a weight must be above 0"):
+async def test_a_weight_that_is_no_share_is_refused(queue: JobQueue, ask: Asker) -> None:
+    for weight in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="a weight must be a finite number above 0"):
             await ask(queue, 1, weight=weight)
     assert (await queue.overview()).waiting == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from bot.language import say_in
 from bot.queue.forecast import Share, Waiting, turns, why
-from bot.queue.job import Job, Limits, Place
+from bot.queue.job import Job, Limits, OverLimit, Place
 from bot.queue.job_queue import JobQueue
 from bot.queue.outlook import REST_MAX, REST_PER_SECOND, Lookout, Outlook
 from bot.storage.database import Database
@@ -204,3 +205,56 @@ async def test_within_a_servers_share_a_newcomer_needs_a_look(database: Database
     for number in (1, 2):
         job = await shared.submit(new_job(number))
         assert await looks(shared, lambda job=job: shared.place_of_new(job.id)) == 1  # type: ignore[misc]
+
+
+async def told_and_true(queue: JobQueue, job: Job) -> tuple[tuple[int, int], tuple[int, int]]:
+    """A new job's place and how many wait: as its owner is told, and as a look finds it."""
+    told = await queue.place_of_new(job.id)
+    true = await queue.place(job.id)
+    assert told is not None
+    assert true is not None
+    return (told.position, told.waiting), (true.position, true.waiting)
+
+
+async def test_a_new_weight_moves_the_jobs_that_wait_and_the_next_ones_place_knows_it(queue: JobQueue) -> None:
+    for number, user_id in enumerate((1, 1, 1, 2, 2, 2), start=1):
+        await queue.submit(new_job(number, user_id=user_id))
+    await queue.overview()
+    told, true = await told_and_true(queue, await queue.submit(new_job(10, user_id=1), weight=4.0))
+    assert told == true == (4 + 1, 7)  # four of its owner's in the time of one of the other's
+    told, true = await told_and_true(queue, await queue.submit(new_job(11, user_id=3)))
+    assert told == true
+
+
+async def test_of_several_with_a_new_weight_none_is_placed_by_the_old_one(queue: JobQueue) -> None:
+    for number, user_id in enumerate((1, 1, 1, 2, 2, 2), start=1):
+        await queue.submit(new_job(number, user_id=user_id))
+    await queue.overview()
+    for job in await queue.submit_all([new_job(10), replace(new_job(10), number=2)], weight=4.0):
+        told, true = await told_and_true(queue, job)
+        assert told == true
+
+
+async def test_a_new_job_overtakes_or_follows_own_deferred_ones_as_it_is_told(database: Database, clock: Clock) -> None:
+    limits = Limits(waiting_per_user=20, pictures_per_hour=60, burst=1, over_limit=OverLimit.DEFER)
+    queue = JobQueue(database, limits=limits, now=clock)
+    generous = JobQueue(database, limits=Limits(waiting_per_user=20, burst=20), now=clock)
+    generous._lookout = queue._lookout  # the limits of a role that was given meanwhile
+    for number in (1, 2):
+        await queue.submit(new_job(number, request=image_request(steps=40)))
+    await queue.submit(new_job(3, user_id=2))
+    await queue.overview()
+    told, true = await told_and_true(queue, await queue.submit(new_job(4)))  # deferred
+    assert told == true
+    told, true = await told_and_true(queue, await generous.submit(new_job(5)))
+    assert told == true
+
+
+async def test_who_comes_after_a_deferred_job_is_told_that_it_waits_too(database: Database, clock: Clock) -> None:
+    limits = Limits(waiting_per_user=20, pictures_per_hour=60, burst=1, over_limit=OverLimit.DEFER)
+    queue = JobQueue(database, limits=limits, now=clock)
+    await queue.submit(new_job(1))
+    await queue.overview()
+    await queue.submit(new_job(2))  # deferred
+    told, true = await told_and_true(queue, await queue.submit(new_job(3, user_id=2)))
+    assert told == true == (2, 3)
