@@ -48,9 +48,15 @@ class _Lost(Exception):
 class Commits:
     """The one writer of a database."""
 
-    def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`clock` counts seconds."""
-        self._engine, self._clock = engine, clock
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`clock` counts seconds; `guard` is called within each transaction, and raises if nothing may be written."""
+        self._engine, self._clock, self._guard = engine, clock, guard
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         self._waiting: deque[_Asked] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -83,6 +89,7 @@ class Commits:
         came = len(self._waiting)
         try:
             with self._engine.connect() as connection, connection.begin():
+                self._guard()
                 until = self._clock() + GROUP_SECONDS
                 while self._waiting and (not group or self._clock() < until):
                     group.append(self._waiting.popleft())

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +16,10 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.orm import Session
 
-from bot.errors import StartError
 from bot.storage import schema
 from bot.storage.commits import Commits, refused, unavailable
-from bot.storage.schema import BUSY_SECONDS, SchemaReport, UpgradeReport, backup, check, check_folder, model_differences
+from bot.storage.lock_file import lock
+from bot.storage.schema import BUSY_SECONDS, SchemaReport, UpgradeReport, backup, check, model_differences
 
 __all__ = [
     "Database",
@@ -44,9 +42,10 @@ _T = TypeVar("_T")
 class Database:
     """Two engines on one file: one connection that writes, a few that can only read; each in threads of its own."""
 
-    def __init__(self, writer: Engine, reader: Engine) -> None:
+    def __init__(self, writer: Engine, reader: Engine, *, guard: Callable[[], None] = lambda: None) -> None:
+        """`guard`: see Commits."""
         self._writer, self._reader = writer, reader
-        self._commits = Commits(writer)
+        self._commits = Commits(writer, guard=guard)
         self._readers = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="reader")
 
     async def write(self, work: Callable[[Session], _T]) -> _T:
@@ -79,20 +78,21 @@ async def open_database(
     path: Path, *, now: Callable[[], datetime] = lambda: datetime.now(UTC), busy_seconds: float = BUSY_SECONDS
 ) -> AsyncIterator[Database]:
     """Lock, check, upgrade and open the database; StartError says in one line why that is impossible."""
-    with lock(path):
+    with lock(path) as held:
         await asyncio.to_thread(schema.upgrade, path, now=now())
-        database = connect(path, busy_seconds=busy_seconds)
+        database = connect(path, busy_seconds=busy_seconds, guard=held.hold)
         try:
             yield database
         finally:
             await database.aclose()
 
 
-def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> Database:
-    """The engines alone, for a file that is locked and upgraded already; the caller closes them."""
+def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS, guard: Callable[[], None] = lambda: None) -> Database:
+    """The engines alone, for a file that is locked and upgraded already; the caller closes them; `guard` as in Commits."""
     return Database(
         _engine(path, busy_seconds=busy_seconds, begin="BEGIN IMMEDIATE", pool_size=1),
         _engine(path, busy_seconds=busy_seconds, begin="BEGIN", pool_size=READERS, query_only=True),
+        guard=guard,
     )
 
 
@@ -100,48 +100,6 @@ def upgrade(path: Path, *, now: datetime) -> UpgradeReport:
     """Upgrade a database that no Kiln uses; blocking. See schema.upgrade."""
     with lock(path):
         return schema.upgrade(path, now=now)
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold `<path>.lock`, beside the file itself if `path` is a link, for this process; StartError names who holds it.
-
-    The kernel drops the lock with its process, however that ends; the file itself stays and means nothing.
-    """
-    check_folder(path)
-    file = path.resolve()
-    place = file.with_name(file.name + ".lock")
-    try:
-        handle = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise StartError(f"{place} cannot be written: {error.strerror}") from error
-    try:
-        _take(handle, path)
-        _sign(handle, place)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _take(handle: int, path: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        raise StartError(
-            f"{path} is in use by another Kiln (process {holder}): stop that one first, or use another data folder"
-        ) from error
-    except OSError as error:
-        raise StartError(f"{path} cannot be locked: {error.strerror}; use a folder on a local disk") from error
-
-
-def _sign(handle: int, place: Path) -> None:
-    """Leave this process's number in the lock file, for the message to a second one."""
-    try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-    except OSError as error:
-        raise StartError(f"{place} cannot be written: {error.strerror}") from error
 
 
 def _view(engine: Engine, work: Callable[[Session], _T]) -> _T:  # reader's thread

@@ -152,7 +152,7 @@ def test_a_full_disk_at_the_lock_is_refused_with_the_files_name(path: Path, monk
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("bot.storage.database.os.pwrite", full)
+    monkeypatch.setattr("bot.storage.lock_file.os.pwrite", full)
     assert "kiln.sqlite3.lock cannot be written: No space left on device" in refusal(lambda: upgrade(path, now=NOW))
 
 
@@ -160,10 +160,67 @@ def test_a_lock_that_the_file_system_does_not_know_is_refused(path: Path, monkey
     def unsupported(handle: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("bot.storage.database.fcntl.flock", unsupported)
+    monkeypatch.setattr("bot.storage.lock_file.fcntl.flock", unsupported)
     assert "cannot be locked: Operation not supported; use a folder on a local disk" in refusal(
         lambda: upgrade(path, now=NOW)
     )
+
+
+async def test_a_lock_file_that_was_removed_is_made_again_before_the_next_write(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_database(path) as database:
+        path.with_name("kiln.sqlite3.lock").unlink()
+        await JobQueue(database, limits=Limits(), now=Clock()).submit(new_job(1))
+        assert "was removed while it was held; it was made again" in caplog.text
+        assert f"is in use by another Kiln (process {os.getpid()})" in refusal(lambda: upgrade(path, now=NOW))
+    assert upgrade(path, now=NOW).after == HEAD
+
+
+async def test_once_a_second_process_came_in_by_a_removed_lock_file_the_first_writes_nothing_any_more(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_database(path) as database:
+        first = JobQueue(database, limits=Limits(), now=Clock())
+        path.with_name("kiln.sqlite3.lock").unlink()
+        async with open_database(path) as other:
+            second = JobQueue(other, limits=Limits(), now=Clock())
+            with pytest.raises(QueueUnavailable):
+                await first.submit(new_job(1))
+            await second.submit(new_job(2))
+        with pytest.raises(QueueUnavailable):  # what it knows is old
+            await first.claim()
+        assert [(await first.line(limit=9))[0][0].interaction_id] == [2]
+        assert caplog.text.count("This one writes nothing any more") == 1
+
+
+async def test_a_second_process_between_the_lock_file_and_its_lock_is_seen(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(handle: int, operation: int) -> None:
+        raise BlockingIOError
+
+    async with open_database(path) as database:
+        path.with_name("kiln.sqlite3.lock").unlink()
+        monkeypatch.setattr("bot.storage.lock_file.fcntl.flock", taken)
+        with pytest.raises(QueueUnavailable):
+            await JobQueue(database, limits=Limits(), now=Clock()).submit(new_job(1))
+
+
+async def test_where_the_folder_was_moved_nothing_is_written_until_it_is_back(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, away = path.parent / "data", path.parent / "away"
+    folder.mkdir()
+    async with open_database(folder / path.name) as database:
+        queue = JobQueue(database, limits=Limits(), now=Clock())
+        await queue.submit(new_job(1))
+        folder.rename(away)
+        with pytest.raises(QueueUnavailable):
+            await queue.submit(new_job(2))
+        assert "cannot be made again: No such file or directory" in caplog.text
+        away.rename(folder)
+        await queue.submit(new_job(2))
 
 
 # what cannot be opened
