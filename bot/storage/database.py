@@ -88,7 +88,7 @@ async def open_database(
 
 
 def connect(path: Path, *, busy_seconds: float = BUSY_SECONDS, guard: Callable[[], None] = lambda: None) -> Database:
-    """The engines alone, for a file that is locked and upgraded already; the caller closes them; `guard` as in Commits."""
+    """The engines alone, for a file that is locked and upgraded; the caller closes them. `guard` is as in Commits."""
     return Database(
         _engine(path, busy_seconds=busy_seconds, begin="BEGIN IMMEDIATE", pool_size=1),
         _engine(path, busy_seconds=busy_seconds, begin="BEGIN", pool_size=READERS, query_only=True),
