@@ -23,6 +23,7 @@ from sqlalchemy import func, select, text
 from bot.bench.histories import STEPS, Event, History, Kind, Stage, random_history
 from bot.queue import fairness
 from bot.queue.estimates import PRIOR_RATE
+from bot.queue.holding import hold_waiting, release_paused
 from bot.queue.job import Job, JobStatus, Limits, OverLimit
 from bot.queue.job_queue import JobQueue
 from bot.storage.database import Database, open_database
@@ -476,6 +477,22 @@ async def test_a_deferred_job_can_be_cancelled(deferring: JobQueue, path: Path, 
     assert account(path, 1, "waiting") == 1
     await draw(deferring)
     assert await deferring.claim() is None
+
+
+async def test_a_deferred_job_that_a_pause_held_still_waits_for_its_time(
+    deferring: JobQueue, database: Database, path: Path, ask: Asker
+) -> None:
+    await ask(deferring, 1)
+    second = await ask(deferring, 1)
+    held = await database.write(lambda session: hold_waiting(session, second.guild_id))
+    assert len(held) == 2
+    assert account(path, 1, "waiting") == 0
+    await database.write(lambda session: release_paused(session, second.guild_id))
+    assert account(path, 1, "waiting") == 1
+    deferring.moved()
+    place = await deferring.place(second.id)
+    assert place is not None
+    assert place.deferred_until is not None
 
 
 async def test_a_deferred_job_says_until_when_it_waits(deferring: JobQueue, clock: Clock, ask: Asker) -> None:
