@@ -47,7 +47,7 @@ def accept(
     admission = admit(session, new, limits=limits, server_seconds=entry.server_seconds, now=now, prior=terms.prior)
     server_id, share = new.guild_id if terms.server_share else None, share if weight is None else weight
     row = to_row(new, created_at=now)
-    row.account_id, reweighed = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)
+    row.account_id, reshapes = fairness.open_account(session, user_id=new.user_id, server_id=server_id, weight=share)
     row.not_before, row.reserved = admission.not_before, admission.reserved
     row.rate_seconds = admission.rate_seconds
     session.add(row)
@@ -55,6 +55,6 @@ def accept(
     if row.not_before is None:
         fairness.enter(session, row)
     settle_in(session, row, entry, now=now)
-    if reweighed or row.not_before is not None or row.status is not JobStatus.QUEUED:
+    if reshapes or row.not_before is not None or row.status is not JobStatus.QUEUED:
         return to_job(row), None
     return to_job(row), newcomer(session, row, now=now, prior=terms.prior)

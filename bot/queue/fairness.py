@@ -43,7 +43,10 @@ _OPEN = text(
     "INSERT INTO accounts (name, parent_id, weight) VALUES (:name, :parent, :weight) "
     "ON CONFLICT (name) DO UPDATE SET weight = excluded.weight RETURNING id"
 )
-_OTHER_WEIGHT = text("SELECT 1 FROM accounts WHERE name = :name AND waiting > 0 AND weight <> :weight")
+_RESHAPES = text(
+    "SELECT 1 FROM accounts WHERE name = :name AND waiting > 0 AND weight <> :weight UNION ALL "
+    "SELECT 1 FROM jobs WHERE user_id = :user AND status = 'queued' AND not_before IS NOT NULL LIMIT 1"
+)
 ENTER = text(
     "UPDATE accounts SET waiting = waiting + 1, ticket = CASE waiting WHEN 0 THEN :job ELSE ticket END, "
     "vtime = CASE waiting WHEN 0 THEN "
@@ -103,8 +106,9 @@ def used_seconds(*, started_at: datetime, now: datetime, estimate: float) -> flo
 
 
 def open_account(session: Session, *, user_id: int, server_id: int | None, weight: float) -> tuple[int, bool]:
-    """The id of a person's account, made at need, with `weight` from now on; and whether that moves jobs that wait.
+    """The id of a person's account, made at need, with `weight` from now on; and whether the line must be looked at.
 
+    So it must where their waiting jobs got another weight, or are deferred: one more job may overtake those.
     With `server_id` it is their account within that server's; None: directly below everyone's.
     """
     if not 0 < weight < math.inf:
@@ -114,9 +118,9 @@ def open_account(session: Session, *, user_id: int, server_id: int | None, weigh
         server = f"server:{server_id}"
         parent = session.scalar(_OPEN, {"name": server, "parent": EVERYONE, "weight": 1.0}) or EVERYONE
         name = f"{server}/{name}"
-    moves = session.scalar(_OTHER_WEIGHT, {"name": name, "weight": weight}) is not None
+    reshapes = session.scalar(_RESHAPES, {"name": name, "weight": weight, "user": user_id}) is not None
     account: int = session.scalar(_OPEN, {"name": name, "parent": parent, "weight": weight})
-    return account, moves
+    return account, reshapes
 
 
 def enter(session: Session, job: JobRow) -> None:

@@ -163,15 +163,9 @@ def look(session: Session, *, now: datetime, prior: float, cold: bool) -> Outloo
 
 
 def newcomer(session: Session, row: JobRow, *, now: datetime, prior: float) -> Newcomer | None:
-    """A job that was accepted in this transaction; None: it needs a look.
-
-    So it does within a server's share, and where its owner has deferred jobs, which it may overtake.
-    """
+    """A job that was accepted in this transaction; None: within a server's share it needs a look."""
     account = session.get(AccountRow, row.account_id)
     if account is None or account.parent_id != EVERYONE:
-        return None
-    mine = (JobRow.user_id == row.user_id, has_status(JobStatus.QUEUED), JobRow.account_id == row.account_id)
-    if session.scalar(select(JobRow.id).where(*mine, JobRow.not_before.is_not(None)).limit(1)) is not None:
         return None
     estimate = estimates.estimate(session, estimates.shape_of_row(row), now=now, prior=prior)
     names = [field.name for field in fields(Share)]
