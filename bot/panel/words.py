@@ -115,6 +115,11 @@ def entry_words(say: Say, entry: Entry) -> str:
         case Act.ROLE:
             role, terms = f"<@&{entry.values['role']}>", said_words(say, entry.values["terms"])
             return say("{actor} set what {role} may have: {terms}.", actor=actor, role=role, terms=terms)
+        case Act.ROLE_GONE:
+            terms = said_words(say, entry.values["terms"])
+            return say(
+                "The role {role} was deleted. What it had here is gone too: {terms}.", **{**values, "terms": terms}
+            )
         case Act.RULE_ADDED | Act.RULE_REMOVED:
             return _rule_changed(say, entry, actor)
         case Act.BAN:
