@@ -157,6 +157,8 @@ def channel_problem(guild: discord.Guild, channel_id: int | None) -> Message | N
 def _words(say: Say, entry: Entry, job: Job | None) -> str:
     """The act and, where a moderator is to judge them, the words."""
     text = entry_words(say, entry)
+    if job is not None and job.private and entry.act is Act.REPORT:
+        return text  # whoever reports it saw it, and the moderators have not to
     if job is not None and entry.act in (Act.HOLD, Act.FLAG, Act.REPORT, Act.SEEN):
         below = f"-# <#{job.channel_id}>"
         room = MESSAGE_CHARACTERS - len(f"{text}\n****\n{below}")
