@@ -103,7 +103,7 @@ class Imagine(commands.Cog):
         await self._asking.ask(interaction, *requests, beginning=beginning)
 
     async def _servers_style(self, interaction: discord.Interaction[KilnBot]) -> Style | None:
-        """What the server's keepers chose for whoever names no style; raise Refusal if it is there no more."""
+        """What the server's keepers chose for whoever names no style; raise Refusal if it no longer exists."""
         kiln, guild_id = self._bot.kiln, interaction.guild_id
         assert guild_id is not None
         name = (await kiln.keepers.servers.settings(guild_id)).default_style
@@ -112,7 +112,7 @@ class Imagine(commands.Cog):
         except InvalidRequest as error:
             raise Refusal(
                 msg(
-                    "The default style of this server, {style}, is there no more. Its moderators can choose another "
+                    "The default style of this server, {style}, no longer exists. Its moderators can choose another "
                     "with /server; until then please name a style, or - for none."
                 ),
                 style=quoted(name or "", characters=STYLE_MAX_CHARACTERS),

@@ -175,7 +175,7 @@ async def test_the_servers_style_is_for_whoever_names_none(keepers: Keepers) -> 
     styles = [(await stage.kiln.queue.job(number)) for number in (1, 2, 3)]
     assert [job and job.style for job in styles] == ["Ink wash", "Anime", None]
     await keepers.change(default_style="gone")
-    assert "The default style of this server, gone, is there no more." in said(await stage.imagine("a house"))
+    assert "The default style of this server, gone, no longer exists." in said(await stage.imagine("a house"))
 
 
 async def test_a_style_that_there_is_not_is_no_servers_style(keepers: Keepers) -> None:
@@ -247,6 +247,8 @@ async def test_many_rules_come_in_pages(keepers: Keepers) -> None:
 async def test_the_rules_that_kiln_brings_are_switched_off(keepers: Keepers) -> None:
     assert "refuses these words here: nude" in said(await keepers.stage.imagine("a nude"))
     shown = await keepers.use(await keepers.panel(), "rules")
+    assert shown.response is not None
+    assert "Switch Kiln's rules off" in str(shown.response.components)
     await keepers.use(shown, "usual")
     await keepers.stage.imagine("a nude")
     assert "no sexual pictures of minors" in said(await keepers.stage.imagine("a nude child"))
