@@ -30,7 +30,10 @@ SUBTLE, STRONG = 0.1, 0.4  # shares: another detail; another arrangement of the 
 SIDE_MULTIPLE = 16
 SIDE_MIN, SIDE_MAX = 128, 2048
 
-_LORA_NAME = re.compile(r"[^\W_][\w ._-]{0,79}")  # letters of any script; no path, no markup, nothing invisible
+LORA_NAME_MAX_CHARACTERS = 80
+_LORA_NAME = re.compile(
+    rf"[^\W_][\w ._-]{{0,{LORA_NAME_MAX_CHARACTERS - 1}}}"
+)  # letters of any script; no path, no markup, nothing invisible
 _SIZE = re.compile(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", re.IGNORECASE)
 
 

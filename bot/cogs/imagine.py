@@ -133,14 +133,14 @@ class Imagine(commands.Cog):
         kept = f"{before.strip()}, " if comma else ""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                found = await self._bot.kiln.loras.found(typed, limit=CHOICES_MAX)
+                room = CHOICE_CHARACTERS - len(kept)
+                found = await self._bot.kiln.loras.found(typed, limit=CHOICES_MAX, room=room)
         except TimeoutError:
             return []  # the name can be typed
         named = ((one, kept + one.name) for one in found)
         return [
             app_commands.Choice(name=fold(_lora_label(value, one), characters=CHOICE_CHARACTERS), value=value)
             for one, value in named
-            if len(value) <= CHOICE_CHARACTERS
         ]
 
     @imagine.autocomplete("size")
