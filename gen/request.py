@@ -15,9 +15,9 @@ from gen.errors import InvalidRequest
 from gen.message import Message, msg
 from gen.prompt import FILLERS
 from gen.prompt import PROMPT_MAX_CHARACTERS as PROMPT_MAX_CHARACTERS
+from gen.prompt import SEED_MAX as SEED_MAX
 from gen.prompt import check_prompt as check_prompt
 
-SEED_MAX = 2**32 - 1
 STEPS_MIN, STEPS_MAX = 1, 50
 GUIDANCE_MIN, GUIDANCE_MAX = 1.0, 10.0
 SHAPES = ((1, 1), (3, 2), (2, 3), (16, 9), (9, 16), (4, 3), (3, 4))  # width to height, that people are offered

@@ -20,13 +20,14 @@ from bot.asking.defaults import NO_STYLE, with_defaults
 from bot.asking.edit_dialog import LORAS_CHARACTERS
 from bot.asking.intake import Asking, Beginning
 from bot.asking.styles import Style, style_title, styles_found
-from bot.asking.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
+from bot.asking.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of
 from bot.errors import Refusal
 from bot.language import Say, msg
 from bot.quoting import fold, quoted
 from bot.servers.server import STYLE_MAX_CHARACTERS
 from gen.errors import InvalidRequest
 from gen.lora_index import LoraInfo
+from gen.prompt import seed_of
 from gen.request import (
     GUIDANCE_MAX,
     GUIDANCE_MIN,
