@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from PIL import Image
 from starlette.middleware import Middleware
+from starlette.requests import Request
 
 from bot.console.address import check_port
 from bot.console.guard import Guard
@@ -47,7 +48,7 @@ async def open_page(console: Console, settings: Settings) -> AsyncIterator[str]:
         server_name=settings.console_host,
         server_port=settings.console_port,
         auth=[(USER, password.get_secret_value())] if password else None,
-        app_kwargs={"middleware": [Middleware(Guard, has_password=password is not None)]},
+        app_kwargs={"middleware": [Middleware(Guard, has_password=password is not None, is_logged_in=_is_logged_in)]},
         max_file_size=1,  # byte of an upload, for which the page has no place
         enable_monitoring=False,
         i18n=page.labels,
@@ -219,6 +220,13 @@ def _views(**changed: Any) -> tuple[Any, ...]:
 
 def _say(request: gr.Request) -> Any:
     return language_of(request.headers.get("accept-language", ""))
+
+
+def _is_logged_in(scope: Any) -> bool:
+    """As Gradio judges it: by the token that its login gave out."""
+    app, cookies = scope["app"], Request(scope).cookies
+    names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
+    return any(cookies.get(name) in app.tokens for name in names)
 
 
 def _small(png: bytes) -> Image.Image:
