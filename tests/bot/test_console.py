@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -259,6 +260,39 @@ async def test_a_picture_whose_file_is_gone_is_no_error(kiln: Kiln, tmp_path: Pa
     assert done.picture is not None
     (tmp_path / done.picture).unlink()
     assert await kiln.console.picture(done) is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped", "text", "folder"])
+async def test_a_damaged_picture_of_the_history_is_told_and_the_others_are_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    gradio, pages = pytest.importorskip("gradio"), pytest.importorskip("bot.console.page")
+    chinese = gradio.Request(headers={"accept-language": "zh-CN"})
+    async with kiln_on(tmp_path) as kiln:
+        sound, bad = [await over(kiln, (await kiln.console.ask(ANA, image_request(seed=n))).id) for n in (1, 2)]
+        _damage(tmp_path / str(bad.picture), damage)
+        page = pages.Page(kiln.console, asyncio.get_running_loop())
+        (views,) = [dict(zip(pages.VIEWS, found, strict=True)) async for found in page.follow(chinese, ANA)]
+        assert views["shown"] == [bad.id, sound.id]
+        (_, told), (picture_, words) = views["history"]
+        assert told == f"任务 {bad.id} 的图片无法显示：文件缺失或已损坏。"
+        assert (picture_.size, words) == ((128, 128), f"{sound.request.prompt} · 1")
+        assert f"job {bad.id}: its" in caplog.text
+        html, seed, recipe = await page.pick(SimpleNamespace(index=0), chinese, ANA, views["shown"])
+        assert "无法显示" in html
+        assert (seed, recipe) == ("2", "")
+        assert "<img" in (await page.pick(SimpleNamespace(index=1), chinese, ANA, views["shown"]))[0]
+
+
+def _damage(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    elif how != "missing":
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes(byte ^ 255 for byte in whole[middle : middle + 9]) + whole[middle + 9 :]
+        path.write_bytes({"empty": b"", "truncated": whole[:middle], "flipped": flipped, "text": b"<html>"}[how])
 
 
 async def test_minus_one_is_a_seed_by_chance_and_a_seed_is_itself(kiln: Kiln) -> None:
