@@ -66,12 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
 def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `draw` reads; what is left out takes the model's own defaults."""
     parser.description = "Draw one picture into a PNG file. What is left out takes the model's own defaults."
-    parser.add_argument(
-        "prompt",
-        metavar="PROMPT",
-        help=f"what to draw, up to {PROMPT_MAX_CHARACTERS:,} characters; may end with seed:N",
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help=f"0 to {SEED_MAX}; random when left out")
+    parser.add_argument("prompt", metavar="PROMPT", help=f"what to draw, up to {PROMPT_MAX_CHARACTERS:,} characters")
+    parser.add_argument("--seed", type=int, metavar="N", help=f"0 to {SEED_MAX}; or end the prompt with seed:N")
     parser.add_argument("--size", metavar="WxH", help="in pixels, multiples of 16, such as 256x256")
     parser.add_argument("--steps", type=int, metavar="N", help=f"denoising steps, {STEPS_MIN} to {STEPS_MAX}")
     parser.add_argument("--guidance", type=float, metavar="G", help=f"{GUIDANCE_MIN:g} to {GUIDANCE_MAX:g}")
