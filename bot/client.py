@@ -175,6 +175,15 @@ class KilnBot(commands.Bot):
         self.kiln.keepers.log_channel.connect(self)
         self.kiln.dispatcher.wake()
 
+    async def on_ready(self) -> None:
+        """The servers are known, with the roles that they have by now."""
+        for guild in [guild for guild in self.guilds if not guild.unavailable]:
+            await self.kiln.keepers.roles_are(guild.id, [role.id for role in guild.roles])
+
+    async def on_guild_role_delete(self, role: discord.Role) -> None:
+        """A role was deleted in Discord."""
+        await self.kiln.keepers.role_deleted(role.guild.id, role.id, name=role.name)
+
     async def pressed(self, interaction: discord.Interaction[KilnBot], job_id: int, press: str) -> None:
         """A button of a job was pressed."""
         try:

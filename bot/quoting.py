@@ -42,6 +42,13 @@ def quoted(text: str, *, characters: int) -> str:
     return _MENTION.sub("@\u200b", _INVITE.sub(r"\1\\/", shown))
 
 
+def quoted_within(text: str, room: int, *, characters: int) -> str:
+    """The same in `room` characters, escapes counted; of `text` no more than `characters`."""
+    while len(shown := quoted(text, characters=characters)) > room and characters > 1:
+        characters -= max(1, (len(shown) - room) // 2)  # each is one or two characters long when shown
+    return shown
+
+
 def explained(text: str, *, characters: int) -> str:
     """A sentence of Kiln's own with people's words in it: as `quoted`, but channels are linked: that pings nobody."""
     return _CHANNEL.sub(r"<#\1>", quoted(text, characters=characters))

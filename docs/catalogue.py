@@ -25,7 +25,7 @@ WORDS = {"say": (1,), "msg": (1,), "many": (1, 2)}  # functions that take texts,
 HEADER = """\
 # Kiln's words. Terms: 提示词 prompt, 种子 seed, 步数 steps, 引导 guidance, 尺寸 size, 队列 queue, 任务 job,
 # 图片 picture, 风格 style, 服务器 server, 管理员 moderator, 机主 host, 额度 budget, 显卡 GPU,
-# 暂缓 held, 搁置 set aside.
+# 暂缓 held, 搁置 set aside, 排队 waiting (in the queue), 等待 only for a review (等待审核).
 # `python -m docs.catalogue` sorts and completes this file.
 msgid ""
 msgstr ""

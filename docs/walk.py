@@ -197,6 +197,18 @@ def keep(page: DemoPage) -> None:
     expect(page.private_replies().last).to_contain_text("Kiln in")
 
 
+def hold(page: DemoPage) -> None:
+    """A moderator pauses the server; what is asked for then is held, and its card says until when."""
+    page.view_as(MODERATOR)
+    page.enter("pictures")
+    page.ask("mod pause")
+    page.view_as(NEWCOMER)
+    page.imagine("a blue boat in the snow seed:4")
+    card = page.cards("a blue boat in the snow")
+    expect(card).to_contain_text("Held")
+    card.scroll_into_view_if_needed()
+
+
 STOPS = (
     Stop(name="01-ask", go=ask, words="`/imagine` answers at once, with the seed and the job's number"),
     Stop(name="02-watch", go=watch, words="The card shows the picture while it is being drawn"),
@@ -224,6 +236,7 @@ STOPS = (
     Stop(name="12-stats", go=count, words="`/stats` tells who drew how much, and what the GPU does"),
     Stop(name="13-chinese", go=speak_chinese, words="`/settings` knows my language, and cards and pictures speak it"),
     Stop(name="14-server", go=keep, words="`/server` is a server's settings in one panel, for its keepers alone"),
+    Stop(name="15-held", go=hold, words="While a server is paused, new pictures are held, and their cards say so"),
 )
 
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from gen.bench.command import add_bench_commands
 from gen.errors import GenerationError, InvalidRequest
+from gen.prompt import seed_of
 from gen.pull.command import add_weights_commands
 from gen.request import (
     CFG_SCALE_MAX,
@@ -66,7 +67,7 @@ def add_draw_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `draw` reads; what is left out takes the model's own defaults."""
     parser.description = "Draw one picture into a PNG file. What is left out takes the model's own defaults."
     parser.add_argument("prompt", metavar="PROMPT", help=f"what to draw, up to {PROMPT_MAX_CHARACTERS:,} characters")
-    parser.add_argument("--seed", type=int, metavar="N", help=f"0 to {SEED_MAX}; random when left out")
+    parser.add_argument("--seed", type=int, metavar="N", help=f"0 to {SEED_MAX}; or end the prompt with seed:N")
     parser.add_argument("--size", metavar="WxH", help="in pixels, multiples of 16, such as 256x256")
     parser.add_argument("--steps", type=int, metavar="N", help=f"denoising steps, {STEPS_MIN} to {STEPS_MAX}")
     parser.add_argument("--guidance", type=float, metavar="G", help=f"{GUIDANCE_MIN:g} to {GUIDANCE_MAX:g}")
@@ -177,9 +178,10 @@ def _loras(arguments: argparse.Namespace) -> Path | None:
 
 
 def _request(arguments: argparse.Namespace) -> ImageRequest:
-    seed, profile = arguments.seed, read_profile(_folder(arguments))
+    words, seed = seed_of(arguments.prompt, arguments.seed)
+    profile = read_profile(_folder(arguments))
     plain = profile.request(
-        arguments.prompt,
+        words,
         seed=secrets.randbelow(SEED_MAX + 1) if seed is None else seed,
         size=arguments.size,
         steps=arguments.steps,

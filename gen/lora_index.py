@@ -7,6 +7,7 @@ files, and nobody's text becomes a path. Knows no model: whether a file fits is 
 from __future__ import annotations
 
 import json
+import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -15,13 +16,15 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from gen.request import is_lora_name
+from gen.request import LORA_NAME_MAX_CHARACTERS, is_lora_name
 
 TRIGGERS_MAX, TRIGGER_CHARACTERS = 5, 60
 TAGS_MAX_CHARACTERS = 2**20  # of kohya's table of tags
 # As written by ModelSpec (kohya, ai-toolkit), by trainers of their own, and by diffusers' DreamBooth.
 _TRIGGER_KEYS = ("modelspec.trigger_phrase", "trigger_words", "trigger_word", "instance_prompt")
 _TAGS = "ss_tag_frequency"  # kohya: {"folder": {"tag": count}} as JSON
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class LoraIndex:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._told: set[str] = set()  # names of files that cannot be asked for
         self._known: dict[str, tuple[tuple[int, int], LoraInfo]] = {}  # name → the file's state and what it says
 
     def look(self) -> tuple[LoraInfo, ...]:
@@ -50,7 +54,16 @@ class LoraIndex:
             state, known = (status.st_mtime_ns, status.st_size), self._known.get(name)
             found[name] = known if known is not None and known[0] == state else (state, self._read(name))
         self._known = found
+        self._tell_of_others()
         return tuple(info for _, info in found.values())
+
+    def _tell_of_others(self) -> None:
+        """Say once in the log which files cannot be asked for, by their names."""
+        for path in self.folder.glob("*.safetensors"):
+            if path.stem not in self._told and not is_lora_name(path.stem):
+                self._told.add(path.stem)
+                text = "the LoRA file %r is not offered: rename it to at most %d letters, digits, spaces, and . _ -"
+                _log.warning(text, path.name, LORA_NAME_MAX_CHARACTERS)
 
     def _read(self, name: str) -> LoraInfo:
         try:

@@ -15,9 +15,9 @@ from gen.errors import InvalidRequest
 from gen.message import Message, msg
 from gen.prompt import FILLERS
 from gen.prompt import PROMPT_MAX_CHARACTERS as PROMPT_MAX_CHARACTERS
+from gen.prompt import SEED_MAX as SEED_MAX
 from gen.prompt import check_prompt as check_prompt
 
-SEED_MAX = 2**32 - 1
 STEPS_MIN, STEPS_MAX = 1, 50
 GUIDANCE_MIN, GUIDANCE_MAX = 1.0, 10.0
 SHAPES = ((1, 1), (3, 2), (2, 3), (16, 9), (9, 16), (4, 3), (3, 4))  # width to height, that people are offered
@@ -30,7 +30,9 @@ SUBTLE, STRONG = 0.1, 0.4  # shares: another detail; another arrangement of the 
 SIDE_MULTIPLE = 16
 SIDE_MIN, SIDE_MAX = 128, 2048
 
-_LORA_NAME = re.compile(r"[^\W_][\w ._-]{0,79}")  # letters of any script; no path, no markup, nothing invisible
+LORA_NAME_MAX_CHARACTERS = 80
+# letters of any script; no path, no markup, nothing invisible
+_LORA_NAME = re.compile(rf"[^\W_][\w ._-]{{0,{LORA_NAME_MAX_CHARACTERS - 1}}}")
 _SIZE = re.compile(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", re.IGNORECASE)
 
 

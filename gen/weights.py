@@ -132,6 +132,10 @@ def find_weights(folder: Path) -> Weights:
 
 def _check_folder(folder: Path) -> None:
     try:
+        if folder.is_file():
+            raise WeightsMissing(
+                f"{folder} is a file, and a model is a folder: `kiln weights pull {folder}` makes one for a fine-tune."
+            )
         if not folder.is_dir():
             raise WeightsMissing(f"There is no weights folder at {folder}.")
         next(folder.iterdir(), None)  # `glob` finds nothing where it may not look, and says nothing

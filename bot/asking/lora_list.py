@@ -40,9 +40,14 @@ class LoraList:
                 self._looked_at = now
         return self._known
 
-    async def found(self, typed: str, *, limit: int) -> list[LoraInfo]:
-        """The best for what was typed, by name and trigger words; the first by name if nothing was."""
+    async def found(self, typed: str, *, limit: int, room: int | None = None) -> list[LoraInfo]:
+        """The best for what was typed, by name and trigger words; the first by name if nothing was.
+
+        With `room`, none whose name has more characters.
+        """
         known = await self.known()
+        if room is not None:
+            known = {name: one for name, one in known.items() if len(name) <= room}
         words = {name: " ".join([name, *one.triggers]).casefold() for name, one in known.items()}
         typed = typed.strip().casefold()
         if not typed:

@@ -12,9 +12,10 @@ from sqlalchemy import Executable, delete, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
-from bot.asking.styles import Style, style_named
+from bot.asking.styles import NAME_CHARACTERS, Style, style_named
 from bot.errors import Refusal
 from bot.language import msg, say_in
+from bot.quoting import quoted
 from bot.servers.audit import note
 from bot.servers.server import Act, Entry
 from bot.storage.database import Database
@@ -76,7 +77,8 @@ class ServerStyles:
         key = name.strip().casefold()
         style = self._known.get(guild_id, {}).get(key)
         if style is None:
-            raise Refusal(msg("This server has no style {name!r} of its own."), name=name[:40])
+            shown = quoted(name, characters=NAME_CHARACTERS)
+            raise Refusal(msg("This server has no style **{name}** of its own."), name=shown)
         gone = delete(StyleRow).where(StyleRow.guild_id == guild_id, StyleRow.key == key)
         values = {"style": style.name}
         await self._write(gone, Entry(act=Act.STYLE_REMOVED, guild_id=guild_id, actor_id=actor_id, values=values))

@@ -5,7 +5,6 @@ Limits are `gen.request`'s; the model's defaults its profile's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -13,12 +12,9 @@ from bot.asking.edit_dialog import read_loras
 from bot.asking.styles import Style, style_named
 from bot.language import msg
 from gen.errors import InvalidRequest
-from gen.request import SEED_MAX, ImageRequest, LoraUse, ModelProfile, check_prompt
+from gen.request import SEED_MAX, ImageRequest, LoraUse, ModelProfile
 
 COUNT_MAX = 4
-
-_TRAILING_SEED = re.compile(r"(?:^|\s)seed\s*[:：](?P<gap>\s*)(?P<value>\S+)\s*$", re.IGNORECASE)
-_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,37 +69,3 @@ def chosen_loras(typed: str | None, strength: float | None) -> tuple[LoraUse, ..
     if typed is None and strength is not None:
         raise InvalidRequest(msg("There is a strength for a LoRA, but no LoRA: choose one."))
     return read_loras(typed or "", usual=1.0 if strength is None else strength)
-
-
-def seed_of(prompt: str, seed: int | None) -> tuple[str, int | None]:
-    """The prompt without a trailing `seed:N`, and the seed, said in one way or the other; InvalidRequest if in both."""
-    words, typed = split_seed(prompt)
-    if typed is not None and seed is not None:
-        raise InvalidRequest(
-            msg("The seed is there twice: {typed} in the prompt and {seed} as the option. Please keep one of them."),
-            typed=typed,
-            seed=seed,
-        )
-    return words, typed if seed is None else seed
-
-
-def split_seed(prompt: str) -> tuple[str, int | None]:
-    """Take a trailing `seed:N` off a prompt; raise InvalidRequest, naming the limit, when N is no seed."""
-    found = _TRAILING_SEED.search(prompt)
-    if found is None:
-        return prompt, None
-    value = found["value"]
-    if found["gap"] and not any(character.isdigit() for character in value):
-        return prompt, None  # `a bird eating seed: millet`
-    if not _WHOLE_NUMBER.fullmatch(value) or not 0 <= int(value) <= SEED_MAX:
-        shown = value if len(value) <= 40 else value[:40] + "…"
-        raise InvalidRequest(
-            msg("The seed must be a whole number from 0 to {most:,}; it is {value!r}."), most=SEED_MAX, value=shown
-        )
-    words = prompt[: found.start()].rstrip()
-    another = _TRAILING_SEED.search(words)
-    if another is not None and _WHOLE_NUMBER.fullmatch(another["value"]):
-        text = msg("The prompt ends with two seeds, {first} and {second}. Please keep one.")
-        raise InvalidRequest(text, first=another["value"][:40], second=value)
-    check_prompt(words)
-    return words, int(value)

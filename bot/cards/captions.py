@@ -73,10 +73,14 @@ def picture_link(job: Job) -> str | None:
     if job.deleted_at is not None or job.private:
         return None
     if job.result_message_id is not None:
-        channel_id = job.result_channel_id or job.channel_id
-        guild_id = job.guild_id if channel_id in (job.channel_id, job.parent_channel_id) else None
-        return message_link(guild_id, channel_id, job.result_message_id)
+        guild_id = job.guild_id if is_in_server(job) else None
+        return message_link(guild_id, job.result_channel_id or job.channel_id, job.result_message_id)
     return None if job.card_message_id is None else message_link(job.guild_id, job.channel_id, job.card_message_id)
+
+
+def is_in_server(job: Job) -> bool:
+    """Whether the job's picture was posted where it was asked for, or above that; else its owner has it directly."""
+    return job.result_channel_id in (None, job.channel_id, job.parent_channel_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

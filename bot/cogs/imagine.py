@@ -20,13 +20,14 @@ from bot.asking.defaults import NO_STYLE, with_defaults
 from bot.asking.edit_dialog import LORAS_CHARACTERS
 from bot.asking.intake import Asking, Beginning
 from bot.asking.styles import Style, style_title, styles_found
-from bot.asking.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of, seed_of
+from bot.asking.wishes import COUNT_MAX, Wishes, chosen_loras, chosen_style, requests_of
 from bot.errors import Refusal
 from bot.language import Say, msg
 from bot.quoting import fold, quoted
 from bot.servers.server import STYLE_MAX_CHARACTERS
 from gen.errors import InvalidRequest
 from gen.lora_index import LoraInfo
+from gen.prompt import seed_of
 from gen.request import (
     GUIDANCE_MAX,
     GUIDANCE_MIN,
@@ -103,7 +104,7 @@ class Imagine(commands.Cog):
         await self._asking.ask(interaction, *requests, beginning=beginning)
 
     async def _servers_style(self, interaction: discord.Interaction[KilnBot]) -> Style | None:
-        """What the server's keepers chose for whoever names no style; raise Refusal if it is there no more."""
+        """What the server's keepers chose for whoever names no style; raise Refusal if it no longer exists."""
         kiln, guild_id = self._bot.kiln, interaction.guild_id
         assert guild_id is not None
         name = (await kiln.keepers.servers.settings(guild_id)).default_style
@@ -112,7 +113,7 @@ class Imagine(commands.Cog):
         except InvalidRequest as error:
             raise Refusal(
                 msg(
-                    "The default style of this server, {style}, is there no more. Its moderators can choose another "
+                    "The default style of this server, {style}, no longer exists. Its moderators can choose another "
                     "with /server; until then please name a style, or - for none."
                 ),
                 style=quoted(name or "", characters=STYLE_MAX_CHARACTERS),
@@ -133,14 +134,14 @@ class Imagine(commands.Cog):
         kept = f"{before.strip()}, " if comma else ""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                found = await self._bot.kiln.loras.found(typed, limit=CHOICES_MAX)
+                room = CHOICE_CHARACTERS - len(kept)
+                found = await self._bot.kiln.loras.found(typed, limit=CHOICES_MAX, room=room)
         except TimeoutError:
             return []  # the name can be typed
         named = ((one, kept + one.name) for one in found)
         return [
             app_commands.Choice(name=fold(_lora_label(value, one), characters=CHOICE_CHARACTERS), value=value)
             for one, value in named
-            if len(value) <= CHOICE_CHARACTERS
         ]
 
     @imagine.autocomplete("size")

@@ -67,7 +67,7 @@ class Stats(commands.Cog):
             model_words(say, kiln.profile),
             say("Every picture is made by a computer from words, and marked as AI-generated."),
             say("What it keeps: your prompts, settings and pictures with your Discord id, on the machine it runs on."),
-            say("It runs since {when}. Its code is free: Apache License 2.0.", when=ago(kiln.started_at)),
+            say("Running since {when}. Its code is free: Apache License 2.0.", when=ago(kiln.started_at)),
             *(f"`/{command.name}` {say(command.description)}" for command in known),
         ]
         while len("\n".join(lines)) > ABOUT_CHARACTERS:

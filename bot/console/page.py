@@ -9,20 +9,24 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
+import struct
+import zlib
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import gradio as gr
-from PIL import Image
+from PIL import Image, ImageDraw
 from starlette.middleware import Middleware
+from starlette.requests import Request
 
 from bot.console.address import check_port
 from bot.console.guard import Guard
 from bot.console.jobs import FIELDS, RANDOM_SEED, Console, Look, is_number, new_number
 from bot.console.words import LABELS, language_of, picture_html, status_html, trouble_html
 from bot.errors import Refusal
-from bot.language import say_in
+from bot.language import Say, msg, say_in
 from bot.queue.job import Job
 from bot.settings import Settings
 from gen.errors import InvalidRequest
@@ -34,6 +38,8 @@ SECRET = "kiln"  # of the browser's own memory: it hides nothing, but without on
 VIEWS = ("number", "job_id", "status", "picture", "seed", "recipe", "history", "shown")
 
 _T = TypeVar("_T")
+_LOST = msg("The picture of job {number} cannot be shown: its file is missing or damaged.")
+_log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -47,7 +53,7 @@ async def open_page(console: Console, settings: Settings) -> AsyncIterator[str]:
         server_name=settings.console_host,
         server_port=settings.console_port,
         auth=[(USER, password.get_secret_value())] if password else None,
-        app_kwargs={"middleware": [Middleware(Guard, has_password=password is not None)]},
+        app_kwargs={"middleware": [Middleware(Guard, has_password=password is not None, is_logged_in=_is_logged_in)]},
         max_file_size=1,  # byte of an upload, for which the page has no place
         enable_monitoring=False,
         i18n=page.labels,
@@ -145,15 +151,15 @@ class Page:
         """Show this console's jobs one after the other, as long as there are any, and then its history."""
         say = _say(request)
         number = number if is_number(number) else new_number()
-        yield await self._past(number)
+        yield await self._past(number, say)
         while (job := await self._on_kiln(self._console.next_active(number))) is not None:
             async for look in self._looks(job.id):
                 yield _views(number=number, job_id=job.id, status=status_html(say, look))
                 job = look.job
-            picture, seed, recipe = await self._full(job)
+            picture, seed, recipe = await self._full(job, say)
             if job.picture is not None:
                 yield _views(picture=picture, seed=seed, recipe=recipe)
-            yield await self._past(number)
+            yield await self._past(number, say)
 
     async def cancel(self, request: gr.Request, number: Any, job_id: Any) -> str:
         """Take back the job that is shown."""
@@ -165,36 +171,46 @@ class Page:
             return trouble_html(error.told(_say(request)))
         return ""
 
-    async def pick(self, event: gr.SelectData, number: Any, shown: list[int]) -> tuple[str, str, str]:
+    async def pick(
+        self, event: gr.SelectData, request: gr.Request, number: Any, shown: list[int]
+    ) -> tuple[str, str, str]:
         """Show a picture of the history."""
         found = await self._on_kiln(self._console.pictures(number, limit=HISTORY)) if is_number(number) else ()
         picked = [job for job in found if job.id in shown[event.index : event.index + 1]]
-        return await self._full(picked[0]) if picked else ("", "", "")
+        return await self._full(picked[0], _say(request)) if picked else ("", "", "")
 
-    async def _full(self, job: Job) -> tuple[str, str, str]:
-        """The picture, its seed and its recipe."""
-        png = await self._on_kiln(self._console.picture(job))
-        if png is None:
-            return "", "", ""
+    async def _full(self, job: Job, say: Say) -> tuple[str, str, str]:
+        """The picture, its seed and its recipe; in their stead a word where the file is no picture any more."""
+        png, small = await self._read(job)
+        if png is None or small is None:
+            return (trouble_html(say(_LOST, number=job.id)) if job.picture else ""), str(job.request.seed), ""
         recipe = read_recipe(png)  # Kiln's own file: it has one
         told = json.dumps(json.loads(recipe.as_json()), indent=2, ensure_ascii=False) if recipe else ""
         return picture_html(job, png), str(job.request.seed), told
 
-    async def _past(self, number: int) -> tuple[Any, ...]:
+    async def _past(self, number: int, say: Say) -> tuple[Any, ...]:
         jobs = await self._on_kiln(self._console.pictures(number, limit=HISTORY))
-        entries = [(await self._thumbnail(job), f"{job.request.prompt[:60]} · {job.request.seed}") for job in jobs]
-        kept = [(job.id, entry) for job, entry in zip(jobs, entries, strict=True) if entry[0] is not None]
-        return _views(number=number, history=[entry for _, entry in kept], shown=[job_id for job_id, _ in kept])
+        history = []
+        for job in jobs:
+            small = self._thumbnails.get(job.id) or (await self._read(job))[1]
+            told = f"{job.request.prompt[:60]} · {job.request.seed}"
+            history.append((small, told) if small else (_nothing(), say(_LOST, number=job.id)))
+        return _views(number=number, history=history, shown=[job.id for job in jobs])
 
-    async def _thumbnail(self, job: Job) -> Image.Image | None:
-        if job.id not in self._thumbnails:
-            png = await self._on_kiln(self._console.picture(job))
-            if png is None:
-                return None
-            self._thumbnails[job.id] = await asyncio.to_thread(_small, png)
-            while len(self._thumbnails) > 10 * HISTORY:
-                del self._thumbnails[next(iter(self._thumbnails))]
-        return self._thumbnails[job.id]
+    async def _read(self, job: Job) -> tuple[bytes | None, Image.Image | None]:
+        """A job's file, and the picture in it, small; nothing, and a line in the log, where it is no picture."""
+        png = await self._on_kiln(self._console.picture(job))
+        if png is None:
+            return None, None
+        try:
+            small = await asyncio.to_thread(_small, png)
+        except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+            _log.warning("job %d: its file %s is damaged: %s", job.id, job.picture, error)
+            return png, None
+        self._thumbnails[job.id] = small
+        while len(self._thumbnails) > 10 * HISTORY:
+            del self._thumbnails[next(iter(self._thumbnails))]
+        return png, small
 
     async def _looks(self, job_id: int) -> AsyncIterator[Look]:
         looks = self._console.follow(job_id)
@@ -221,7 +237,25 @@ def _say(request: gr.Request) -> Any:
     return language_of(request.headers.get("accept-language", ""))
 
 
+def _is_logged_in(scope: Any) -> bool:
+    """As Gradio judges it: by the token that its login gave out."""
+    app, cookies = scope["app"], Request(scope).cookies
+    names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
+    return any(cookies.get(name) in app.tokens for name in names)
+
+
 def _small(png: bytes) -> Image.Image:
-    picture = Image.open(io.BytesIO(png))
+    """Decoded whole: a file that ends too soon has a sound beginning."""
+    picture = Image.open(io.BytesIO(png), formats=["PNG"])
+    picture.load()
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     return picture
+
+
+def _nothing() -> Image.Image:
+    """Stands for a picture that cannot be shown."""
+    side = THUMBNAIL // 2
+    crossed = Image.new("RGB", (side, side), "#dddddd")
+    for ends in ((0, 0, side, side), (0, side, side, 0)):
+        ImageDraw.Draw(crossed).line(ends, fill="#c0392b", width=4)
+    return crossed

@@ -46,7 +46,7 @@ def set_stage(env: Env) -> Stage:
     """Make the server with its people and channels."""
     guild = env.create_guild("Kiln's studio")
     pictures = guild.create_text_channel("pictures", topic=GREETING)
-    rights = discord.Permissions(manage_guild=True, manage_messages=True)
+    rights = discord.Permissions(manage_guild=True, manage_messages=True, moderate_members=True)
     moderators, regulars = guild.create_role("Moderators", permissions=rights), guild.create_role("Regulars")
     hidden, shown = discord.PermissionOverwrite(view_channel=False), discord.PermissionOverwrite(view_channel=True)
     reach: dict[Any, discord.PermissionOverwrite] = {

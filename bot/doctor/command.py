@@ -1,7 +1,8 @@
 """`kiln doctor`: what would happen if Kiln started here, without starting it.
 
-Each check is one finding with a cure; the checks have families, `bot.doctor.card`, `bot.doctor.machine` and
-`bot.doctor.discord_side`. Here are the order, the settings, the database and the weights, and how findings are told.
+Each check is one finding with a cure; the checks have families, `bot.doctor.card`, `bot.doctor.machine`,
+`bot.doctor.folders` and `bot.doctor.discord_side`. Here are the order, the settings, the database and the weights, and
+how findings are told.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from bot.client import create_bot
 from bot.console.address import check_console
 from bot.doctor import card as doctor_card
 from bot.doctor import discord_side as doctor_discord
+from bot.doctor import folders as doctor_folders
 from bot.doctor import machine as doctor_host
 from bot.doctor.finding import Finding, Status, fail, looked_at, ok, warn
 from bot.doctor.torch_side import Torch, ask_torch
 from bot.errors import StartError
 from bot.host.card_reader import CardReader, Reading
+from bot.host.ports import OFF, clash, host_and_port
 from bot.invite import PORTAL, client_id, invite_link
 from bot.settings import Settings, load_settings
 from bot.storage.database import check
@@ -165,6 +168,8 @@ def _host(settings: Settings, weights: Weights | None) -> Iterator[Finding]:
     needed = doctor_host.packed_bytes(weights, precision) if weights and streams else 0
     yield doctor_host.memory(needed)
     yield looked_at("disk", lambda: doctor_host.disk(settings, needed))
+    yield doctor_folders.loras(settings)
+    yield doctor_folders.classifier(settings)
     yield doctor_host.web(settings)
     if settings.console:
         yield _console(settings)
@@ -176,8 +181,12 @@ def _console(settings: Settings) -> Finding:
         check_console(settings)
     except StartError as error:
         return fail("console", " ".join(str(error).splitlines()), "Do as it says, or leave KILN_CONSOLE out.")
+    host, port = settings.console_host, settings.console_port
+    if settings.web != OFF and clash((host, port), host_and_port(settings.web)):
+        detail = f"{host}:{port} is where health and metrics are served too: KILN_WEB is {settings.web}"
+        return fail("console", detail, "Choose another KILN_CONSOLE_PORT, or set KILN_WEB to another port, or to off.")
     cure = "Stop the program that listens there, unless it is Kiln itself, or choose another KILN_CONSOLE_PORT."
-    return doctor_host.port("console", settings.console_host, settings.console_port, cure=cure)
+    return doctor_host.port("console", host, port, cure=cure)
 
 
 def _commands() -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 OFF = "off"  # instead of an address: nowhere
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # an address that stands for all of this machine's
 
 
 def host_and_port(address: str) -> tuple[str, int]:
@@ -34,3 +35,14 @@ def why_not(host: str, port: int) -> str:
     except UnicodeError:  # of the look-up, for what is no name
         return "it is no host's name"
     return ""
+
+
+def clash(one: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Whether two that listen there are in each other's way: the same port of one address, or one of all addresses."""
+    if one[1] != other[1]:
+        return False
+    try:
+        hosts = {str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]) for host, port in (one, other)}
+    except (OSError, UnicodeError):  # that is said of each
+        hosts = {one[0], other[0]}
+    return len(hosts) == 1 or bool(hosts & _EVERYWHERE)

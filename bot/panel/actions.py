@@ -164,6 +164,8 @@ async def _role(interaction: _Asked, item: PanelItem) -> None:
 async def _set_role(interaction: _Asked, values: dict[str, Any], *, role_id: int) -> None:
     async def work() -> ui.LayoutView:
         kiln, guild = interaction.client.kiln, guild_of(interaction)
+        if guild.get_role(role_id) is None:
+            raise Refusal(msg("That role was deleted meanwhile."))
         terms = RoleTerms(guild_id=guild.id, role_id=role_id, **values)
         await kiln.keepers.servers.set_role(terms, actor_id=interaction.user.id)
         kiln.keepers.log_channel.wake()

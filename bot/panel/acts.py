@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import discord
 
-from bot.cards.captions import settings_line
+from bot.cards.captions import is_in_server, picture_link, settings_line
 from bot.errors import Refusal
 from bot.language import Say, msg
-from bot.panel.log_channel import channel_problem
+from bot.panel.log_channel import MESSAGE_CHARACTERS, channel_problem
 from bot.panel.words import entry_words
 from bot.queue.job import STATUS_WORDS, Job
-from bot.quoting import ago, explained, fold, message_link, quoted
+from bot.quoting import ago, explained, fold, message_link, quoted, quoted_within
 from bot.servers.server import EVERYWHERE, REASON_MAX_CHARACTERS, Ban, Standing
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     _Asked = discord.Interaction[KilnBot]
 
 BAN_MAX = timedelta(days=3660)
-CONTENT_CHARACTERS = 1900  # of a list; a message holds 2,000
+CONTENT_CHARACTERS = 1750  # of a list; what is wrong with the log channel comes below it
 LINES_MAX = 15  # of a list
 PROMPT_CHARACTERS = 700  # of a job that a moderator looks at, before escaping
 
@@ -137,19 +137,28 @@ async def log_lines(interaction: _Asked, say: Say, guild_id: int) -> str:
 
 
 def job_words(say: Say, job: Job) -> str:
-    """A job as a moderator sees it."""
-    prompt = quoted(job.request.prompt, characters=PROMPT_CHARACTERS)
-    lines = [
-        say("Job {number} of <@{user}>, {state}", number=job.id, user=job.user_id, state=say(STATUS_WORDS[job.status])),
-        f"**{prompt}**",
-        f"-# {settings_line(say, job.request)} · <#{job.channel_id}> · {ago(job.created_at)}",
-    ]
+    """A job as a moderator sees it, with as much of its prompt as a message holds beside the rest."""
+    above = say(
+        "Job {number} of <@{user}>, {state}", number=job.id, user=job.user_id, state=say(STATUS_WORDS[job.status])
+    )
+    below = [f"-# {settings_line(say, job.request)} · <#{job.channel_id}> · {ago(job.created_at)}"]
     if job.reason:
-        lines.append(explained(job.reason, characters=REASON_MAX_CHARACTERS))
-    for label, message_id in ((say("card"), job.card_message_id), (say("picture"), job.result_message_id)):
-        if message_id is not None:
-            lines.append(f"[{label}]({message_link(job.guild_id, job.channel_id, message_id)})")
-    return "\n".join(lines)
+        below.append(explained(job.reason, characters=REASON_MAX_CHARACTERS))
+    below += _links(say, job)
+    room = MESSAGE_CHARACTERS - len("\n".join([above, "****", *below]))
+    return "\n".join([above, f"**{quoted_within(job.request.prompt, room, characters=PROMPT_CHARACTERS)}**", *below])
+
+
+def _links(say: Say, job: Job) -> list[str]:
+    """Ways to what stands in the server: nobody but its owner can open a private job's, or a direct message."""
+    if job.private:
+        return []
+    links = []
+    if job.card_message_id is not None:
+        links.append(f"[{say('card')}]({message_link(job.guild_id, job.channel_id, job.card_message_id)})")
+    if job.result_message_id is not None and is_in_server(job) and (link := picture_link(job)) is not None:
+        links.append(f"[{say('picture')}]({link})")
+    return links
 
 
 def held_line(say: Say, job: Job) -> str:

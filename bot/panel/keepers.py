@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from bot.background import patiently
 from bot.delivery.looking import Looking
 from bot.panel.log_channel import LogChannel
 from bot.queue.job import Limits
@@ -26,6 +28,18 @@ class Keepers:
     looking: Looking
     limits: Limits  # the host's for one person; no server gives more
     owner_ids: frozenset[int]  # who may use /host
+
+    async def role_deleted(self, guild_id: int, role_id: int, *, name: str) -> None:
+        """A role is gone from a server, and what it had here goes with it."""
+        await patiently(lambda: self.servers.forget_role(guild_id, role_id, name=name))
+        self.log_channel.wake()
+
+    async def roles_are(self, guild_id: int, role_ids: Collection[int]) -> None:
+        """A server has these roles: others that had something here were deleted while nobody heard of it."""
+        settings = await patiently(lambda: self.servers.settings(guild_id))
+        terms = await patiently(lambda: self.servers.roles(guild_id))
+        for role_id in {*settings.lora_role_ids, *(one.role_id for one in terms)} - {*role_ids}:
+            await self.role_deleted(guild_id, role_id, name=str(role_id))
 
 
 def open_keepers(database: Database, queue: JobQueue, *, settings: Settings) -> Keepers:

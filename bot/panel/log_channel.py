@@ -21,7 +21,7 @@ from bot.language import Message, Say, msg, say_in
 from bot.panel.review import buttons
 from bot.panel.words import entry_words
 from bot.queue.job import Job
-from bot.quoting import quoted
+from bot.quoting import quoted_within
 from bot.servers.audit import Audit
 from bot.servers.server import Act, Entry
 from bot.servers.servers import Servers
@@ -29,7 +29,8 @@ from bot.servers.servers import Servers
 AT_ONCE = 50  # rows read at a time
 TRIES = 5  # of one post, while Discord cannot be reached
 REST = timedelta(minutes=10)  # of a channel that takes none
-PROMPT_CHARACTERS = 700  # of the words that a moderator is to judge; escaped, a message holds 2,000
+MESSAGE_CHARACTERS = 2000  # Discord's limit
+PROMPT_CHARACTERS = 700  # of the words that a moderator is to judge, before escaping
 GRACE = timedelta(seconds=1)  # for what is under way when the process stops
 
 _log = logging.getLogger(__name__)
@@ -156,9 +157,12 @@ def channel_problem(guild: discord.Guild, channel_id: int | None) -> Message | N
 def _words(say: Say, entry: Entry, job: Job | None) -> str:
     """The act and, where a moderator is to judge them, the words."""
     text = entry_words(say, entry)
+    if job is not None and job.private and entry.act is Act.REPORT:
+        return text  # whoever reports it saw it, and the moderators have not to
     if job is not None and entry.act in (Act.HOLD, Act.FLAG, Act.REPORT, Act.SEEN):
-        prompt = quoted(job.request.prompt, characters=PROMPT_CHARACTERS)
-        text += f"\n**{prompt}**\n-# <#{job.channel_id}>"
+        below = f"-# <#{job.channel_id}>"
+        room = MESSAGE_CHARACTERS - len(f"{text}\n****\n{below}")
+        text += f"\n**{quoted_within(job.request.prompt, room, characters=PROMPT_CHARACTERS)}**\n{below}"
     return text
 
 

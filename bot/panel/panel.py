@@ -143,7 +143,7 @@ def _removal(say: Say, rule: Rule) -> discord.SelectOption:
 
 
 def _rules_buttons(say: Say, settings: ServerSettings, *, page: int, pages: int) -> list[_Item]:
-    usual = say("Kiln's rules: off") if settings.default_rules else say("Kiln's rules: on")
+    usual = say("Switch Kiln's rules off") if settings.default_rules else say("Switch Kiln's rules on")
     return [
         _named(ui.Button(label="◀", disabled=page == 0), "rules", page=max(0, page - 1)),
         _named(ui.Button(label="▶", disabled=page + 1 >= pages), "rules_next", page=page + 1),

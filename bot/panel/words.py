@@ -115,6 +115,11 @@ def entry_words(say: Say, entry: Entry) -> str:
         case Act.ROLE:
             role, terms = f"<@&{entry.values['role']}>", said_words(say, entry.values["terms"])
             return say("{actor} set what {role} may have: {terms}.", actor=actor, role=role, terms=terms)
+        case Act.ROLE_GONE:
+            terms = said_words(say, entry.values["terms"])
+            return say(
+                "The role {role} was deleted. What it had here is gone too: {terms}.", **{**values, "terms": terms}
+            )
         case Act.RULE_ADDED | Act.RULE_REMOVED:
             return _rule_changed(say, entry, actor)
         case Act.BAN:
@@ -123,7 +128,10 @@ def entry_words(say: Say, entry: Entry) -> str:
             return say("{actor} banned {user} {end}. Reason: {reason}", **about, end=end, reason=values["reason"])
         case Act.REPORT:
             link = f"https://discord.com/channels/{entry.guild_id}/{entry.channel_id}/{entry.message_id}"
-            return say("{actor} reports [a picture]({link}) by {user}: {reason}", **about, link=link, **values)
+            if entry.job_id is None:
+                return say("{actor} reports [a picture]({link}) by {user}: {reason}", **about, link=link, **values)
+            text = msg("{actor} reports [the picture]({link}) of job {job} by {user} (`{user_id}`): {reason}")
+            return say(text, **about, link=link, user_id=entry.user_id, **values)
     return say(_SENTENCES[entry.act], **about, **values)
 
 

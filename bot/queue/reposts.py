@@ -5,7 +5,7 @@ Each verb is one transaction, and may raise QueueUnavailable. Knows no Discord.
 
 from __future__ import annotations
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from bot.storage.database import Database
@@ -22,6 +22,11 @@ class Reposts:
         """The job's picture stands in this message too."""
         row = insert(RepostRow).values(message_id=message_id, channel_id=channel_id, job_id=job_id)
         await self._database.write(lambda session: session.execute(row.on_conflict_do_nothing()))
+
+    async def job_of(self, message_id: int) -> int | None:
+        """The job whose picture this message shows again."""
+        shown = select(RepostRow.job_id).where(RepostRow.message_id == message_id)
+        return await self._database.read(lambda session: session.scalar(shown))
 
     async def take(self, job_id: int) -> tuple[tuple[int, int], ...]:
         """Forget all of them, and return each as (channel, message): the caller deletes them."""

@@ -169,7 +169,7 @@ def _check_size(settings: ServerSettings, new: NewJob) -> None:
 def _check_loras(settings: ServerSettings, new: NewJob) -> None:
     if not new.request.loras or settings.lora_access is LoraAccess.EVERYONE:
         return
-    if settings.lora_access is LoraAccess.NOBODY:
+    if settings.lora_access is LoraAccess.NOBODY or not settings.lora_role_ids:  # none was chosen, or all were deleted
         raise NotAllowed(msg("Nobody may use LoRAs in this server. Please ask without one."))
     if not set(settings.lora_role_ids) & set(new.role_ids):
         roles = ", ".join(f"<@&{role_id}>" for role_id in settings.lora_role_ids)

@@ -48,6 +48,7 @@ class Act(StrEnum):
 
     SETTINGS = "settings"
     ROLE = "role"
+    ROLE_GONE = "role gone"  # it was deleted in Discord
     RULE_ADDED = "rule added"
     RULE_REMOVED = "rule removed"
     STYLE_SET = "style set"

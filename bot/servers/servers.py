@@ -69,7 +69,7 @@ class Servers:
 
     async def set_role(self, terms: RoleTerms, *, actor_id: int) -> None:
         """Let these be a role's terms, in the place of any before; a role that says nothing is forgotten."""
-        said = {name: value for name in _TERMS if (value := getattr(terms, name)) is not None}
+        said = _said(terms)
 
         def put(session: Session) -> None:
             put_terms(session, terms)
@@ -82,6 +82,23 @@ class Servers:
             note(session, entry, now=self._now())
 
         await self._database.write(put)
+
+    async def forget_role(self, guild_id: int, role_id: int, *, name: str) -> None:
+        """Let a role that was deleted say nothing any more; noted, as Kiln's own act, if it said anything."""
+
+        def forget(session: Session) -> None:
+            found = [terms for terms in terms_of_guild(session, guild_id) if terms.role_id == role_id]
+            settings = settings_of(session, guild_id)
+            if not found and role_id not in settings.lora_role_ids:
+                return
+            put_terms(session, RoleTerms(guild_id=guild_id, role_id=role_id))
+            if role_id in settings.lora_role_ids:
+                left = tuple(one for one in settings.lora_role_ids if one != role_id)
+                put_settings(session, replace(settings, lora_role_ids=left))
+            values = {"role": name, "terms": _said(found[0]) if found else {}}
+            note(session, Entry(act=Act.ROLE_GONE, guild_id=guild_id, values=values), now=self._now())
+
+        await self._database.write(forget)
 
     async def roles(self, guild_id: int) -> tuple[RoleTerms, ...]:
         """What the roles of a server say, by role id."""
@@ -149,6 +166,10 @@ def standing_of(session: Session, guild_id: int) -> Standing:
 def to_rule(row: RuleRow) -> Rule:
     """The frozen value of a row."""
     return Rule(id=row.id, words=row.words, action=row.action, where=row.place)
+
+
+def _said(terms: RoleTerms) -> dict[str, Any]:
+    return {name: value for name in _TERMS if (value := getattr(terms, name)) is not None}
 
 
 def _of_rule(guild_id: int, actor_id: int, act: Act, rule: Rule) -> Entry:

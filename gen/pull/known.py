@@ -6,6 +6,7 @@ other parts are fetched.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,10 @@ KNOWN = {
 }
 
 
+_PART = re.compile(r"(ae|vae|clip([_-]?[lg])?|t5([_-]?xxl)?|(text_)?encoder|tokenizer)([._-](\d|b?fp?\d+).*)?")
+_TAKEN = frozenset(name.casefold() for name in KNOWN)  # some disks know no capitals
+
+
 def model_called(name: str) -> Model:
     """The known model of that name, or the fine-tune in that file; raise InvalidRequest if there is neither."""
     if name in KNOWN:
@@ -103,7 +108,18 @@ def model_called(name: str) -> Model:
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise InvalidRequest(f"There is no file {path}.")
-        if path.stem in KNOWN or path.stem.startswith("."):
-            raise InvalidRequest(f"A model cannot be called {path.stem!r}, as its file {path} says: rename the file.")
+        _check_name(path)
         return Model(name=path.stem, about=f"from {path}", repositories=(_PARTS,), dit=path.absolute())
     raise InvalidRequest(f"There is no model {name[:80]!r}: name {', '.join(KNOWN)}, or a FLUX-dev *.safetensors file.")
+
+
+def _check_name(path: Path) -> None:
+    """A fine-tune is called as its file is; raise InvalidRequest where that is another's name, or a part's."""
+    name = path.stem
+    if name.casefold() in _TAKEN or name.startswith("."):
+        raise InvalidRequest(f"A model cannot be called {name!r}, as its file {path} says: rename the file.")
+    if _PART.fullmatch(name.casefold()):
+        raise InvalidRequest(
+            f"{path} is named like a part of a model (VAE, text encoder or tokenizer). If it is a fine-tune, rename "
+            "the file to the model's name; if it is a part, name the fine-tune's own file, and its parts are fetched."
+        )

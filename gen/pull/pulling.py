@@ -47,6 +47,7 @@ def pull(model: Model, order: Pull) -> Weights:
     if model.dit is not None:
         check_dit(model.dit)  # before anything is fetched for its sake
     with locked(order.cache):
+        _check_place(model, order.cache)
         try:
             listed = {repository: hub.list_files(repository) for repository in model.repositories}
         except HubUnreachable as error:
@@ -69,6 +70,7 @@ def pull(model: Model, order: Pull) -> Weights:
 def find_offline(model: Model, order: Pull) -> Weights:
     """Make a model of what is here, asking no network; raise WeightsMissing with the list of what to place where."""
     with locked(order.cache):
+        _check_place(model, order.cache)
         folder = model_folder(order.cache, model.name)
         known = {entry.path: entry for entry in read_listed(folder)}
         entries: dict[str, Entry] = {}
@@ -125,6 +127,18 @@ def size(count: int) -> str:
         if count >= limit:
             return f"{count / limit:.1f} {unit}"
     return f"{count} B"
+
+
+def _check_place(model: Model, cache: Path) -> None:
+    """Raise WeightsMissing if another file of the same name is that model already; one that is gone has moved."""
+    if model.dit is None:
+        return
+    there = model_folder(cache, model.name) / model.dit.name
+    if there.exists() and not there.samefile(model.dit):
+        raise WeightsMissing(
+            f"There is a model {model.name!r} already, and its file is {there.resolve()}, not {model.dit}: nothing was "
+            f"changed. Rename your file, or remove {there} if it is to take that place."
+        )
 
 
 def _say_what_comes(model: Model, listed: dict[Repository, list[Entry]], placed: set[str], order: Pull) -> int:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from bot.app import open_kiln, run_console_until_stopped
 from bot.client import Kiln
 from bot.console.address import check_console, is_loopback
-from bot.console.guard import is_strange
+from bot.console.guard import BODY_MAX, LOGIN_BODY_MAX, Guard, is_strange
 from bot.console.jobs import ACTIVE, CONSOLE, NUMBER_MAX, Console, is_number, new_number
 from bot.console.words import LABELS, language_of, picture_html, plain, status_html, trouble_html
 from bot.delivery.delivery import Delivery
@@ -261,6 +262,39 @@ async def test_a_picture_whose_file_is_gone_is_no_error(kiln: Kiln, tmp_path: Pa
     assert await kiln.console.picture(done) is None
 
 
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped", "text", "folder"])
+async def test_a_damaged_picture_of_the_history_is_told_and_the_others_are_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    gradio, pages = pytest.importorskip("gradio"), pytest.importorskip("bot.console.page")
+    chinese = gradio.Request(headers={"accept-language": "zh-CN"})
+    async with kiln_on(tmp_path) as kiln:
+        sound, bad = [await over(kiln, (await kiln.console.ask(ANA, image_request(seed=n))).id) for n in (1, 2)]
+        _damage(tmp_path / str(bad.picture), damage)
+        page = pages.Page(kiln.console, asyncio.get_running_loop())
+        (views,) = [dict(zip(pages.VIEWS, found, strict=True)) async for found in page.follow(chinese, ANA)]
+        assert views["shown"] == [bad.id, sound.id]
+        (_, told), (picture_, words) = views["history"]
+        assert told == f"任务 {bad.id} 的图片无法显示：文件缺失或已损坏。"
+        assert (picture_.size, words) == ((128, 128), f"{sound.request.prompt} · 1")
+        assert f"job {bad.id}: its" in caplog.text
+        html, seed, recipe = await page.pick(SimpleNamespace(index=0), chinese, ANA, views["shown"])
+        assert "无法显示" in html
+        assert (seed, recipe) == ("2", "")
+        assert "<img" in (await page.pick(SimpleNamespace(index=1), chinese, ANA, views["shown"]))[0]
+
+
+def _damage(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    path.unlink()
+    if how == "folder":
+        path.mkdir()
+    elif how != "missing":
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes(byte ^ 255 for byte in whole[middle : middle + 9]) + whole[middle + 9 :]
+        path.write_bytes({"empty": b"", "truncated": whole[:middle], "flipped": flipped, "text": b"<html>"}[how])
+
+
 async def test_minus_one_is_a_seed_by_chance_and_a_seed_is_itself(kiln: Kiln) -> None:
     assert kiln.console.read_form({**FORM, "seed": -1}).seed == CHOSEN
     assert kiln.console.read_form(FORM).seed == 42
@@ -397,6 +431,51 @@ def test_beyond_this_machine_it_wants_a_password_and_tells_of_the_tunnel(host: s
 )
 def test_only_its_own_pages_may_ask_a_console(headers: dict[str, str], has_password: bool, strange: bool) -> None:
     assert is_strange(headers, has_password=has_password) is strange
+
+
+class Asked:
+    """One request through the guard, in pieces of 1 KiB: what was answered, and how much was read for it."""
+
+    def __init__(self, *, path: str = "/gradio_api/queue/join", method: str = "POST", bytes_: int = 0) -> None:
+        self.scope = {"type": "http", "method": method, "path": path, "headers": [(b"host", b"my.house")]}
+        self.left, self.read, self.status = bytes_, 0, 0
+
+    async def _receive(self) -> dict[str, Any]:
+        piece = min(self.left, 1024)
+        self.left -= piece
+        self.read += piece
+        return {"type": "http.request", "body": bytes(piece), "more_body": self.left > 0}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.status = message.get("status", self.status)
+
+    async def through(self, *, logged_in: bool, announced: bool = False) -> Asked:
+        async def app(_: Any, receive: Any, send: Any) -> None:
+            while (await receive())["more_body"]:
+                pass
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        if announced:
+            self.scope["headers"].append((b"content-length", str(self.left).encode()))  # type: ignore[attr-defined]
+        await Guard(app, has_password=True, is_logged_in=lambda _: logged_in)(self.scope, self._receive, self._send)
+        return self
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join", "/", "/login/../upload"])
+async def test_who_is_not_logged_in_is_turned_away_before_a_byte_is_read(path: str) -> None:
+    for bytes_ in (10, 2 * BODY_MAX):
+        asked = await Asked(path=path, bytes_=bytes_).through(logged_in=False)
+        assert (asked.status, asked.read) == (401, 0)
+
+
+@pytest.mark.parametrize(("logged_in", "most"), [(False, LOGIN_BODY_MAX), (True, BODY_MAX)])
+async def test_a_large_body_is_read_to_nobodys_limit_and_no_further(logged_in: bool, most: int) -> None:
+    asked = await Asked(path="/login", bytes_=most).through(logged_in=logged_in)
+    assert (asked.status, asked.read) == (200, most)
+    asked = await Asked(path="/login", bytes_=most * 3).through(logged_in=logged_in)
+    assert (asked.status, asked.read) == (413, most + 1024)
+    asked = await Asked(path="/login", bytes_=most + 1).through(logged_in=logged_in, announced=True)
+    assert (asked.status, asked.read) == (413, 0)
 
 
 def test_a_short_password_is_refused_without_being_shown() -> None:

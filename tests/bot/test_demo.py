@@ -21,8 +21,10 @@ import pytest
 from bot.app import open_kiln
 from bot.demo import command as demo
 from bot.demo.look import STEP_SECONDS, Paced
+from bot.demo.stage import set_stage
 from bot.errors import StartError
 from bot.settings import load_settings
+from tests.bot.conftest import Stage
 from tests.fakes import FakeGenerator, image_request
 
 ROOT = Path(__file__).parents[2]
@@ -188,3 +190,12 @@ async def test_nobody_becomes_somebody_who_is_not_there(tmp_path: Path) -> None:
             rejected, _ = await visitor.act("viewer", viewer_id=stranger)
             visitor._sequence -= 1  # what is rejected is not counted
             assert (rejected, visitor.channel) == (True, "pictures")
+
+
+async def test_moderators_alone_are_offered_what_moderators_do(stage: Stage) -> None:
+    stage.env.backend.edit_bot_profile("Kiln")  # as the demo does
+    shown = set_stage(stage.env)
+    you, ada, ben = shown.people
+    (pictures, _) = shown.channels
+    offered = [{"mod pause", "server"} & set(person.available_commands(pictures)) for person in (you, ada, ben)]
+    assert offered == [set(), {"mod pause", "server"}, set()]

@@ -21,6 +21,7 @@ import pytest
 from bot.doctor import card as doctor_card
 from bot.doctor import command as doctor
 from bot.doctor import discord_side as doctor_discord
+from bot.doctor import folders as doctor_folders
 from bot.doctor import machine as doctor_host
 from bot.doctor.finding import Finding, Status
 from bot.doctor.torch_side import Torch, ask_torch
@@ -78,7 +79,7 @@ def test_the_json_names_every_check_and_its_cure(capsys: pytest.CaptureFixture[s
     assert [set(check) for check in told["checks"]] == [{"name", "status", "detail", "cure"}] * len(findings)
     names = [check["name"] for check in told["checks"]]
     assert names[:7] == ["settings", "database", "weights", "torch", "driver", "device", "plan"]
-    assert names[7:] == ["here", "memory", "disk", "web", "commands", "token"]
+    assert names[7:] == ["here", "memory", "disk", "loras", "classifier", "web", "commands", "token"]
 
 
 def test_on_a_card_more_is_asked() -> None:
@@ -374,6 +375,93 @@ def test_the_consoles_port_and_password_are_looked_at() -> None:
         )
     is_said(doctor._console(settings(console_host="0.0.0.0")), Status.FAIL, "others can reach the console")
     assert doctor._console(settings(console_port=number)).status is Status.OK
+
+
+def test_a_console_whose_extra_is_not_installed_is_told_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    is_said(doctor._console(settings()), Status.FAIL, r"pip install 'kiln-bot\[console\]'")
+
+
+@pytest.mark.parametrize(
+    ("host", "web", "clashes"),
+    [
+        ("127.0.0.1", "127.0.0.1:6006", True),
+        ("localhost", "127.0.0.1:6006", True),
+        ("127.0.0.1", "0.0.0.0:6006", True),
+        ("0.0.0.0", "127.0.0.1:6006", True),
+        ("127.0.0.1", "127.0.0.2:6006", False),
+        ("127.0.0.1", "127.0.0.1:9464", False),
+        ("127.0.0.1", "off", False),
+    ],
+)
+def test_a_console_on_the_port_of_health_and_metrics_is_told(
+    monkeypatch: pytest.MonkeyPatch, host: str, web: str, clashes: bool
+) -> None:
+    monkeypatch.setattr(doctor_host, "why_not", lambda host, port: "")
+    found = doctor._console(settings(console=True, console_host=host, console_password="long enough", web=web))
+    if clashes:
+        is_said(found, Status.FAIL, f"{host}:6006 is where health and metrics are served too: KILN_WEB is {web}")
+    else:
+        assert found.status is Status.OK
+
+
+def test_the_folder_of_loras_and_each_damaged_file_in_it(tmp_path: Path) -> None:
+    given, sound = settings(loras=tmp_path / "loras"), (DEMO_WEIGHTS / "ae.safetensors").read_bytes()
+    is_said(doctor_folders.loras(settings()), Status.OK, "none: .*loras is where they go")
+    is_said(doctor_folders.loras(given), Status.WARN, "KILN_LORAS is .*loras, and there is no such folder")
+    (tmp_path / "loras").mkdir()
+    is_said(doctor_folders.loras(given), Status.OK, "0 in ")
+    for name, content in {"ink": sound, "cut": sound[:-9], "p": b"PK\3\4" + bytes(99), "a\nb": sound}.items():
+        (tmp_path / "loras" / f"{name}.safetensors").write_bytes(content)
+    found = doctor_folders.loras(given)
+    is_said(
+        found,
+        Status.WARN,
+        r"^1 in .*; 'a\\nb\.safetensors' has a name .*; cut\.safetensors is damaged.*; p\.s.* pickle",
+    )
+    for number in range(9):
+        (tmp_path / "loras" / f"x{number}.safetensors").write_bytes(b"")
+    is_said(doctor_folders.loras(given), Status.WARN, "x1.safetensors is damaged.*; and 7 more$")
+
+
+def test_a_folder_of_loras_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    is_said(doctor_folders.loras(settings(loras=tmp_path)), Status.WARN, f"{tmp_path} cannot be read: Permission")
+    monkeypatch.undo()
+    (tmp_path / "file").write_bytes(b"")
+    is_said(doctor_folders.loras(settings(loras=tmp_path / "file")), Status.WARN, "cannot be read: Not a directory")
+
+
+def test_a_picture_classifier_is_looked_at_file_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "looker"
+    given = settings(classifier=folder)
+
+    def says(status: Status, words: str) -> None:
+        is_said(doctor_folders.classifier(given), status, words)
+
+    is_said(doctor_folders.classifier(settings()), Status.OK, "none")
+    says(Status.FAIL, "KILN_CLASSIFIER is .*looker, and there is no such folder")
+    folder.mkdir()
+    says(Status.FAIL, "has no config.json")
+    (folder / "config.json").write_text("{")
+    says(Status.FAIL, "has no preprocessor_config.json")
+    (folder / "preprocessor_config.json").write_text("{}")
+    says(Status.FAIL, r"has no \*\.safetensors file")
+    (folder / "model.safetensors").write_bytes(b"cut")
+    says(Status.FAIL, r"model\.safetensors is damaged")
+    (folder / "model.safetensors").write_bytes((DEMO_WEIGHTS / "ae.safetensors").read_bytes())
+    says(Status.FAIL, "config.json is no JSON object")
+    (folder / "config.json").write_text("[]")
+    says(Status.FAIL, "config.json is no JSON object")
+    (folder / "config.json").write_text('{"id2label": {"0": "cat", "1": "dog"}}')
+    says(Status.FAIL, "no label for harmless pictures; it has cat, dog")
+    (folder / "config.json").write_text('{"id2label": {"0": "Normal", "1": "nsfw"}}')
+    says(Status.OK, "looker: Normal, nsfw")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    says(Status.FAIL, "transformers, which reads it, is not installed")
 
 
 def test_weights_that_nobody_compared_are_told_so(tmp_path: Path) -> None:

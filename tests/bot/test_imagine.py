@@ -14,10 +14,10 @@ from simcord.actors import _dispatch_actor_interaction
 from simcord.enums import InteractionType
 
 from bot.answers import in_time
-from bot.asking.wishes import split_seed
 from bot.errors import QueueUnavailable
 from bot.queue.job import JobStatus
 from gen.errors import InvalidRequest
+from gen.prompt import split_seed
 from gen.request import SEED_MAX
 from tests.bot.conftest import CHOSEN_SEED, Stage, eventually, open_stage, opened_png, said, text_of
 from tests.fakes import FakeGenerator

@@ -148,6 +148,19 @@ async def test_trigger_words_are_shown_with_a_name(stage: Stage) -> None:
     assert found["name"] == "ink · inkwash, brush"
 
 
+async def test_only_what_fits_into_a_choice_is_offered_and_it_can_be_used(stage: Stage) -> None:
+    long, longer = [f"a{n:02}" + "x" * 77 for n in range(30)], "b" * 81
+    save_lora(stage.settings.lora_folder, *long, longer, "zebra", trigger_words="inkwash " * 20)
+    found = await stage.alice.autocomplete(stage.channel, "imagine", "lora", "", prompt="a fox")
+    assert [choice["value"] for choice in found] == long[:25]
+    assert all(80 < len(choice["name"]) <= 100 and choice["name"].endswith("…") for choice in found)
+    assert await choices(stage, "lora", longer[:40]) == []
+    behind = f"{long[0]}, "
+    assert await choices(stage, "lora", behind) == [f"{behind}zebra"]
+    await stage.imagine(lora=f"{behind}zebra")
+    assert [use.name for use in (await job(stage)).request.loras] == [long[0], "zebra"]
+
+
 async def test_without_a_folder_no_lora_is_offered(stage: Stage) -> None:
     assert await choices(stage, "lora", "ink") == []
 

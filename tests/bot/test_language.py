@@ -104,6 +104,12 @@ def test_chinese_is_written_with_chinese_punctuation_and_without_stray_blanks() 
 # The code
 
 
+def test_what_waits_for_the_gpu_is_called_one_thing_in_chinese() -> None:
+    told = [form for entry in entries() for form in forms(entry.string) if "等待" in form]
+    assert told, "nothing waits for a review"
+    assert [form for form in told if "审核" not in form] == []
+
+
 def test_every_text_in_the_code_is_a_plain_literal_or_is_marked_elsewhere() -> None:
     """A text that is put together, or chosen, within the call would never be found in the catalogue."""
     for path, source in sources():
@@ -314,6 +320,6 @@ async def test_what_a_row_keeps_for_its_owner_is_in_their_language(queue: JobQue
 def test_a_card_is_in_one_language_from_head_to_foot() -> None:
     shown = card(say_in("zh"), JOB).to_components()  # type: ignore[no-untyped-call]
     words = "\n".join(part.get("content", "") for part in shown[0]["components"])
-    assert "等待绘制" in words
+    assert "排队中" in words
     assert "种子 `42` · 128x128 · 4 步 · 引导 3.5 · 任务 17" in words
     assert not re.search("[a-z]{3}", words.replace("a red house", ""))

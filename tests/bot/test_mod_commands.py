@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,18 @@ from simcord import InteractionResult, MemberActor
 
 from bot.client import create_bot
 from bot.errors import Refusal
-from bot.panel.acts import parse_length
-from bot.queue.job import JobStatus
+from bot.language import LOCALES, say_in
+from bot.panel.acts import CONTENT_CHARACTERS, job_words, listed, parse_length
+from bot.panel.log_channel import MESSAGE_CHARACTERS, _words, channel_problem
+from bot.queue.job import Job, JobStatus
 from bot.servers.policy import Action, Rule
-from bot.servers.server import EVERYWHERE, Act
+from bot.servers.server import EVERYWHERE, Act, Entry
 from tests.bot.conftest import Stage, open_stage, said, text_of
 from tests.bot.keepers import Keepers, allow, enter
+from tests.bot.test_cards import JOB
+from tests.fakes import image_request
+
+ID = 2**63 - 1  # a snowflake of nineteen digits
 
 MOD_COMMANDS: dict[str, tuple[str, ...]] = {
     "ban": ("user", "reason"),
@@ -309,6 +316,49 @@ async def test_the_log_is_shown_newest_first(keepers: Keepers) -> None:
     await mod(keepers, "resume")
     words = said(await mod(keepers, "log"))
     assert words.index("resumed Kiln") < words.index("paused Kiln")
+
+
+def longest_job(**changes: Any) -> Job:
+    """A job whose every word takes as much room as it can."""
+    words = image_request("*" * 999 + "a", seed=2**32 - 1, width=2048, height=2048, steps=50)
+    changes = {"request": words, "status": JobStatus.FAILED, "reason": "*" * 500, **changes}
+    return replace(JOB, id=2**53 - 1, user_id=ID, guild_id=ID, channel_id=ID, card_message_id=ID, **changes)
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+async def test_whatever_a_moderator_is_shown_fits_into_a_message(keepers: Keepers, locale: str) -> None:
+    stage, say = keepers.stage, say_in(locale)
+    looked = job_words(say, longest_job(result_message_id=ID))
+    assert f"/{ID}/{ID}/{ID})" in looked
+    assert stage.bot.user is not None
+    nothing = discord.PermissionOverwrite(send_messages=False, view_channel=False)
+    closed = stage.guild.create_text_channel("closed", overwrites={stage.bot.user: nothing})
+    await keepers.change(log_channel_id=closed.id)
+    guild = stage.bot.get_guild(stage.guild.id)
+    assert guild is not None
+    problem = channel_problem(guild, closed.id)
+    assert problem is not None
+    problem.values["channel"] = f"<#{ID}>"
+    words = listed(say, ["x" * (CONTENT_CHARACTERS - 30)] * 20)
+    assert len(f"{words}\n⚠️ {problem.told(say)}") <= MESSAGE_CHARACTERS
+    assert len(looked) <= MESSAGE_CHARACTERS
+    for act, values in ((Act.HOLD, {"rule": "*" * 600}), (Act.REPORT, {"reason": "*" * 300})):
+        entry = Entry(
+            act=act, guild_id=ID, actor_id=ID, user_id=ID, job_id=ID, channel_id=ID, message_id=ID, values=values
+        )
+        assert 1900 < len(_words(say, entry, longest_job())) <= MESSAGE_CHARACTERS
+
+
+def test_a_moderator_is_linked_to_the_picture_where_it_stands_and_to_nothing_that_they_cannot_open() -> None:
+    say, posted = say_in("en"), replace(longest_job(), result_message_id=9, parent_channel_id=5)
+    assert f"[picture](https://discord.com/channels/{ID}/{ID}/9)" in job_words(say, posted)
+    above = replace(posted, result_channel_id=5)
+    assert f"[picture](https://discord.com/channels/{ID}/5/9)" in job_words(say, above)
+    directly = job_words(say, replace(posted, result_channel_id=77))
+    assert "[card](" in directly
+    assert "[picture](" not in directly
+    assert "[picture](" not in job_words(say, replace(posted, deleted_at=posted.created_at))
+    assert "](" not in job_words(say, replace(posted, private=True))
 
 
 # The log channel fails

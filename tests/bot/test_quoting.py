@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bot.quoting import fold, quoted, visible
+from bot.quoting import fold, quoted, quoted_within, visible
 
 # What Discord makes of a message, by its documentation and its clients' behaviour (2026-08).
 TRICKS = [
@@ -120,3 +120,12 @@ def test_everyday_text_stays_as_it_is(text: str) -> None:
 )
 def test_what_is_changed_and_how(text: str, shown: str) -> None:
     assert quoted(text, characters=300) == shown
+
+
+@pytest.mark.parametrize("letter", ["a", "*", "@here ", "a*"])
+@pytest.mark.parametrize("room", [0, 1, 30, 99, 700, 5000])
+def test_as_much_is_quoted_as_there_is_room_for(letter: str, room: int) -> None:
+    text = letter * 600
+    shown = quoted_within(text, room, characters=500)
+    assert len(shown) <= max(room, 1)
+    assert len(shown) > min(room, 500) * 0.9 - 12, "there was room for more"

@@ -13,8 +13,8 @@ from bot.client import create_bot
 from bot.panel.actions import _DO
 from bot.queue.roles import RoleTerms
 from bot.servers.policy import Action, Rule
-from bot.servers.server import LoraAccess, ServerSettings
-from tests.bot.conftest import Stage, open_stage, said, text_of
+from bot.servers.server import Act, LoraAccess, ServerSettings
+from tests.bot.conftest import Stage, eventually, open_stage, said, text_of
 from tests.bot.keepers import Keepers, allow, enter, press
 from tests.bot.test_buttons import forge
 
@@ -175,7 +175,7 @@ async def test_the_servers_style_is_for_whoever_names_none(keepers: Keepers) -> 
     styles = [(await stage.kiln.queue.job(number)) for number in (1, 2, 3)]
     assert [job and job.style for job in styles] == ["Ink wash", "Anime", None]
     await keepers.change(default_style="gone")
-    assert "The default style of this server, gone, is there no more." in said(await stage.imagine("a house"))
+    assert "The default style of this server, gone, no longer exists." in said(await stage.imagine("a house"))
 
 
 async def test_a_style_that_there_is_not_is_no_servers_style(keepers: Keepers) -> None:
@@ -247,6 +247,8 @@ async def test_many_rules_come_in_pages(keepers: Keepers) -> None:
 async def test_the_rules_that_kiln_brings_are_switched_off(keepers: Keepers) -> None:
     assert "refuses these words here: nude" in said(await keepers.stage.imagine("a nude"))
     shown = await keepers.use(await keepers.panel(), "rules")
+    assert shown.response is not None
+    assert "Switch Kiln's rules off" in str(shown.response.components)
     await keepers.use(shown, "usual")
     await keepers.stage.imagine("a nude")
     assert "no sexual pictures of minors" in said(await keepers.stage.imagine("a nude child"))
@@ -261,6 +263,49 @@ async def test_a_deleted_channel_and_role_are_said_to_the_keeper(keepers: Keeper
     assert "All chosen channels were deleted, so Kiln answers nowhere" in words
     assert "The log channel was deleted" in words
     assert "Roles with settings here that were deleted: 1." in words
+
+
+async def test_what_a_role_had_goes_with_it_and_the_log_channel_hears_of_it(keepers: Keepers) -> None:
+    stage, servers = keepers.stage, keepers.stage.kiln.keepers.servers
+    kept, role = stage.guild.create_role("kept"), stage.guild.create_role("*patrons*")
+    await keepers.change(log_channel_id=keepers.log.id, lora_role_ids=(kept.id, role.id))
+    for one in (kept, role):
+        await servers.set_role(RoleTerms(guild_id=stage.guild.id, role_id=one.id, weight=2.5), actor_id=1)
+    stage.env.backend.delete_role(stage.guild.id, role.id)
+    await eventually(lambda: any("was deleted" in post for post in keepers.posts()))
+    assert r"The role \*patrons\* was deleted. What it had here is gone too: weight 2.5." in keepers.posts()[-1]
+    assert [terms.role_id for terms in await servers.roles(stage.guild.id)] == [kept.id]
+    assert (await settings(keepers)).lora_role_ids == (kept.id,)
+    assert "were deleted" not in shows(await keepers.panel())
+
+
+async def test_a_role_that_had_nothing_goes_without_a_word(keepers: Keepers) -> None:
+    stage = keepers.stage
+    role = stage.guild.create_role("plain")
+    await keepers.change(log_channel_id=keepers.log.id)
+    stage.env.backend.delete_role(stage.guild.id, role.id)
+    await keepers.panel()
+    assert [entry.act for entry in await stage.kiln.keepers.audit.of_server(stage.guild.id, limit=9)] == [Act.SETTINGS]
+
+
+async def test_a_role_that_was_deleted_while_kiln_was_away_is_found_at_its_start(keepers: Keepers) -> None:
+    stage, servers = keepers.stage, keepers.stage.kiln.keepers.servers
+    everyone = stage.guild.id
+    for role_id in (7, everyone):
+        await servers.set_role(RoleTerms(guild_id=stage.guild.id, role_id=role_id, weight=2), actor_id=1)
+    await stage.env.restart_bot(create_bot(stage.kiln))
+    await keepers.panel()
+    assert [terms.role_id for terms in await servers.roles(stage.guild.id)] == [everyone]
+
+
+async def test_a_role_that_is_deleted_under_an_open_dialog_gets_nothing(keepers: Keepers) -> None:
+    stage = keepers.stage
+    role = stage.guild.create_role("patrons")
+    dialog = await keepers.use(await keepers.panel(), "role", role)
+    stage.env.backend.delete_role(stage.guild.id, role.id)
+    result = await keepers.keeper.submit_modal(dialog, fields(dialog, weight="2"))
+    assert "That role was deleted meanwhile." in said(result)
+    assert await stage.kiln.keepers.servers.roles(stage.guild.id) == ()
 
 
 async def test_a_member_hears_that_every_chosen_channel_is_gone(keepers: Keepers) -> None:

@@ -154,6 +154,16 @@ async def test_loras_are_for_whom_the_server_says(
     await queue.submit(new_job(2))
 
 
+async def test_where_every_role_that_may_use_loras_is_gone_nobody_may_and_is_told_so(
+    servers: Servers, queue: JobQueue
+) -> None:
+    await change(servers, lora_access=LoraAccess.ROLES, lora_role_ids=(70,))
+    await servers.forget_role(GUILD, 70, name="painters")
+    request = image_request(loras=(LoraUse(name="ink", strength=1.0),))
+    with pytest.raises(NotAllowed, match="Nobody may use LoRAs"):
+        await queue.submit(replace(new_job(1), request=request, role_ids=(70,)))
+
+
 async def test_a_chosen_channel_speaks_for_its_threads(servers: Servers, queue: JobQueue) -> None:
     await change(servers, channel_ids=(CHANNEL,))
     await queue.submit(new_job(1))

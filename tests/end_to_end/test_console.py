@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import importlib.util
 import os
 import re
@@ -278,14 +279,34 @@ def test_a_console_with_a_password_gives_nothing_out_without_it(tmp_path: Path, 
                 urllib.request.urlopen(f"{served.url}{path}", timeout=10)
             assert refused.value.code == 401, path
             refused.value.close()
+        for path, sent, code in (
+            ("gradio_api/upload", 10, 401),
+            ("gradio_api/queue/join", 2**24, 401),
+            ("login", 2**24, 413),
+        ):
+            assert _answer_to(served.port, path, announced=sent) == code, path
         page = context.new_page()
         page.goto(served.url)
         page.locator("input").nth(0).fill("kiln")
         page.locator("input[type=password]").fill(PASSWORD)
         page.get_by_role("button", name="Login").click()
         expect(page.locator("#prompt textarea")).to_be_visible(timeout=30_000)
+        draw(page, "a green tree", seed="2", steps="2")
+        picture_of(page)
     finally:
         served.stop()
+
+
+def _answer_to(port: int, path: str, *, announced: int) -> int:
+    """What is answered to a body that is announced and of which no byte is sent."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.putrequest("POST", f"/{path}")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(announced))
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def test_health_and_metrics_are_served_beside_it(served: Served) -> None:

@@ -55,6 +55,15 @@ def test_a_seed_is_chosen_and_told_when_none_is_given(tmp_path: Path, capsys: py
     assert f"seed {recipe.request.seed}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("prompt", ["a cat seed:42", "a cat SEED：42 "])
+def test_a_seed_at_the_prompts_end_is_the_option(
+    prompt: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["draw", prompt, *QUICK, "--json", "--out", str(tmp_path / "a.png")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["prompt"], told["seed"]) == ("a cat", 42)
+
+
 def test_what_the_demo_model_cannot_draw_is_said_beside_the_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +80,11 @@ def test_what_the_demo_model_cannot_draw_is_said_beside_the_picture(
         (["🎈🎈"], ["letter or digit"]),
         (["a", "--seed", "-1"], ["seed", "4,294,967,295", "-1"]),
         (["a", "--seed", str(2**53 + 1)], ["seed", "9,007,199,254,740,993"]),
+        (["a seed:1", "--seed", "2"], ["seed is there twice", "1 in the prompt", "2 as the option"]),
+        (["a seed:1", "--seed", "1"], ["seed is there twice"]),
+        (["a seed:4294967296"], ["4,294,967,295", "4294967296"]),
+        (["a seed:" + "9" * 5000], ["4,294,967,295", "9…"]),
+        (["seed:1"], ["prompt is empty"]),
         (["a", "--size", "250x256"], ["multiple of 16", "250"]),
         (["a", "--size", "64x64"], ["128", "64"]),
         (["a", "--size", "1024x1024"], ["384", "1024"]),

@@ -16,6 +16,18 @@ def save(folder: Path, name: str, **metadata: str) -> None:
     save_file({"x": np.zeros(1, dtype=np.float32)}, folder / f"{name}.safetensors", metadata=metadata)
 
 
+def test_a_file_that_cannot_be_asked_for_by_its_name_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, "ink")
+    (tmp_path / "ink.safetensors").rename(tmp_path / f"{'i' * 81}.safetensors")
+    index = LoraIndex(tmp_path)
+    assert index.look() == index.look() == ()
+    (told,) = caplog.messages
+    assert "i" * 81 in told
+    assert "at most 80 letters" in told
+
+
 def test_a_folder_is_listed_by_name_with_trigger_words(tmp_path: Path) -> None:
     save(tmp_path, "ink wash", trigger_words="ink wash, brush")
     save(tmp_path, "b.2")

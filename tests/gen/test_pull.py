@@ -389,6 +389,27 @@ async def test_a_fine_tune_by_its_path_gets_the_other_parts(weights: Weights, tm
     assert (await weights("verify", "mine")).code == 1
 
 
+async def test_a_second_fine_tune_of_the_same_name_is_refused_and_the_first_stays(
+    weights: Weights, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "a" / "mine.safetensors", tmp_path / "b" / "mine.safetensors"
+    folder = weights.cache / "kiln" / "mine"
+    for made in (first.parent, second.parent, folder):
+        made.mkdir(parents=True)
+    first.write_bytes((DEMO_WEIGHTS / "kiln-demo.safetensors").read_bytes())
+    second.write_bytes(first.read_bytes())
+    (folder / "kiln.json").write_bytes((DEMO_WEIGHTS / "kiln.json").read_bytes())
+    assert (await weights("pull", str(first), "--accept-licence")).code == 0
+    for more in ("--accept-licence", "--offline"):
+        refused = await weights("pull", str(second), more)
+        assert refused.code == 1
+        assert f"'mine' already, and its file is {first}, not {second}" in refused.err
+        assert find_weights(folder).dit.resolve() == first
+    first.unlink()  # moved: the link leads nowhere, and is Kiln's own
+    assert (await weights("pull", str(second), "--offline")).code == 0
+    assert find_weights(folder).dit.resolve() == second
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -441,7 +462,20 @@ def test_an_unknown_model_is_told_the_known_ones(name: str) -> None:
         model_called(name)
 
 
-@pytest.mark.parametrize("name", ["FLUX.1-dev.safetensors", "...safetensors"])
+@pytest.mark.parametrize("name", ["ae", "VAE", "clip_l", "clip-g", "t5xxl_fp8_e4m3fn", "t5_xxl.bf16", "text_encoder_2"])
+def test_a_fine_tune_that_is_named_like_a_part_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    with pytest.raises(InvalidRequest, match=r"named like a part of a model \(VAE, text encoder or tokenizer\)"):
+        model_called(str(tmp_path / f"{name}.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["clipart", "aesthetic", "t5-shirts", "vaet_f8", "clip_love"])
+def test_a_name_that_only_begins_like_a_part_is_a_models(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    assert model_called(str(tmp_path / f"{name}.safetensors")).name == name
+
+
+@pytest.mark.parametrize("name", ["FLUX.1-dev.safetensors", "flux.1-DEV.safetensors", "...safetensors"])
 def test_a_fine_tune_cannot_take_another_models_place(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(InvalidRequest, match="rename the file"):

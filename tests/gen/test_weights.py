@@ -66,6 +66,12 @@ def test_a_missing_part_is_named(folder: Path, name: str, word: str) -> None:
         find_weights(folder)
 
 
+def test_a_file_in_the_place_of_a_folder_is_told_with_what_makes_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsMissing, match=r"mine\.safetensors is a file, .* `kiln weights pull .*mine"):
+        find_weights(tmp_path / "mine.safetensors")
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match=r"no weights folder at .*nowhere"):
         read_profile(tmp_path / "nowhere")
