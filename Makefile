@@ -16,7 +16,7 @@ run: $(STAMP)
 	$(BIN)/kiln run
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase
