@@ -11,6 +11,8 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
+STRETCH = 3072  # of the width: a program for each, so that a wide one still fills the card
+
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _down(  # type: ignore[no-untyped-def]  # noqa: PLR0913
@@ -22,21 +24,24 @@ def _down(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     width: tl.constexpr,
     rank: tl.constexpr,
     part: tl.constexpr,
+    stretch: tl.constexpr,
     tile: tl.constexpr,
     block: tl.constexpr,
 ):
-    """One program a tile of tokens and of the rank: rows · down, each token's scale on what comes out."""
+    """One program a tile of tokens, of the rank, and a stretch of the width: rows · down, times each token's scale."""
+    begin = tl.program_id(2) * stretch
     at = (tl.program_id(0) * tile + tl.arange(0, tile)).to(tl.int64)
     columns = tl.program_id(1) * part + tl.arange(0, part)
     total = tl.zeros([tile, part], tl.float32)
-    for start in range(0, width, block):
-        inner = start + tl.arange(0, block)
+    for start in range(0, stretch, block):
+        inner = begin + start + tl.arange(0, block)
         inside = inner < width
         x = tl.load(rows + at[:, None] * width + inner[None], mask=(at < count)[:, None] & inside[None], other=0.0)
         by = tl.load(down + columns[None] * width + inner[:, None], mask=inside[:, None], other=0.0)
         total = tl.dot(x.to(by.dtype), by, total)
     total *= tl.load(scales + at, mask=at < count, other=0.0)[:, None]
-    tl.store(out + at[:, None] * rank + columns[None], total.to(out.dtype.element_ty), mask=(at < count)[:, None])
+    place = out + (tl.program_id(2) * count + at)[:, None] * rank + columns[None]
+    tl.store(place, total.to(out.dtype.element_ty), mask=(at < count)[:, None])
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -64,10 +69,23 @@ def add_branch(y: Tensor, rows: Tensor, scales: Tensor, down: Tensor, up: Tensor
     """
     (count, width), rank = rows.shape, down.shape[0]
     part = min(rank, 64)  # of the rank, at a time
-    low = torch.empty(count, rank, dtype=y.dtype, device=y.device)
-    _down[(triton.cdiv(count, 32), rank // part)](
-        rows, scales, down, low, count, width=width, rank=rank, part=part, tile=32, block=128, num_warps=4
+    stretches = triton.cdiv(width, STRETCH)
+    low = torch.empty(stretches, count, rank, dtype=y.dtype if stretches == 1 else torch.float32, device=y.device)
+    _down[(triton.cdiv(count, 64), rank // part, stretches)](
+        rows,
+        scales,
+        down,
+        low,
+        count,
+        width=width,
+        rank=rank,
+        part=part,
+        stretch=STRETCH,
+        tile=64,
+        block=128,
+        num_warps=4,
     )
+    low = low[0] if stretches == 1 else low.sum(0).to(y.dtype)
     _up[(triton.cdiv(count, 64), triton.cdiv(y.shape[1], 128))](
         low, up, y, count, y.shape[1], rank=rank, part=part, tile=64, across=128, num_warps=4
     )
