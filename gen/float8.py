@@ -52,10 +52,15 @@ def float8_linear(weights: Views, name: str, x: Tensor) -> Tensor:
     """(..., in) bfloat16 → (..., out) bfloat16: both sides in float8, one scale a token and one a row."""
     if not is_narrow(weights, name):
         return exact_linear(weights, name, x)
+    y = multiply(weights, name, *quantize_tokens(x))
+    return with_lora(weights, name, x, y.view(*x.shape[:-1], -1))
+
+
+def quantize_tokens(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., in) → float8 tokens (N, in), float32 scales (N, 1)."""
     tokens = x.reshape(-1, x.shape[-1])
     scale = tokens.abs().amax(-1, keepdim=True).float().clamp(min=TINY) / LARGEST
-    y = multiply(weights, name, (tokens.float() / scale).to(torch.float8_e4m3fn), scale)
-    return with_lora(weights, name, x, y.view(*x.shape[:-1], -1))
+    return (tokens.float() / scale).to(torch.float8_e4m3fn), scale
 
 
 def is_narrow(weights: Views, name: str) -> bool:

@@ -135,7 +135,7 @@ class FluxGenerator:
         except OutOfMemory as error:
             if not self._engine.has_plan(wanted, shrink=SMALLER_PLAN):
                 raise
-            log.warning("%s It is drawn again with a smaller plan.", error)
+            log.warning("%s It is drawn again with a smaller plan.", str(error))  # a record may be kept, tensors not
         gc.collect()  # no frame holds the failed try's tensors any more, but cycles do
         self._engine.recover()
         with self._engine.running(wanted, shrink=SMALLER_PLAN):

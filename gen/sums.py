@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from gen.float8 import Linear, Views, exact_linear, float8_linear, is_narrow, multiply
+from gen.float8 import Linear, Views, exact_linear, float8_linear, is_narrow, multiply, quantize_tokens
 
 EPSILON = 1e-6
 
@@ -68,24 +68,39 @@ class Float8Sums(ExactSums):
 
 
 class FusedSums(Float8Sums):
-    """In float8, quantized in the pass that makes the activations; not beside a LoRA, which needs them wide."""
+    """In float8, quantized in the pass that makes the activations; a LoRA's branch begins with what that made."""
 
     def __init__(self) -> None:
         from gen.fused import gelu_rows, modulated_rows, turned_heads  # brings Triton, which only cards have
+        from gen.fused_lora import add_branch
 
         self._modulated_rows, self._gelu_rows, self._turned_heads = modulated_rows, gelu_rows, turned_heads
+        self._add_branch = add_branch
+
+    def plain(self, weights: Views, name: str, x: Tensor) -> Tensor:
+        """As `Float8Sums.plain`."""
+        if not is_narrow(weights, name):
+            return super().plain(weights, name, x)
+        return self._product(weights, name, *quantize_tokens(x)).view(*x.shape[:-1], -1)
 
     def modulated(self, weights: Views, name: str, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """As `ExactSums.modulated`."""
-        if not _is_fused(weights, name):
+        if not is_narrow(weights, name):
             return super().modulated(weights, name, x, shift, scale)
-        return multiply(weights, name, *self._modulated_rows(x, shift, scale)).view(*x.shape[:-1], -1)
+        return self._product(weights, name, *self._modulated_rows(x, shift, scale)).view(*x.shape[:-1], -1)
 
     def gelu(self, weights: Views, name: str, x: Tensor, beside: Tensor | None = None) -> Tensor:
         """As `ExactSums.gelu`."""
-        if not _is_fused(weights, name):
+        if not is_narrow(weights, name):
             return super().gelu(weights, name, x, beside)
-        return multiply(weights, name, *self._gelu_rows(beside, x)).view(*x.shape[:-1], -1)
+        return self._product(weights, name, *self._gelu_rows(beside, x)).view(*x.shape[:-1], -1)
+
+    def _product(self, weights: Views, name: str, rows: Tensor, scales: Tensor) -> Tensor:
+        """Rows (N, in) float8 with their scales (N, 1) → (N, out) bfloat16, a LoRA's branch added."""
+        y = multiply(weights, name, rows, scales)
+        if f"{name}.down" not in weights:
+            return y
+        return self._add_branch(y, rows, scales, weights[f"{name}.down"], weights[f"{name}.up"])
 
     def turned(self, text: Stream | None, image: Stream, rotation: Tensor, *, heads: int) -> Heads:
         """As `ExactSums.turned`."""
@@ -116,10 +131,6 @@ def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
     pairs = x.float().reshape(*x.shape[:-1], -1, 1, 2)
     turned: Tensor = turn[..., 0] * pairs[..., 0] + turn[..., 1] * pairs[..., 1]
     return turned.reshape(x.shape).to(x.dtype)
-
-
-def _is_fused(weights: Views, name: str) -> bool:
-    return is_narrow(weights, name) and f"{name}.down" not in weights
 
 
 def has_float8_cores(device: torch.device) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -106,6 +107,29 @@ def test_fused_kernels_make_what_separate_ones_make(batch: int, tokens: int) -> 
     assert (
         _worst(exact.gelu(weights, "mlp", wide[..., 3 * DIM :]), fused.gelu(weights, "mlp", wide[..., 3 * DIM :])) > 28
     )
+
+
+@pytest.mark.parametrize("rank", [16, 64, 128, 512])
+def test_a_branch_beside_fused_kernels_adds_what_its_product_is(rank: int) -> None:
+    if not has_float8_cores(torch.device("cuda")):
+        pytest.skip("this card has no float8 tensor cores")
+    weights = _stored({"to_qkv_mlp": (7, 1), "mlp": (1, 4), "out": (1, 1)})
+    branches = {f"{name}.up": _random(rows * DIM, rank) / rank for name, rows in (("to_qkv_mlp", 7), ("mlp", 1))}
+    branches |= {f"{name}.down": _random(rank, columns * DIM) / 8 for name, columns in (("to_qkv_mlp", 1), ("mlp", 4))}
+    branches |= {"out.up": _random(DIM, rank) / rank, "out.down": _random(rank, DIM) / 8}
+    x, (shift, scale) = _random(1, 4097, DIM), (_random(1, 1, 2 * DIM) * 0.3).chunk(2, dim=-1)
+    wide = _random(1, 77, 4 * DIM)
+
+    def branch(sums: ExactSums) -> list[Tensor]:
+        makes: list[Callable[[dict[str, Tensor]], Tensor]] = [
+            lambda held: sums.modulated(held, "to_qkv_mlp", x, shift, scale),
+            lambda held: sums.gelu(held, "mlp", wide),
+            lambda held: sums.plain(held, "out", x),
+        ]
+        return [make(weights | branches) - make(weights) for make in makes]
+
+    for exact, fused in zip(branch(ExactSums()), branch(FusedSums()), strict=True):
+        assert float(sqnr(exact.flatten(), fused.flatten())) > 25
 
 
 @pytest.mark.parametrize("with_text", [True, False])
