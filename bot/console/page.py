@@ -77,6 +77,7 @@ class Page:
         """`loop` is Kiln's, on which the console lives."""
         self._console, self._loop = console, loop
         self._thumbnails: dict[int, Image.Image] = {}  # by job
+        self._turns: dict[str | None, object] = {}  # by page: who follows its jobs
         english, chinese = ({key: say_in(locale)(text) for key, text in LABELS.items()} for locale in ("en", "zh"))
         self.labels = gr.I18n(en=english, zh=chinese, **{"zh-CN": chinese, "zh-TW": chinese})
 
@@ -104,12 +105,9 @@ class Page:
             views = [number, job_id, status, picture, seed, recipe, history, shown]
             free: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
             asked = draw.click(self.ask, [number, *form], [number, refusal], **free)
-            following = [
-                asked.then(self.follow, number, views, **free),
-                blocks.load(self.follow, number, views, **free),
-            ]
+            asked.then(self.follow, number, views, **free)
+            blocks.load(self.follow, number, views, **free)
             blocks.load(self.offer, None, form[-2], **free)
-            draw.click(None, cancels=following, queue=False, api_visibility="private")
             cancel.click(self.cancel, [number, job_id], refusal, **free)
             history.select(self.pick, [number, shown], [picture, seed, recipe], **free)
         return blocks
@@ -148,9 +146,23 @@ class Page:
         return number, ""
 
     async def follow(self, request: gr.Request, number: Any) -> AsyncIterator[tuple[Any, ...]]:
-        """Show this console's jobs one after the other, as long as there are any, and then its history."""
-        say = _say(request)
-        number = number if is_number(number) else new_number()
+        """Show this console's jobs one after the other, as long as there are any, and then its history.
+
+        The next that follows for the same page takes this one's place. Gradio's own `cancels` may come late and end
+        the newer one, after which nobody follows.
+        """
+        page, turn = request.session_hash, object()
+        self._turns[page] = turn
+        try:
+            async for views in self._followed(number if is_number(number) else new_number(), _say(request)):
+                yield views
+                if self._turns.get(page) is not turn:
+                    return
+        finally:
+            if self._turns.get(page) is turn:
+                del self._turns[page]
+
+    async def _followed(self, number: int, say: Say) -> AsyncIterator[tuple[Any, ...]]:
         yield await self._past(number, say)
         while (job := await self._on_kiln(self._console.next_active(number))) is not None:
             async for look in self._looks(job.id):
