@@ -96,9 +96,7 @@ class DemoPage:
 
     def open(self, url: str) -> None:
         """Load the page afresh and wait until it can be used."""
-        self.page.goto(
-            "about:blank"
-        )  # or a URL that differs by nothing keeps the page as it is, half a command and all
+        self.page.goto("about:blank")  # the same URL again would keep the page as it is, half a command and all
         self.page.goto(url)
         self._box().wait_for()
 
