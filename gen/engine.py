@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -209,8 +210,9 @@ class Engine:
         size = max((self._size(name) for name in streamed), default=0)
         self.rung = None
         if self._options.device.type == "cuda":
-            limit = self._options.pinned_bytes or round(_host_memory() * PINNED_SHARE)
-            self.arena.pin([*streamed, "clip", "vae_decoder"], limit=limit)
+            limit, begun = self._options.pinned_bytes or round(_host_memory() * PINNED_SHARE), time.perf_counter()
+            pinned = self.arena.pin([*streamed, "clip", "vae_decoder"], limit=limit)
+            log.info("%s of the host's memory are pinned, after %.1f s", gib(pinned), time.perf_counter() - begun)
         self.slots.settle(resident=resident, slots=rung.slots if streamed else 0, size=size)
         self.slots.route(self.t5, self._modulation_names, self.dit)
         self.slots.turn(self.dit, to=self.dit)

@@ -195,8 +195,6 @@ def _read_into(path: Path, place: int, buffer: Tensor) -> None:
                 if read == 0:
                     raise StaleArena("it is shorter than its header says")
                 done += read
-            if hasattr(os, "posix_fadvise"):  # the host keeps the buffer: a second copy in the page cache is waste
-                os.posix_fadvise(file.fileno(), place, len(into), os.POSIX_FADV_DONTNEED)
     except OSError as error:
         raise StaleArena(f"it cannot be read: {error.strerror or error}") from error
 

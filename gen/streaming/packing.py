@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -72,8 +73,10 @@ def open_arena(packing: Packing, *, cache: Path | None, device: torch.device) ->
 
 
 def _read(packing: Packing, path: Path, about: dict[str, Any]) -> Arena:
+    begun = time.perf_counter()
     with _bar(packing, "Loading") as bar:
         entries, digest = arena_file.read(path, about=about, layouts=packing.layouts, told=bar.update)
+    log.info("%s: read %.1f GiB in %.1f s", path, packing.size / GIB, time.perf_counter() - begun)
     return Arena(entries, sha256=digest)
 
 
