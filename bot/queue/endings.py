@@ -70,7 +70,7 @@ def lose_picture(session: Session, row: JobRow) -> bool:
     row.status, row.attempts = JobStatus.QUEUED, row.attempts - 1
     row.attempt_token = row.started_at = row.finished_at = row.picture = row.seconds = row.notice = None
     session.flush()
-    fairness.put_back(session, row)
+    fairness.again(session, row)
     return True
 
 
