@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 PINS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
 # What keeps the queue's promise: every branch is tested.
-WHOLE := bot/queue/job_*.py,bot/queue/fairness.py,bot/queue/dispatcher.py,bot/delivery/delivery.py
+WHOLE := bot/queue/job_*.py,bot/queue/accepting.py,bot/queue/admission.py,bot/queue/limits.py,bot/queue/endings.py,bot/queue/outbox.py,bot/queue/fairness.py,bot/queue/dispatcher.py,bot/queue/drawing.py,bot/delivery/delivery.py,bot/delivery/ladder.py,bot/delivery/posting.py,bot/delivery/upload.py
 
 .PHONY: demo run test coverage torture check format clean
 

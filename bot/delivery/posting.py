@@ -89,13 +89,19 @@ class _TooLarge(Exception):
 
 
 class _Attachment(discord.File):
-    """Knows whether the library sent it more than once: it repeats a 5xx and a broken connection out of our sight."""
+    """Knows whether the library sent it more than once: it repeats a 5xx and a broken connection out of our sight.
+
+    A gateway may take minutes for each, so before each it asks whether that would be `blind`.
+    """
 
     repeated = False
+    blind: Callable[[bool], bool]  # given whether it is a repeat of the library's
 
     def reset(self, *, seek: int | bool = True) -> None:
-        """Called before each try, with how many there were."""
+        """Called before each try, with how many there were. Raise TimeoutError rather than send it blindly."""
         self.repeated |= bool(seek)
+        if self.blind(self.repeated):
+            raise TimeoutError("its nonce is too old to send it again without a look")
         super().reset(seek=seek)
 
 
@@ -125,7 +131,7 @@ class Poster:
             if upload is None:
                 raise Undeliverable(msg("The picture's file is too large for this server."))
             try:
-                send = partial(self._send, target, job, upload=upload, origin=origin)
+                send = partial(self._send, target, job, upload, origin=origin)
                 return await self._send_once(target, job, send=send, notes=notes)
             except _TooLarge:
                 _log.warning("job %d: %d bytes are too many here", job.id, len(upload.data))
@@ -149,19 +155,23 @@ class Poster:
             await asyncio.sleep(pause)
 
     async def _send_once(
-        self, target: Target, job: Job, *, send: Callable[[], Awaitable[Posted]], notes: Notes
+        self, target: Target, job: Job, *, send: Callable[[Callable[[bool], bool]], Awaitable[Posted]], notes: Notes
     ) -> Posted:
         """Try until Discord has the message, with growing pauses."""
         pauses, began, in_doubt = self._pauses(), self._clock(), False
+
+        def blind(repeated: bool) -> bool:
+            return (in_doubt or repeated) and self._clock() - began > NONCE_LASTS.total_seconds()
+
         while True:
             try:
-                if in_doubt and self._clock() - began > NONCE_LASTS.total_seconds():
+                if blind(False):
                     found = await self._find(target.channel, job, channel_id=_id(target))
                     if found is not None:
                         return found
                     began, in_doubt = self._clock(), False
                 await notes.begun()
-                return await send()
+                return await send(blind)
             except UNREACHABLE as error:
                 in_doubt |= _may_stand(error)
                 try:
@@ -176,7 +186,9 @@ class Poster:
                 await notes.failed(pause, _brief(error))
             await asyncio.sleep(pause)
 
-    async def _send(self, target: Target, job: Job, *, upload: Upload, origin: Origin | None) -> Posted:
+    async def _send(
+        self, target: Target, job: Job, upload: Upload, blind: Callable[[bool], bool], *, origin: Origin | None
+    ) -> Posted:
         say = say_to_owner(job)
         file = _Attachment(
             io.BytesIO(upload.data),
@@ -184,6 +196,7 @@ class Poster:
             description=alt_text(say, job),
             spoiler=origin is not None and origin.hidden,
         )
+        file.blind = blind
         try:
             message = await target.channel.send(
                 picture_words(say, job, moved=target.moved, origin=origin),

@@ -8,15 +8,21 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from bot.language import say_to_owner
 from bot.queue import fairness
 from bot.queue.admission import correct, refund_rate
 from bot.queue.job import Job, JobStatus
-from bot.storage.tables import JobRow
+from bot.storage.tables import JobRow, OutboxRow
 
 LOSSES_MAX = 2  # a job whose picture is lost this often is not drawn again
+
+
+def take_out(session: Session, row: JobRow) -> None:
+    """The job is over: nothing of it is on its way any more."""
+    session.execute(delete(OutboxRow).where(OutboxRow.job_id == row.id))
 
 
 def settle(session: Session, row: JobRow) -> None:
@@ -31,6 +37,8 @@ def settle(session: Session, row: JobRow) -> None:
     correct(session, row, used=0.0 if failed else used)
     if failed:
         refund_rate(session, row)
+    if row.status is not JobStatus.DRAWN:  # it may have been drawn before, and its picture lost
+        take_out(session, row)
 
 
 def quarantine(session: Session, row: JobRow, *, now: datetime) -> None:
@@ -52,8 +60,8 @@ def give_back(session: Session, row: JobRow) -> None:
     refund_rate(session, row)
 
 
-def lose_picture(session: Session, row: JobRow) -> bool:
-    """The picture of a drawn job is lost: its owner gets back what it cost, and it waits again, or fails (False)."""
+def lose_picture(session: Session, row: JobRow) -> None:
+    """The picture of a drawn job is lost: its owner gets back what it cost, and it waits again, or fails."""
     row.pictures_lost += 1
     if row.pictures_lost >= LOSSES_MAX:
         row.status = JobStatus.FAILED
@@ -61,7 +69,8 @@ def lose_picture(session: Session, row: JobRow) -> bool:
             "Its picture was drawn {n} times, and its file was lost each time.", n=row.pictures_lost
         )
         give_back(session, row)
-        return False
+        take_out(session, row)
+        return
     row.charge = row.seconds or 0.0  # what it cost in the end; the next claim charges anew
     if row.reserved is not None:
         row.reserved = row.charge
@@ -70,8 +79,7 @@ def lose_picture(session: Session, row: JobRow) -> bool:
     row.status, row.attempts = JobStatus.QUEUED, row.attempts - 1
     row.attempt_token = row.started_at = row.finished_at = row.picture = row.seconds = row.notice = None
     session.flush()
-    fairness.put_back(session, row)
-    return True
+    fairness.again(session, row)
 
 
 def log_end(log: logging.Logger, job: Job) -> None:

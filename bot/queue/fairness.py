@@ -9,6 +9,7 @@ equals the one that came first (`ticket`), and of its jobs the oldest.
     correct  once the pixels are there: add (used - estimate) / weight, and note `used` as what was charged
     settle   at the end: the same; nothing, if it was corrected
     put_back a drain or a crash: take the charge back, so that the job is at its old place
+    again    its picture was lost, perhaps long after: the same; whoever waits for nothing else is lifted, as at enter
 
 The virtual time is the start tag of the last claim (`virtual_time`, kept by the parent). It never runs ahead of the
 lowest vtime that waits, it still says something when nobody waits, and so two who both keep waiting never differ by
@@ -47,11 +48,14 @@ _RESHAPES = text(
     "SELECT 1 FROM accounts WHERE name = :name AND waiting > 0 AND weight <> :weight UNION ALL "
     "SELECT 1 FROM jobs WHERE user_id = :user AND status = 'queued' AND not_before IS NOT NULL LIMIT 1"
 )
-ENTER = text(
-    "UPDATE accounts SET waiting = waiting + 1, ticket = CASE waiting WHEN 0 THEN :job ELSE ticket END, "
+_LIFT = (
     "vtime = CASE waiting WHEN 0 THEN "
     "max(vtime, (SELECT above.virtual_time FROM accounts AS above WHERE above.id = accounts.parent_id)) "
-    f"ELSE vtime END WHERE {_PATH}"
+    "ELSE vtime END"
+)
+ENTER = text(
+    "UPDATE accounts SET waiting = waiting + 1, ticket = CASE waiting WHEN 0 THEN :job ELSE ticket END, "
+    f"{_LIFT} WHERE {_PATH}"
 )
 _WEIGHT = text("SELECT weight FROM accounts WHERE id = :account")
 _LEAVE = text(f"UPDATE accounts SET waiting = waiting - 1 WHERE {_PATH}")
@@ -72,6 +76,7 @@ _PUT_BACK = text(
     f"UPDATE accounts SET vtime = vtime - {_CHARGE}, waiting = waiting + 1, "
     f"ticket = CASE waiting WHEN 0 THEN :job ELSE min(ticket, :job) END WHERE {_PATH}"
 )
+_LIFT_LAST = text(f"UPDATE accounts SET {_LIFT.replace('WHEN 0', 'WHEN 1')} WHERE {_PATH}")
 _RECOUNT = (
     "UPDATE accounts SET waiting = counted.jobs FROM (SELECT own.id, count(jobs.id) AS jobs FROM accounts AS own "
     "LEFT JOIN jobs ON jobs.account_id = own.id AND jobs.status = 'queued' AND jobs.not_before IS NULL "
@@ -168,6 +173,12 @@ def give_back(session: Session, job: JobRow, *, used: float) -> None:
 def put_back(session: Session, job: JobRow) -> None:
     """A running job waits again, at its old place."""
     session.execute(_PUT_BACK, {**_charged(job), "job": job.id})
+
+
+def again(session: Session, job: JobRow) -> None:
+    """A drawn job waits again, whatever was drawn since: it brings no credit for that time."""
+    put_back(session, job)
+    session.execute(_LIFT_LAST, {"account": job.account_id})
 
 
 def release_due(session: Session, *, now: datetime) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from bot.language import msg, say_to_owner
 from bot.queue import fairness
 from bot.queue.admission import correct, refund_rate
+from bot.queue.endings import take_out
 from bot.queue.job import JobStatus
 from bot.servers.server import HeldFor
 from bot.storage.server_tables import HeldRow
@@ -63,6 +64,7 @@ def take_back(session: Session, row: JobRow, *, now: datetime, reason: str | Non
     row.reason = say_to_owner(row)(reason) if reason else None
     correct(session, row, used=0.0)
     refund_rate(session, row)
+    take_out(session, row)
 
 
 def hold_waiting(session: Session, guild_id: int) -> list[JobRow]:

@@ -23,7 +23,6 @@ from bot.queue.endings import lose_picture, quarantine
 from bot.queue.holding import take_back
 from bot.queue.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.queue.job_recorder import JobRecorder
-from bot.queue.outbox import take_out
 from bot.queue.removal import Removal
 from bot.servers.server import EVERYWHERE, Standing
 from bot.servers.servers import standing_of
@@ -201,8 +200,7 @@ class JobQueue(JobRecorder):
             row = session.get(JobRow, job_id)
             if row is None or row.status is not JobStatus.DRAWN:
                 return None
-            if not lose_picture(session, row):
-                take_out(session, row)
+            lose_picture(session, row)
             return to_job(row)
 
         job = await self._database.write(again)

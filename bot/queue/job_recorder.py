@@ -16,10 +16,10 @@ from sqlalchemy.orm import Session
 
 from bot.language import say_to_owner
 from bot.queue import fairness
-from bot.queue.endings import log_end, settle
+from bot.queue.endings import log_end, settle, take_out
 from bot.queue.job import Job, JobStatus
 from bot.queue.job_reader import JobReader
-from bot.queue.outbox import Outbox, put, take_out
+from bot.queue.outbox import Outbox, put
 from bot.storage.database import Database
 from bot.storage.tables import JobRow, has_status, to_job
 from gen.request import ImageResult

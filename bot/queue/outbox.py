@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
 
 from bot.background import PAUSE_MAX
-from bot.queue.endings import give_back, log_end
+from bot.queue.endings import give_back, log_end, take_out
 from bot.queue.job import Job, JobStatus, LetterState
 from bot.storage.database import Database
 from bot.storage.tables import DeadChannelRow, JobRow, OutboxRow, has_status, to_job
@@ -56,11 +56,6 @@ def put(session: Session, row: JobRow) -> None:
     """Put a job that is drawn into the outbox; drawn again, it keeps what is known of the first time."""
     letter = insert(OutboxRow).values(job_id=row.id, nonce=nonce(row.id, row.interaction_id), state=LetterState.WAITING)
     session.execute(letter.on_conflict_do_nothing())
-
-
-def take_out(session: Session, row: JobRow) -> None:
-    """The job is over."""
-    session.execute(delete(OutboxRow).where(OutboxRow.job_id == row.id))
 
 
 class Outbox:

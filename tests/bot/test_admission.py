@@ -127,6 +127,30 @@ async def test_a_picture_that_is_lost_costs_nothing_until_it_is_drawn_again_and_
     assert await queue.outbox.letters(job.id) == ()
 
 
+@pytest.mark.parametrize("end", ["taken back", "stopped", "failed", "set aside"])
+async def test_a_lost_picture_that_is_not_drawn_again_leaves_nothing_in_the_outbox(
+    queue: JobQueue, path: Path, end: str
+) -> None:
+    job = await queue.submit(new_job(1))
+    await drawn(queue, seconds=4.0)
+    await queue.redraw(job.id)
+    if end == "taken back":
+        await queue.cancel(job.id, user_id=job.user_id)
+    else:
+        running = await claimed(queue)
+        match end:
+            case "stopped":
+                await queue.record_cancelled(running)
+            case "failed":
+                await queue.record_failed(running, reason="x")
+            case _:
+                await queue.recover()
+                await claimed(queue)
+                await queue.recover()
+    with closing(sqlite3.connect(path)) as raw:
+        assert raw.execute("SELECT * FROM outbox WHERE job_id = ?", (job.id,)).fetchall() == []
+
+
 async def test_a_lost_picture_of_a_kiln_before_accounts_is_drawn_again(queue: JobQueue, database: Database) -> None:
     job = await queue.submit(new_job(1))
     await drawn(queue, seconds=4.0)

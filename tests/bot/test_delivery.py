@@ -186,6 +186,31 @@ async def test_what_the_library_repeated_by_itself_is_looked_for_before_the_pict
     assert [picture.id for picture in stage.pictures()] == [posted.message_id]
 
 
+class RepeatsLate:
+    """As discord.py at a gateway that answers after minutes, once its first try took effect: it sends it once more."""
+
+    def __init__(self, channel: discord.PartialMessageable) -> None:
+        self.id, self._channel, self.history, self.seconds = channel.id, channel, channel.history, 0.0
+
+    async def send(self, text: str, *, file: discord.File, **options: Any) -> discord.Message:
+        file.reset(seek=0)
+        await self._channel.send(text, file=discord.File(io.BytesIO(file.fp.read()), file.filename))
+        self.seconds += NONCE_LASTS.total_seconds() + 1
+        file.reset(seek=1)
+        return await self._channel.send(text, file=file, **options)
+
+
+async def test_the_library_does_not_repeat_a_picture_when_its_nonce_is_too_old(stage: Stage) -> None:
+    stage.env.inject_error(*SEND, status=401, times=1)
+    await stage.imagine()
+    where = to_channel(stage)
+    late = RepeatsLate(where["target"].channel)
+    where["target"] = replace(where["target"], channel=late)
+    poster = Poster(stage.bot, pauses=lambda: iter([0.0] * 3), clock=lambda: late.seconds)
+    posted = await poster.post(await only_job(stage), png=noise(16), **where)
+    assert [picture.id for picture in stage.pictures()] == [posted.message_id]
+
+
 async def test_a_pause_that_discord_asks_for_is_kept_and_leaves_no_doubt(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,6 +237,19 @@ async def test_one_who_was_away_comes_back_without_credit(queue: JobQueue, ask: 
     assert sorted(await owners(queue, 6)) == [1, 1, 1, 2, 2, 2]
 
 
+async def test_a_picture_that_is_lost_long_after_brings_no_credit(queue: JobQueue, ask: Asker) -> None:
+    """It is drawn again at once, but those that its owner asks for behind it have no turns in advance."""
+    await ask(queue, user_id=1)
+    lost = await draw(queue)
+    for _ in range(20):
+        await ask(queue, user_id=2)
+    await owners(queue, 16)
+    assert await queue.redraw(lost.id)
+    for _ in range(3):
+        await ask(queue, user_id=1)
+    assert await owners(queue, 8) == [1, 1, 2, 1, 2, 1, 2, 2]
+
+
 async def test_somebody_alone_gets_the_whole_card(queue: JobQueue, ask: Asker) -> None:
     for _ in range(5):
         await ask(queue, 1)

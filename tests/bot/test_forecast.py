@@ -258,3 +258,15 @@ async def test_who_comes_after_a_deferred_job_is_told_that_it_waits_too(database
     await queue.submit(new_job(2))  # deferred
     told, true = await told_and_true(queue, await queue.submit(new_job(3, user_id=2)))
     assert told == true == (2, 3)
+
+
+def test_a_deferred_job_brings_its_owner_no_credit_when_its_time_comes() -> None:
+    """As a claim lifts whoever begins to wait: two of theirs do not both go before somebody who waited."""
+    shares = [replace(EVERYONE, virtual_time=100_000_000), share(2), share(3, vtime=100.0)]
+    waiting = [
+        job(3, account=3),
+        job(4, account=3),
+        job(5, account=2, not_before=0.0),
+        job(6, account=2, not_before=0.0),
+    ]
+    assert [turn.job.job_id for turn in turns(shares, waiting, free_in=0.0, deviation=0.0)] == [3, 5, 4, 6]

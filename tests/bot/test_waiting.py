@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from bot.background import Tasks
+from bot.delivery.delivery import EDIT_EVERY
 from bot.queue.job import Job, Limits
 from bot.queue.job_queue import JobQueue
-from bot.queue.waiting import AT_ONCE, PATIENCE, WaitingCards
+from bot.queue.waiting import AT_ONCE, WaitingCards
 from bot.storage.database import open_database
 from tests.bot.conftest import Stage, eventually, text_of
 from tests.fakes import Clock, new_job
 
-EVERY = timedelta(seconds=3)
+MINUTE = 60.0
 
 
 async def test_waiting_cards_move_up_when_the_line_moves(stage: Stage) -> None:
@@ -42,7 +43,7 @@ class Line:
     def __init__(self, queue: JobQueue, clock: Clock) -> None:
         self.queue, self.clock, self.tasks = queue, clock, Tasks()
         self.shown: list[int] = []
-        self.cards = WaitingCards(queue=queue, tasks=self.tasks, show=self._show, edit_every=EVERY, now=clock)
+        self.cards = WaitingCards(queue=queue, tasks=self.tasks, show=self._show, edit_every=EDIT_EVERY, now=clock)
 
     async def moved(self) -> list[int]:
         """Whose cards were shown again because of a move."""
@@ -80,7 +81,7 @@ async def test_who_becomes_next_is_shown_at_once_and_others_once_a_minute(line: 
     assert await line.moved() == [2]
     await line.queue.cancel(2, user_id=1)
     assert await line.moved() == [3]
-    line.clock.move((PATIENCE * EVERY).total_seconds() - 1)
+    line.clock.move(MINUTE - 1)
     assert await line.moved() == []
     line.clock.move(1)
     assert await line.moved() == [4]
@@ -89,7 +90,7 @@ async def test_who_becomes_next_is_shown_at_once_and_others_once_a_minute(line: 
 async def test_the_length_of_the_line_is_shown_anew_once_a_minute(line: Line) -> None:
     await line.queue.submit(new_job(9))  # behind all others
     await line.moved()
-    line.clock.move((PATIENCE * EVERY).total_seconds())
+    line.clock.move(MINUTE)
     await line.moved()
     await line.queue.cancel(5, user_id=1)
     assert await line.moved() == [2]  # it was shown a minute ago, the others just now
@@ -117,7 +118,7 @@ async def test_a_time_that_moved_by_more_than_a_fifth_is_corrected_once_a_minute
     """The estimate changes because jobs take longer than was thought."""
     await line.moved()
     line.queue._lookout._prior *= factor
-    line.clock.move((PATIENCE * EVERY).total_seconds() - 1)
+    line.clock.move(MINUTE - 1)
     assert 2 not in await line.moved()
     line.clock.move(1)
     assert [job for job in await line.moved() if job == 2] == shown
@@ -128,7 +129,7 @@ async def test_many_that_are_due_together_are_edited_a_few_at_a_time_and_all(lin
     for number in range(100, 108):
         await line.queue.submit(new_job(number, user_id=number))
     await line.moved()
-    line.clock.move((PATIENCE * EVERY).total_seconds())
+    line.clock.move(MINUTE)
     shown = await line.moved()
     assert len(shown) == len(set(shown)) > 2 * AT_ONCE - 1
 
@@ -136,12 +137,12 @@ async def test_many_that_are_due_together_are_edited_a_few_at_a_time_and_all(lin
 async def test_a_card_that_several_jobs_share_is_shown_once_a_minute_by_the_first(line: Line) -> None:
     jobs = await line.queue.submit_all([replace(new_job(9, user_id=2), number=n, count=4) for n in range(4)])
     await line.queue.record_card(*(job.id for job in jobs), message_id=777)
-    line.clock.move((PATIENCE * EVERY).total_seconds())
+    line.clock.move(MINUTE)
     shared = {job.id for job in jobs}
     assert [job for job in await line.moved() if job in shared] == [jobs[0].id]
     await line.queue.cancel(jobs[0].id, user_id=2)  # the next one stands for the card now
     assert [job for job in await line.moved() if job in shared - {jobs[1].id}] == []
-    line.clock.move((PATIENCE * EVERY).total_seconds())
+    line.clock.move(MINUTE)
     assert [job for job in await line.moved() if job in shared] == [jobs[1].id]
 
 
