@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ _TOKENIZERS = {  # folder -> the sets of files of which one must be there
     "tokenizer_2": (("tokenizer.json",), ("spiece.model",)),
 }
 Shapes = dict[str, tuple[int, ...]]
+Expected = list[tuple[Path, Shapes, str, tuple[int, ...]]]  # of a file with these shapes: this tensor in this shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,22 +156,20 @@ def read_shapes(path: Path) -> Shapes:
     except OSError as error:
         raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}.") from error
     except SafetensorError as error:
-        if _begins(path).startswith(_PICKLES):
-            raise WeightsMissing(
-                f"{path} is a pickle, whatever its name says: reading one can run code. Kiln takes safetensors only."
-            ) from error
+        with path.open("rb") as content:
+            begin = content.read(2)
+        if begin.startswith(_PICKLES):
+            why = "is a pickle, whatever its name says: reading one can run code. Kiln takes safetensors only."
+            raise WeightsMissing(f"{path} {why}") from error
         raise WeightsMissing(f"{path} is damaged, or not a safetensors file: {error}.") from error
 
 
-def _begins(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(2)
-
-
-def check_dit(path: Path) -> None:
-    """Raise WeightsMissing unless this is a whole safetensors file with FLUX's blocks."""
-    if not _is_dit(read_shapes(path)):
+def check_dit(path: Path, folder: Path) -> None:
+    """Raise WeightsMissing unless this is a whole safetensors file that can be the DiT of the model in `folder`."""
+    dit = read_shapes(path)
+    if not _is_dit(dit):
         raise WeightsMissing(f"{path} is not a model of FLUX.1's architecture: it has no {_DIT_KEY}.")
+    _compare(folder, _of_dit(path, dit, _read_description(folder, path)[1]))
 
 
 def stored_as(path: Path) -> str:
@@ -221,28 +221,36 @@ def _check_tokenizers(folder: Path) -> None:
 
 def _check_shapes(weights: Weights, dit: Shapes, vae: Shapes) -> None:
     """A few tensors tell a file of another model, or another part of one, before everything is loaded."""
-    shape, prefix = weights.shape, PREFIX if PREFIX + _DIT_KEY in dit else ""
-    dim, (full, *_, eighth) = shape.dim, shape.vae_channels
-    clip, t5 = (
-        {name: size for path in files for name, size in read_shapes(path).items()}
-        for files in (weights.clip, weights.t5)
-    )
-    expected: list[tuple[Path, Shapes, str, tuple[int, ...]]] = [
-        (weights.dit, dit, prefix + "img_in.weight", (dim, 64)),
-        (weights.dit, dit, prefix + "txt_in.weight", (dim, shape.t5_dim)),
-        (weights.dit, dit, prefix + "vector_in.in_layer.weight", (dim, shape.clip_dim)),
-        (weights.dit, dit, f"{prefix}double_blocks.{shape.joint_blocks - 1}.img_attn.qkv.weight", (3 * dim, dim)),
-        (weights.dit, dit, f"{prefix}single_blocks.{shape.single_blocks - 1}.linear1.weight", (7 * dim, dim)),
+    shape, (full, *_, eighth) = weights.shape, weights.shape.vae_channels
+    clip, t5 = (dict(ChainMap(*map(read_shapes, files))) for files in (weights.clip, weights.t5))
+    expected: Expected = [
+        *_of_dit(weights.dit, dit, shape),
         (weights.vae, vae, "encoder.conv_in.weight", (full, 3, 3, 3)),
         (weights.vae, vae, "decoder.conv_in.weight", (eighth, 16, 3, 3)),
         (weights.clip[0], clip, _CLIP_KEY, (shape.clip_vocabulary, shape.clip_dim)),
         (weights.t5[0], t5, "shared.weight", (shape.t5_vocabulary, shape.t5_dim)),
     ]
+    _compare(weights.folder, expected)
+
+
+def _of_dit(path: Path, dit: Shapes, shape: FluxShape) -> Expected:
+    """What tells the DiT of this shape from another one: schnell has no guidance_in, Fill another img_in."""
+    prefix, dim = PREFIX if PREFIX + _DIT_KEY in dit else "", shape.dim
+    return [
+        (path, dit, prefix + "img_in.weight", (dim, 64)),
+        (path, dit, prefix + "txt_in.weight", (dim, shape.t5_dim)),
+        (path, dit, prefix + "vector_in.in_layer.weight", (dim, shape.clip_dim)),
+        (path, dit, prefix + "guidance_in.in_layer.weight", (dim, 256)),
+        (path, dit, f"{prefix}double_blocks.{shape.joint_blocks - 1}.img_attn.qkv.weight", (3 * dim, dim)),
+        (path, dit, f"{prefix}single_blocks.{shape.single_blocks - 1}.linear1.weight", (7 * dim, dim)),
+    ]
+
+
+def _compare(folder: Path, expected: Expected) -> None:
     for path, shapes, name, size in expected:
-        if shapes.get(name) != size:
-            source = "kiln.json" if (weights.folder / "kiln.json").exists() else "FLUX.1-dev, for want of a kiln.json,"
-            found = f"is {shapes[name]}" if name in shapes else "is missing"
-            raise WeightsMissing(f"{path} does not fit the model's shape: {name} {found}; {source} says {size}.")
+        if (found := shapes.get(name, "missing")) != size:
+            source = "kiln.json" if (folder / "kiln.json").exists() else "FLUX.1-dev, for want of a kiln.json,"
+            raise WeightsMissing(f"{path} does not fit the model's shape: {name} is {found}; {source} says {size}.")
 
 
 def _only(folder: Path, what: str, found: list[Path]) -> Path:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import secrets
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -254,7 +254,7 @@ def _whole(name: str, value: Any) -> int:
 
 def _number(name: str | Message, value: Any) -> float:
     """A finite number; a page may send anything."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         shown = "empty" if value is None else str(value)[:40]
         told = Message(name) if isinstance(name, str) else name
         raise InvalidRequest(msg("The {name} must be a number; it is {value}."), name=told, value=shown)

@@ -5,6 +5,7 @@ Each check is a function of what torch said and the settings. Knows no torch.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ TORCH_MIN = (2, 9)  # as in pyproject.toml
 DRIVER = Path("/proc/driver/nvidia/version")  # only where NVIDIA's kernel module is loaded; not under WSL
 _FLOAT8, _BFLOAT16 = (8, 9), (8, 0)
 _SLOW_LINK = 0.6  # of the table's
+
+log = logging.getLogger(__name__)
 
 
 def card_number(device: str) -> int:
@@ -150,7 +153,11 @@ def link(torch: Torch, number: int) -> Finding:
 def sensors(torch: Torch, settings: Settings, read: Callable[[], Reading | None]) -> Iterator[Finding]:
     """What the card says of itself, and whether that suffices for what is asked; nothing where nothing is."""
     manners = replace(settings.manners, gives_way=False)  # for that Kiln must draw already
-    reading = believable(read())
+    try:
+        reading = believable(read())
+    except Exception:  # a driver may fail in any way
+        log.debug("the card cannot be read", exc_info=True)
+        reading = None
     cure = "Install all of the driver (libnvidia-ml); a container needs the capability `utility`."
     if trouble := "; ".join(unheeded(manners, reading)):
         yield warn("sensors", trouble, cure)

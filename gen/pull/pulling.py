@@ -45,7 +45,7 @@ class Pull:
 def pull(model: Model, order: Pull) -> Weights:
     """Bring a model here and check it; raise DownloadFailed, LicenceNotAccepted, PullLocked or WeightsMissing."""
     if model.dit is not None:
-        check_dit(model.dit)  # before anything is fetched for its sake
+        check_dit(model.dit, model_folder(order.cache, model.name))  # before anything is fetched for its sake
     with locked(order.cache):
         _check_place(model, order.cache)
         try:

@@ -314,6 +314,7 @@ async def test_minus_one_is_a_seed_by_chance_and_a_seed_is_itself(kiln: Kiln) ->
         ({"steps": 51}, "steps must be from 1 to 50; it is 51"),
         ({"steps": 3.7}, r"steps must be a whole number; it is 3\.7"),
         ({"steps": float("inf")}, "steps must be a number; it is inf"),
+        *(({name: 10**400}, f"{name} must be a number; it is 10000") for name in ("seed", "steps", "guidance")),
         ({"guidance": 0.5}, r"guidance must be from 1(\.0)? to 10(\.0)?; it is 0\.5"),
         ({"guidance": float("nan")}, "guidance must be a number; it is nan"),
         ({"size": "100x100"}, "draws a width of 128 to 512 pixels; it is 100"),

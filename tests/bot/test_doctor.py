@@ -109,6 +109,14 @@ def test_what_the_card_does_not_say_is_held_against_what_is_asked_of_it(
     is_said(found, status, words)
 
 
+def test_a_driver_that_fails_in_its_own_way_is_a_line_and_no_traceback() -> None:
+    def read() -> Reading:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a card's name")
+
+    (found,) = doctor_card.sensors(CARD, settings(), read)
+    is_said(found, Status.WARN, "NVML, the driver's library, does not answer")
+
+
 def test_without_a_card_and_a_wish_about_it_there_is_no_line() -> None:
     assert list(doctor_card.sensors(NO_CARD, settings(), lambda: None)) == []
 

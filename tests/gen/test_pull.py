@@ -417,8 +417,9 @@ async def test_a_second_fine_tune_of_the_same_name_is_refused_and_the_first_stay
         (b"\x80\x02}q\x00." + b"\0" * 100, "is a pickle, whatever its name says"),
         (b"<html>", "is damaged, or not a safetensors file"),
         ((DEMO_WEIGHTS / "ae.safetensors").read_bytes(), r"is not a model of FLUX\.1's architecture"),
+        ((DEMO_WEIGHTS / "kiln-demo.safetensors").read_bytes(), r"does not fit the model's shape: .*img_in\.weight is"),
     ],
-    ids=["a zip of torch's", "a bare pickle", "a web page", "another model"],
+    ids=["a zip of torch's", "a bare pickle", "a web page", "another model", "another size of it"],
 )
 async def test_what_is_no_flux_model_is_refused_before_anything_is_fetched(
     weights: Weights, tmp_path: Path, content: bytes, words: str

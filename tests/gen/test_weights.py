@@ -10,7 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gen.errors import WeightsMissing
-from gen.weights import DEMO_WEIGHTS, FLUX_DEV, FluxShape, find_weights, read_profile, read_shapes, sha256, stored_as
+from gen.weights import (
+    DEMO_WEIGHTS,
+    FLUX_DEV,
+    FluxShape,
+    check_dit,
+    find_weights,
+    read_profile,
+    read_shapes,
+    sha256,
+    stored_as,
+)
 
 
 @pytest.fixture
@@ -132,6 +142,33 @@ def test_a_vae_without_its_encoder_is_named(folder: Path) -> None:
     save_file({name: t for name, t in state.items() if name.startswith("decoder.")}, folder / "ae.safetensors")
     with pytest.raises(WeightsMissing, match=r"ae\.safetensors does not fit.*encoder\.conv_in\.weight is missing"):
         find_weights(folder)
+
+
+def _without_guidance(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: t for name, t in state.items() if "guidance_in" not in name}  # as FLUX.1-schnell is
+
+
+def _with_a_picture_to_fill(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    (name,) = (name for name in state if name.endswith("img_in.weight"))
+    return {**state, name: state[name].repeat(1, 6)}  # as FLUX.1-Fill-dev is
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        (_without_guidance, r".*guidance_in\.in_layer\.weight is missing"),
+        (_with_a_picture_to_fill, r".*img_in\.weight is"),
+    ],
+)
+def test_a_relative_of_the_model_that_is_drawn_otherwise_is_named(
+    folder: Path, changed: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], name: str
+) -> None:
+    path = folder / "kiln-demo.safetensors"
+    save_file(changed(load_file(path)), path)
+    with pytest.raises(WeightsMissing, match=rf"kiln-demo\.safetensors does not fit the model's shape: {name}"):
+        find_weights(folder)
+    with pytest.raises(WeightsMissing, match=name):  # before the other parts are fetched
+        check_dit(path, folder)
 
 
 def test_a_small_model_without_its_description_is_told_by_the_dits_file(folder: Path) -> None:
