@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     run = add("run", _run, "Serve a Discord server; needs DISCORD_TOKEN.")
     console = add("console", _console, "Serve a web page for drawing, without Discord; KILN_CONSOLE adds it to `run`.")
     console.add_argument("--host", help="where to listen (default: KILN_CONSOLE_HOST)")
-    console.add_argument("--port", type=_port, help="of the page (default: KILN_CONSOLE_PORT)")
+    console.add_argument("--port", type=_from_1_to(65535), help="of the page (default: KILN_CONSOLE_PORT)")
     for served in (run, console):
         served.add_argument(
             "--end-when-hung", action="store_true", help="end when the GPU thread hangs, to be started anew"
@@ -266,7 +266,7 @@ def _from_1_to(most: int) -> Callable[[str], int]:
 
 
 def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
+    if not text.isascii() or not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535; it is {text!r}")
     return int(text)
 

@@ -24,6 +24,8 @@ def check_console(settings: Settings) -> None:
     password = settings.console_password.get_secret_value() if settings.console_password else ""
     if password and len(password) < PASSWORD_MIN:
         raise StartError(f"KILN_CONSOLE_PASSWORD needs {PASSWORD_MIN} characters or more; it has {len(password)}")
+    if password.isspace():
+        raise StartError("KILN_CONSOLE_PASSWORD is nothing but spaces")
     host, port = settings.console_host, settings.console_port
     if not password and not is_loopback(host):
         raise StartError(

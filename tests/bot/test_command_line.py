@@ -111,7 +111,16 @@ def test_every_command_has_a_help(command: list[str], capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["paint"], ["run", "--fast"], ["db"], ["db", "backup"], ["demo", "--port", "99999"]]
+    "arguments",
+    [
+        [],
+        ["paint"],
+        ["run", "--fast"],
+        ["db"],
+        ["db", "backup"],
+        ["demo", "--port", "99999"],
+        ["console", "--port", "0"],
+    ],
 )
 def test_a_wrong_call_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -483,6 +483,8 @@ def test_a_short_password_is_refused_without_being_shown() -> None:
     with pytest.raises(StartError, match="needs 8 characters or more; it has 5") as refused:
         check_console(load_settings(console_password="sesam"))
     assert "sesam" not in str(refused.value)
+    with pytest.raises(StartError, match="nothing but spaces"):
+        check_console(load_settings(console_password=" " * 12))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
