@@ -33,7 +33,8 @@ class Removal:
     async def remove(self, job_id: int, *, moderator_id: int | None = None) -> Job:
         """Note that the job's picture is deleted, and return it as it was before.
 
-        With `moderator_id` it is not its owner who does it, and that is in the audit log. Raise NotAllowed if there is none, Refusal if it has no picture or none any more.
+        With `moderator_id` it is not its owner who does it, and that is in the audit log. Raise NotAllowed if there is
+        none, Refusal if it has no picture or none any more.
         """
 
         def decide(session: Session) -> Job:
