@@ -148,6 +148,14 @@ async def test_an_empty_seed_in_the_dialog_is_a_new_one(stage: Stage) -> None:
     assert (await job(stage, 2)).request.seed == CHOSEN_SEED
 
 
+async def test_enter_in_the_dialogs_large_field_is_a_space_of_the_prompt(stage: Stage) -> None:
+    await stage.imagine()
+    shown = await press(stage, "edit")
+    typed = {**OLD_FIELDS, "prompt": "a green house\nby the sea, \r\n\n at night\n", "size": ["256x256"], "loras": ""}
+    await stage.alice.submit_modal(shown, typed)
+    assert (await job(stage, 2)).request.prompt == "a green house by the sea, at night"
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
