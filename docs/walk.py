@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 1120, 800
 PATIENCE = 90_000  # milliseconds for one picture
 BYTES_MAX = 100 * 1024  # a picture
 BROKEN = "ink"  # a LoRA
-UNDER_WAY = re.compile("Waiting|Drawing|排队|正在")
+UNDER_WAY = re.compile("Held|Waiting|Drawing|on its way|暂缓|排队|正在|马上就到")
 
 MEMBER, MODERATOR, NEWCOMER = "You, member", "Ada, moderator", "Ben, newcomer"
 
