@@ -108,6 +108,14 @@ def until_free(page: DemoPage) -> None:
     page.page.wait_for_function(ALL_SHOWN)
 
 
+def scroll_to(page: DemoPage, card: Locator) -> None:
+    """Show the card, and stay there: the page goes back to its end with the news that were on their way."""
+    for _ in range(3):
+        card.evaluate("it => it.scrollIntoView({block: 'start'})")
+        page.page.wait_for_timeout(700)
+    expect(card).to_be_in_viewport(ratio=0.5)
+
+
 def ask(page: DemoPage) -> None:
     page.imagine("a red house at night seed:11")
     expect(page.cards("a red house at night")).to_be_visible()
@@ -146,8 +154,8 @@ def cancel(page: DemoPage) -> None:
     card = page.cards("a yellow balloon")
     page.press(card, "Cancel")
     expect(card).to_contain_text("Cancelled")
-    until_free(page)  # a picture that comes would scroll the page on
-    card.scroll_into_view_if_needed()
+    until_free(page)
+    scroll_to(page, card)
 
 
 def reroll(page: DemoPage) -> None:
@@ -178,7 +186,7 @@ def style(page: DemoPage) -> None:
     page.imagine("a red house seed:11", choose={"style": "Night:"}, count="2")
     expect(page.pictures("a red house at night")).to_have_count(3, timeout=PATIENCE)  # one is of the first stop
     until_free(page)
-    page.cards("a red house").last.scroll_into_view_if_needed()
+    scroll_to(page, page.cards("a red house").last)
 
 
 def look_back(page: DemoPage) -> None:
