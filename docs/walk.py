@@ -23,7 +23,8 @@ FOLDER = Path(__file__).with_name("tour")
 WIDTH, HEIGHT = 1120, 800
 PATIENCE = 90_000  # milliseconds for one picture
 BYTES_MAX = 100 * 1024  # a picture
-UNDER_WAY = re.compile("Waiting|Drawing|排队|正在")
+BROKEN = "ink"  # a LoRA
+UNDER_WAY = re.compile("Held|Waiting|Drawing|on its way|暂缓|排队|正在|马上就到")
 
 MEMBER, MODERATOR, NEWCOMER = "You, member", "Ada, moderator", "Ben, newcomer"
 
@@ -47,6 +48,7 @@ def main() -> int:
     for old in FOLDER.glob("*.png"):
         old.unlink()
     with tempfile.TemporaryDirectory() as folder:
+        break_a_lora(Path(folder))
         demo = Demo(Path(folder))
         try:
             walk(chromium, demo.url, STOPS, FOLDER)
@@ -56,6 +58,12 @@ def main() -> int:
     size = sum(path.stat().st_size for path in FOLDER.iterdir())
     sys.stdout.write(f"{FOLDER}: {len(STOPS)} pictures, {size:,} bytes\n")
     return 0
+
+
+def break_a_lora(folder: Path) -> None:
+    """Leave a file that is offered and cannot be drawn with: how a picture fails, without a model that is broken."""
+    (folder / "loras").mkdir()
+    (folder / "loras" / f"{BROKEN}.safetensors").write_bytes(b"half a download")
 
 
 def walk(chromium: str, url: str, stops: Sequence[Stop], folder: Path) -> None:
@@ -95,8 +103,17 @@ def picture_message(page: DemoPage, words: str) -> Locator:
 
 
 def until_free(page: DemoPage) -> None:
-    """Wait until nothing waits or is drawn."""
+    """Wait until nothing waits or is drawn, and every picture is there: one that comes later scrolls the page on."""
     expect(page.cards(UNDER_WAY)).to_have_count(0, timeout=PATIENCE)
+    page.page.wait_for_function(ALL_SHOWN)
+
+
+def scroll_to(page: DemoPage, card: Locator) -> None:
+    """Show the card, and stay there: the page goes back to its end with the news that were on their way."""
+    for _ in range(3):
+        card.evaluate("it => it.scrollIntoView({block: 'start'})")
+        page.page.wait_for_timeout(700)
+    expect(card).to_be_in_viewport(ratio=0.5)
 
 
 def ask(page: DemoPage) -> None:
@@ -137,8 +154,8 @@ def cancel(page: DemoPage) -> None:
     card = page.cards("a yellow balloon")
     page.press(card, "Cancel")
     expect(card).to_contain_text("Cancelled")
-    until_free(page)  # a picture that comes would scroll the page on
-    card.scroll_into_view_if_needed()
+    until_free(page)
+    scroll_to(page, card)
 
 
 def reroll(page: DemoPage) -> None:
@@ -169,7 +186,7 @@ def style(page: DemoPage) -> None:
     page.imagine("a red house seed:11", choose={"style": "Night:"}, count="2")
     expect(page.pictures("a red house at night")).to_have_count(3, timeout=PATIENCE)  # one is of the first stop
     until_free(page)
-    page.cards("a red house").last.scroll_into_view_if_needed()
+    scroll_to(page, page.cards("a red house").last)
 
 
 def look_back(page: DemoPage) -> None:
@@ -188,9 +205,13 @@ def speak_chinese(page: DemoPage) -> None:
     page.imagine("a red boat at night seed:2")
     expect(picture_message(page, "a red boat at night")).to_be_visible()
     until_free(page)
+    for words in ("a white castle at sunset", "a green tree in the snow"):  # one is drawn, one waits
+        page.imagine(f"{words} seed:8")
+    expect(page.cards("a green tree in the snow")).to_contain_text("排队中")
 
 
 def keep(page: DemoPage) -> None:
+    until_free(page)
     page.view_as(MODERATOR)
     page.enter("keepers")
     page.ask("server")
@@ -207,6 +228,17 @@ def hold(page: DemoPage) -> None:
     card = page.cards("a blue boat in the snow")
     expect(card).to_contain_text("Held")
     card.scroll_into_view_if_needed()
+
+
+def fail(page: DemoPage) -> None:
+    page.view_as(MODERATOR)
+    page.ask("mod resume")
+    until_free(page)  # what was held is drawn now
+    page.view_as(NEWCOMER)
+    page.imagine("a yellow house at dawn seed:6", lora=BROKEN)
+    card = page.cards("a yellow house at dawn")
+    expect(card).to_contain_text("Not drawn", timeout=PATIENCE)
+    expect(card.get_by_role("button", name="Try again")).to_be_enabled()
 
 
 STOPS = (
@@ -237,6 +269,7 @@ STOPS = (
     Stop(name="13-chinese", go=speak_chinese, words="`/settings` knows my language, and cards and pictures speak it"),
     Stop(name="14-server", go=keep, words="`/server` is a server's settings in one panel, for its keepers alone"),
     Stop(name="15-held", go=hold, words="While a server is paused, new pictures are held, and their cards say so"),
+    Stop(name="16-failed", go=fail, words="What cannot be drawn says why, and *Try again* costs nothing"),
 )
 
 

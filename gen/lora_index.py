@@ -62,7 +62,9 @@ class LoraIndex:
         for path in self.folder.glob("*.safetensors"):
             if path.stem not in self._told and not is_lora_name(path.stem):
                 self._told.add(path.stem)
-                text = "the LoRA file %r is not offered: rename it to at most %d letters, digits, spaces, and . _ -"
+                text = (
+                    "the LoRA file %r is not offered: rename it to at most %d letters, digits, inner spaces, and . _ -"
+                )
                 _log.warning(text, path.name, LORA_NAME_MAX_CHARACTERS)
 
     def _read(self, name: str) -> LoraInfo:

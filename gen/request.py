@@ -31,8 +31,8 @@ SIDE_MULTIPLE = 16
 SIDE_MIN, SIDE_MAX = 128, 2048
 
 LORA_NAME_MAX_CHARACTERS = 80
-# letters of any script; no path, no markup, nothing invisible
-_LORA_NAME = re.compile(rf"[^\W_][\w ._-]{{0,{LORA_NAME_MAX_CHARACTERS - 1}}}")
+# letters of any script; no path, no markup, nothing invisible, so no space at an end
+_LORA_NAME = re.compile(rf"[^\W_](?:[\w ._-]{{0,{LORA_NAME_MAX_CHARACTERS - 2}}}[\w.-])?")
 _SIZE = re.compile(r"(\d{1,5})\s*[x×*]\s*(\d{1,5})", re.IGNORECASE)
 
 

@@ -43,9 +43,13 @@ class Demo:
     """A running `kiln demo`. Its log is in `folder / "demo.log"`."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        """Start the demo on any free port; raise AssertionError with its log if no URL comes."""
+        """Start the demo on any free port; raise AssertionError with its log if no URL comes.
+
+        Its LoRAs are those of `folder / "loras"`, none unless there are some.
+        """
         self.log = folder / "demo.log"
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("KILN_", "DISCORD_"))}
+        plain["KILN_LORAS"] = str(folder / "loras")
         plain["KILN_BURST"] = "100"  # a browser asks faster than a person: whether a cancelled job counts is a race
         command = [sys.executable, "-m", "bot", "demo", "--no-browser", "--port", "0", *arguments]
         with self.log.open("w") as log:

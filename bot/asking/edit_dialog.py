@@ -23,6 +23,7 @@ TIMEOUT_SECONDS = 15 * 60.0  # that discord.py remembers a dialog it has shown; 
 FIELD_CHARACTERS = 200  # of the short fields
 LORAS_CHARACTERS = 500
 _NUMBERS = re.compile(r"\s*(\d{1,9})\s*[,;/ ]\s*(\d{1,9}(?:\.\d{1,9})?)\s*")
+_LINES = re.compile(r" *(?:\r?\n *)+")
 _SEED = re.compile(r"\d{1,20}")
 
 
@@ -66,7 +67,7 @@ def edited_request(
             msg("Steps and guidance are two numbers, such as 20, 3.5; it is {value!r}."), value=numbers[:40]
         )
     asked = profile.request(
-        values.get("prompt", ""),
+        _LINES.sub(" ", values.get("prompt", "").strip()),  # the field has lines, as LoRAs' may, and a prompt has one
         seed=seed,
         size=values.get("size", ""),
         steps=int(found[1]),

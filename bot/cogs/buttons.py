@@ -112,7 +112,9 @@ class Buttons:
     async def _cancel(self, interaction: discord.Interaction[KilnBot], job: Job) -> None:
         """As /cancel does; a moderator cancels for its owner."""
         kiln, say = self._bot.kiln, say_to(interaction)
-        cancelled = await in_time(interaction, kiln.queue.cancel(job.id, user_id=job.user_id), alone=True)
+        cancel = kiln.queue.cancel(job.id, user_id=job.user_id, moderator_id=_moderator_id(interaction, job))
+        cancelled = await in_time(interaction, cancel, alone=True)
+        kiln.keepers.log_channel.wake()
         if cancelled.status is not JobStatus.RUNNING:
             kiln.delivery.cancelled(cancelled)
             words = say("Job {number} is cancelled.", number=job.id)
@@ -125,7 +127,9 @@ class Buttons:
     async def _delete(self, interaction: discord.Interaction[KilnBot], job: Job) -> None:
         """Take the picture away: from the database, the disk, and Discord."""
         kiln, say = self._bot.kiln, say_to(interaction)
-        deleted = await in_time(interaction, kiln.queue.removal.remove(job.id), alone=True)
+        remove = kiln.queue.removal.remove(job.id, moderator_id=_moderator_id(interaction, job))
+        deleted = await in_time(interaction, remove, alone=True)
+        kiln.keepers.log_channel.wake()
         await unlink(kiln.data, deleted)
         kiln.delivery.deleted(await kiln.queue.job(job.id) or deleted)
         messages = await kiln.reposts.take(job.id)
@@ -150,3 +154,8 @@ class Buttons:
             _log.warning("job %d: its message is not deleted: %s", job_id, error)
             return False
         return True
+
+
+def _moderator_id(interaction: discord.Interaction[KilnBot], job: Job) -> int | None:
+    """Who does it, if it is not the job's owner."""
+    return None if interaction.user.id == job.user_id else interaction.user.id

@@ -85,7 +85,7 @@ class Recipe(commands.Cog):
 
     async def _of_message(self, interaction: discord.Interaction[KilnBot], message: discord.Message) -> Found:
         """The recipe of a message that the person pointed at; raise Refusal if it has none."""
-        job = await self._job_of(interaction, message.id)
+        job = await self._job_of(interaction, message.id) or await self._reposted(message.id)
         return Found(job=job, request=job.request) if job is not None else await _of_files(message.attachments)
 
     async def _of_link(self, interaction: discord.Interaction[KilnBot], link: str) -> Found:
@@ -112,6 +112,12 @@ class Recipe(commands.Cog):
         if not may and channel_id != interaction.channel_id:
             raise NotAllowed(msg("You cannot read that message, or there is none."))
         return self._bot.get_partial_messageable(channel_id, guild_id=interaction.guild_id)
+
+    async def _reposted(self, message_id: int) -> Job | None:
+        """The job whose picture was posted again as this message; of a private one its file says enough."""
+        number = await self._bot.kiln.reposts.job_of(message_id)
+        job = None if number is None else await self._bot.kiln.queue.job(number)
+        return None if job is None or job.private or job.deleted_at is not None else job
 
     async def _job_of(
         self, interaction: discord.Interaction[KilnBot], message_id: int, *, channel_id: int | None = None

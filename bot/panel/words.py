@@ -143,6 +143,8 @@ _SENTENCES = {
     Act.DRAIN: msg("{actor} lets the queue run out: no new pictures."),
     Act.RESUME: msg("{actor} resumed Kiln. Held jobs let go: {jobs}."),
     Act.WIPE: msg("{actor} cancelled waiting jobs of {user}: {jobs}."),
+    Act.CANCEL: msg("{actor} cancelled job {job} of {user}."),
+    Act.DELETE: msg("{actor} deleted the picture of job {job} of {user}."),
     Act.RESET: msg("{actor} gave {user} their rate and GPU time of today anew."),
     Act.LOOK: msg("{actor} looked at job {job} of {user}."),
     Act.HOLD: msg("Job {job} of {user} waits for your decision. A rule found: {rule}"),

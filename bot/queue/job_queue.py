@@ -24,7 +24,8 @@ from bot.queue.holding import take_back
 from bot.queue.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.queue.job_recorder import JobRecorder
 from bot.queue.removal import Removal
-from bot.servers.server import EVERYWHERE, Standing
+from bot.servers.audit import note_of_job
+from bot.servers.server import EVERYWHERE, Act, Standing
 from bot.servers.servers import standing_of
 from bot.storage.database import Database
 from bot.storage.tables import JobRow, has_status, to_job
@@ -134,10 +135,11 @@ class JobQueue(JobRecorder):
         )
         return session.scalar(change.returning(JobRow))
 
-    async def cancel(self, job_id: int, *, user_id: int) -> Job:
+    async def cancel(self, job_id: int, *, user_id: int, moderator_id: int | None = None) -> Job:
         """Cancel a queued or held job at once. A running one is returned still running: the dispatcher must stop it.
 
-        Raise NotAllowed for an unknown job or somebody else's, Refusal for one that is over.
+        With `moderator_id` somebody else does it for `user_id`, and it is noted. Raise NotAllowed for an unknown job or
+        somebody else's, Refusal for one that is over.
         """
 
         def decide(session: Session) -> Job:
@@ -145,10 +147,13 @@ class JobQueue(JobRecorder):
             if row is None or row.user_id != user_id:
                 raise NotAllowed(msg("You have no job {number}."), number=job_id)
             if row.status in (JobStatus.QUEUED, JobStatus.HELD):
-                take_back(session, row, now=self.now())
+                reason = None if moderator_id is None else msg("A moderator cancelled it.")
+                take_back(session, row, now=self.now(), reason=reason)
             elif row.status is not JobStatus.RUNNING:
                 state = Message(STATUS_WORDS[row.status])
                 raise Refusal(msg("Job {number} is over already: it is {state}."), number=job_id, state=state)
+            if moderator_id is not None:
+                note_of_job(session, Act.CANCEL, row, actor_id=moderator_id, now=self.now())
             return to_job(row)
 
         job = await self._database.write(decide)

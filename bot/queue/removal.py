@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 from bot.errors import NotAllowed, Refusal
 from bot.language import Message, msg
 from bot.queue.job import STATUS_WORDS, Job, JobStatus
+from bot.servers.audit import note_of_job
+from bot.servers.server import Act
 from bot.storage.database import Database
 from bot.storage.tables import JobRow, to_job
 
@@ -28,10 +30,11 @@ class Removal:
         """`now` is aware UTC."""
         self._database, self._now = database, now
 
-    async def remove(self, job_id: int) -> Job:
+    async def remove(self, job_id: int, *, moderator_id: int | None = None) -> Job:
         """Note that the job's picture is deleted, and return it as it was before.
 
-        Raise NotAllowed if there is none, Refusal if it has no picture or none any more.
+        With `moderator_id` it is not its owner who does it, and that is in the audit log. Raise NotAllowed if there is
+        none, Refusal if it has no picture or none any more.
         """
 
         def decide(session: Session) -> Job:
@@ -45,6 +48,8 @@ class Removal:
                 raise Refusal(msg("Job {number} has no picture to delete: it is {state}."), number=job_id, state=state)
             before = to_job(row)
             row.deleted_at = self._now()
+            if moderator_id is not None:
+                note_of_job(session, Act.DELETE, row, actor_id=moderator_id, now=self._now())
             return before
 
         return await self._database.write(decide)

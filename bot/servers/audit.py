@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from bot.servers.server import Act, Entry
 from bot.storage.database import Database
 from bot.storage.server_tables import AuditRow
+from bot.storage.tables import JobRow
 
 _FIELDS = tuple(field.name for field in fields(Entry))
 
@@ -60,6 +61,12 @@ def note(session: Session, entry: Entry, *, now: datetime) -> Entry:
     session.add(row)
     session.flush()
     return _entry(row)
+
+
+def note_of_job(session: Session, act: Act, row: JobRow, *, actor_id: int, now: datetime) -> None:
+    """Write down what a moderator did with somebody's job."""
+    entry = Entry(act=act, guild_id=row.guild_id, actor_id=actor_id, user_id=row.user_id, job_id=row.id)
+    note(session, entry, now=now)
 
 
 def acts_since(session: Session, act: Act, *, guild_id: int, actor_id: int, since: datetime) -> int:

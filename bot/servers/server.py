@@ -59,6 +59,8 @@ class Act(StrEnum):
     DRAIN = "drain"
     RESUME = "resume"
     WIPE = "wipe"
+    CANCEL = "cancel"  # of somebody else's job, by its button
+    DELETE = "delete"  # of somebody else's picture
     RESET = "reset"
     LOOK = "look"
     HOLD = "hold"  # by Kiln, for a rule; waits for a moderator

@@ -17,7 +17,11 @@ from simcord.enums import InteractionType
 
 from bot.cards.buttons import Press
 from bot.client import create_bot
+from bot.errors import Refusal
+from bot.language import say_in
+from bot.panel.words import entry_words
 from bot.queue.job import Job, JobStatus, Verb
+from bot.servers.server import Act
 from gen.request import STRONG, SUBTLE, LoraUse, Variation
 from tests.bot.conftest import CHOSEN_SEED, Stage, eventually, open_stage, said, save_lora, text_of
 from tests.fakes import FakeGenerator, image_request, new_job, picture
@@ -144,6 +148,14 @@ async def test_an_empty_seed_in_the_dialog_is_a_new_one(stage: Stage) -> None:
     assert (await job(stage, 2)).request.seed == CHOSEN_SEED
 
 
+async def test_enter_in_the_dialogs_large_field_is_a_space_of_the_prompt(stage: Stage) -> None:
+    await stage.imagine()
+    shown = await press(stage, "edit")
+    typed = {**OLD_FIELDS, "prompt": "a green house\nby the sea, \r\n\n at night\n", "size": ["256x256"], "loras": ""}
+    await stage.alice.submit_modal(shown, typed)
+    assert (await job(stage, 2)).request.prompt == "a green house by the sea, at night"
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
@@ -266,6 +278,32 @@ async def test_nobody_else_cancels_or_tries_again_but_a_moderator_cancels(stage:
     assert said(await press(stage, "cancel", job=2, by=moderator(stage))) == "Job 2 is cancelled."
     await press(stage, "cancel", job=1)
     await eventually(lambda: "Cancelled" in text_of(stage.messages()[0]))
+
+
+async def test_what_a_moderator_takes_from_others_by_button_is_in_the_audit_log(stage: Stage) -> None:
+    await stage.imagine()
+    stage.detach()
+    await stage.imagine("endless rain")
+    await stage.imagine("a third picture")
+    by = moderator(stage)
+    await press(stage, "delete", by=by)
+    await press(stage, "cancel", job=3, by=by)
+    await press(stage, "cancel", job=2)  # her own: nobody's business
+    entries = await stage.kiln.keepers.audit.of_server(stage.guild.id, limit=9)
+    noted = [(entry.act, entry.job_id, entry.actor_id, entry.user_id) for entry in reversed(entries)]
+    assert noted == [(Act.DELETE, 1, by.id, stage.alice.id), (Act.CANCEL, 3, by.id, stage.alice.id)]
+    assert entry_words(say_in("en"), entries[1]) == f"<@{by.id}> deleted the picture of job 1 of <@{stage.alice.id}>."
+    assert (await job(stage, 3)).reason == "A moderator cancelled it."
+    await eventually(lambda: "Cancelled: A moderator cancelled it." in text_of(stage.messages()[-1]))
+
+
+async def test_a_moderators_second_delete_leaves_no_second_line(stage: Stage) -> None:
+    await stage.imagine()
+    await stage.imagine("another, to press on")
+    await press(stage, "delete", by=moderator(stage))
+    with pytest.raises(Refusal):
+        await stage.kiln.queue.removal.remove(1, moderator_id=5)
+    assert len(await stage.kiln.keepers.audit.of_server(stage.guild.id, limit=9)) == 1
 
 
 async def test_nobody_else_tries_a_failed_job_again(stage: Stage) -> None:

@@ -62,6 +62,26 @@ async def test_my_picture_is_posted_again_where_i_am_and_pings_nobody(stage: Sta
     assert "job:1:reroll" in str([row.to_dict() for row in again.components])
 
 
+async def test_show_recipe_and_remix_know_the_job_of_a_picture_that_was_posted_again(stage: Stage) -> None:
+    await stage.imagine("a red house seed:5")
+    room = gallery(stage)
+    await post_again(stage, at=room)
+    (again,) = stage.pictures(room)
+    assert "job 1, asked for by" in said(await bob_of(stage).context_menu(room, "Show recipe", again))
+    shown = await stage.alice.context_menu(room, "Remix", again)
+    assert shown.modal is not None
+    assert shown.modal["custom_id"] == "job:1:remixed"
+
+
+async def test_of_a_private_picture_that_was_posted_again_others_read_the_file_alone(stage: Stage) -> None:
+    await stage.imagine("a red house seed:5", private=True)
+    room = gallery(stage)
+    await post_again(stage, at=room)
+    (again,) = stage.pictures(room)
+    words = said(await bob_of(stage).context_menu(room, "Show recipe", again))
+    assert "asked for by" not in words
+
+
 async def test_it_works_after_a_restart(stage: Stage) -> None:
     await stage.imagine()
     room = gallery(stage)

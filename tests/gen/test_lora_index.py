@@ -28,6 +28,14 @@ def test_a_file_that_cannot_be_asked_for_by_its_name_is_told_once(
     assert "at most 80 letters" in told
 
 
+def test_a_name_that_ends_in_a_space_is_told_and_not_offered_since_nobody_could_type_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, "ink ")
+    assert LoraIndex(tmp_path).look() == ()
+    assert "'ink .safetensors' is not offered: rename it" in caplog.text
+
+
 def test_a_folder_is_listed_by_name_with_trigger_words(tmp_path: Path) -> None:
     save(tmp_path, "ink wash", trigger_words="ink wash, brush")
     save(tmp_path, "b.2")

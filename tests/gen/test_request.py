@@ -272,6 +272,7 @@ def test_a_wish_outside_its_limits_is_refused_by_limit_and_value(changes: dict[s
         "墨\u202e",
         "[a](b)",
         "墨，油",
+        "ink ",
     ],
 )
 def test_a_loras_name_is_never_a_path(name: str) -> None:
@@ -279,7 +280,7 @@ def test_a_loras_name_is_never_a_path(name: str) -> None:
         LoraUse(name=name, strength=1.0)
 
 
-@pytest.mark.parametrize("name", ["水墨 v2", "Ölfarbe", "墨_1.0-b", "7"])
+@pytest.mark.parametrize("name", ["水墨 v2", "Ölfarbe", "墨_1.0-b", "7", "ink_", "a" * 80])
 def test_a_lora_may_be_named_in_any_script(name: str) -> None:
     assert LoraUse(name=name, strength=1.0).name == name
 
