@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from tests.end_to_end.launch_kiln import MID_DRAWING
 from tests.loopback import faults
 from tests.loopback.world import Channel, Interaction, Message, Person
 from tests.loopback_discord import LoopbackDiscord
+from tests.torture.__main__ import PACKAGES
 from tests.torture.kills import torture
 from tests.torture.soak import soak
 
@@ -144,6 +148,15 @@ async def test_a_hundred_kills_at_random_moments_and_named_points_break_no_promi
     assert figures["acknowledged"] == figures["acknowledged_terminal"] > 30
     assert figures["posts_per_job_max"] == 1
     assert figures["jobs_by_state"]["delivered"] > 30
+
+
+def test_the_torture_command_begins_and_ends(tmp_path: Path) -> None:
+    kept = tmp_path / "torture.json"
+    command = [sys.executable, "-m", "tests.torture", "--kills", "0", "--jobs", "0", "--json", str(kept)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(kept.read_text()) == json.loads(done.stdout)
+    assert set(json.loads(done.stdout)["packages"]) == set(PACKAGES)
 
 
 def drawn_for(picture: Message) -> int:

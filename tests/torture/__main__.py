@@ -23,7 +23,7 @@ from typing import Any
 from tests.torture.kills import torture
 from tests.torture.soak import soak
 
-PACKAGES = ("aiosqlite", "discord.py", "sqlalchemy")
+PACKAGES = ("discord.py", "sqlalchemy")
 
 
 def main() -> int:
