@@ -43,7 +43,9 @@ _log = logging.getLogger(__name__)
 PINS = {"simcord": "3.2.1", "discord.py": "2.7.1"}  # the versions whose private side this file knows
 PORT = 8765  # of the page, where it is free
 EDIT_EVERY = timedelta(seconds=1)  # a card's progress; nobody limits our rate here
-SETTLE_SECONDS = 10.0  # a command answers in well under one; its job does not count, see `_outside_commands`
+# A command answers in well under one; its job does not count, see `_outside_commands`. But a disk or a machine may
+# stall, and past this the page keeps a command that was taken.
+SETTLE_SECONDS = 60.0
 COMPANY_PROMPT, COMPANY_SEED = "a white lighthouse at sunset", 7  # what the second person asks for at the start
 
 
