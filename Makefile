@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Many tests wait, so two cores have time for three; a file's tests share what they started.
+TESTS := -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PINS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
 # What keeps the queue's promise: every branch is tested.
@@ -16,11 +18,11 @@ run: $(STAMP)
 	$(BIN)/kiln run
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python $(TESTS)
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=90
 	$(BIN)/coverage report --include='$(WHOLE)' --fail-under=100

@@ -154,11 +154,13 @@ class DemoPage:
         self._box().click()
         self._box().press_sequentially(f"/{command}")
         self.page.get_by_role("option", name=f"/{command}").first.click()
+        expect(self.page.locator(".command-row :focus")).to_be_visible()  # where what is typed next goes
 
     def _add(self, option: str) -> None:
         """Add an option to the command that is being written."""
         self.page.locator(".command-ghost").click()
         self.page.get_by_role("option", name=re.compile(rf"^{option}\b")).click()
+        expect(self.page.locator(f'.command-row [data-option="{option}"]:focus')).to_be_visible()
 
     def _choose(self, choices: Mapping[str, str]) -> None:
         """Add options, and take what each offers by these words."""

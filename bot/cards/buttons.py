@@ -95,6 +95,14 @@ def batch_row(say: Say, jobs: Sequence[Job]) -> ui.ActionRow[Any] | None:
     return row if row.children else None
 
 
+def failure_view(say: Say, job: Job) -> ui.View:
+    """The buttons of a job whose card is gone, under the message that tells of its end."""
+    view = ui.View(timeout=None)
+    for button in _buttons(say, job, _OF_CARD[job.status]):
+        view.add_item(button)
+    return view
+
+
 def picture_view(say: Say, job: Job) -> ui.View:
     """The buttons under a picture."""
     view = ui.View(timeout=None)

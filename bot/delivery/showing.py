@@ -17,6 +17,7 @@ import discord
 
 from bot.background import Tasks, backoff, patiently
 from bot.cards.batch_card import Shown, batch_card
+from bot.cards.buttons import failure_view
 from bot.cards.captions import picture_link
 from bot.cards.job_card import author_only, card, failure_words, preview_files
 from bot.delivery.posting import UNREACHABLE
@@ -249,12 +250,13 @@ class Showing:
         by_others = job.status is JobStatus.CANCELLED and job.reason
         if job.status not in (JobStatus.FAILED, JobStatus.QUARANTINED) and not by_others:
             return
-        client = self._connected()
+        client, say = self._connected(), say_to_owner(job)
         channel: discord.abc.Messageable = client.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
         if job.private:
             channel = await client.create_dm(discord.Object(job.user_id))
         await channel.send(
-            failure_words(say_to_owner(job), job),
+            failure_words(say, job),
+            view=discord.utils.MISSING if job.private else failure_view(say, job),  # a DM's buttons could ask nothing
             allowed_mentions=author_only(job),
             nonce=nonce(job.id, job.interaction_id, mark="!"),
         )

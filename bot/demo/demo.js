@@ -87,7 +87,7 @@ const sending = () => {
   const action = window.simcordPreview.pendingAction;
   return action?.kind === "run_command" ? action.requestId : null;
 };
-const PATIENCE = 15_000, LOOK_EVERY = 100;  // ms; an action takes 10 s at most
+const PATIENCE = 65_000, LOOK_EVERY = 100;  // ms; an action takes 60 s at most
 let trying = null;  // the command that waits for the page to be free
 const sendWhenFree = (row, until) => {
   trying = row;

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from bot.errors import NotAllowed, QueueFull, Refusal
-from bot.language import Message, msg
+from bot.language import Message, msg, say_to_owner
 from bot.queue import estimates, fairness
 from bot.queue.accepting import Terms, accept
 from bot.queue.endings import lose_picture, quarantine
@@ -146,10 +146,12 @@ class JobQueue(JobRecorder):
             row = session.get(JobRow, job_id)
             if row is None or row.user_id != user_id:
                 raise NotAllowed(msg("You have no job {number}."), number=job_id)
+            reason = None if moderator_id is None else msg("A moderator cancelled it.")
             if row.status in (JobStatus.QUEUED, JobStatus.HELD):
-                reason = None if moderator_id is None else msg("A moderator cancelled it.")
                 take_back(session, row, now=self.now(), reason=reason)
-            elif row.status is not JobStatus.RUNNING:
+            elif row.status is JobStatus.RUNNING:
+                row.reason = say_to_owner(row)(reason) if reason else None  # once it has been stopped
+            else:
                 state = Message(STATUS_WORDS[row.status])
                 raise Refusal(msg("Job {number} is over already: it is {state}."), number=job_id, state=state)
             if moderator_id is not None:

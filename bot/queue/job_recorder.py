@@ -54,7 +54,7 @@ class JobRecorder(JobReader):
         """Note the picture's path, relative to the data folder, and put it into the outbox. False: late, dropped."""
         notice = result.notice.told(say_to_owner(job)) if result.notice else None
         values = {"picture": picture, "seconds": result.seconds, "notice": notice, "model": result.model}
-        return await self._finish(job, JobStatus.DRAWN, then=_put_into_outbox, **values)
+        return await self._finish(job, JobStatus.DRAWN, then=_put_into_outbox, reason=None, **values)
 
     async def record_delivered(self, job_id: int, *, message_id: int, channel_id: int | None = None) -> bool:
         """Note the message that brought the picture, and its channel. False: the job was not waiting for delivery."""

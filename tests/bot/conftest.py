@@ -25,6 +25,7 @@ from bot.app import open_kiln
 from bot.client import Kiln, KilnBot
 from bot.delivery.delivery import Delivery
 from bot.delivery.posting import Poster
+from bot.demo.command import SHOWN_BY_COMMANDS
 from bot.host.web import Watched
 from bot.queue.job import Limits
 from bot.queue.job_queue import JobQueue
@@ -73,8 +74,9 @@ class Stage:
 
     def detach(self) -> None:
         """Let drawing go on after the command has returned; for states in between."""
-        outside = contextvars.Context()
-        for part, name in ((self.kiln.dispatcher, "wake"), (self.kiln.delivery, "cancelled")):
+        outside, delivery = contextvars.Context(), self.kiln.delivery
+        begins = [(self.kiln.dispatcher, "wake"), *((delivery, name) for name in SHOWN_BY_COMMANDS)]
+        for part, name in begins:
             setattr(part, name, functools.partial(outside.copy().run, getattr(part, name)))
 
 

@@ -281,8 +281,9 @@ async def test_nobody_else_cancels_or_tries_again_but_a_moderator_cancels(stage:
 
 
 async def test_what_a_moderator_takes_from_others_by_button_is_in_the_audit_log(stage: Stage) -> None:
-    await stage.imagine()
     stage.detach()
+    await stage.imagine()
+    await eventually(lambda: "[the picture]" in text_of(stage.messages()[0]))
     await stage.imagine("endless rain")
     await stage.imagine("a third picture")
     by = moderator(stage)
@@ -295,6 +296,14 @@ async def test_what_a_moderator_takes_from_others_by_button_is_in_the_audit_log(
     assert entry_words(say_in("en"), entries[1]) == f"<@{by.id}> deleted the picture of job 1 of <@{stage.alice.id}>."
     assert (await job(stage, 3)).reason == "A moderator cancelled it."
     await eventually(lambda: "Cancelled: A moderator cancelled it." in text_of(stage.messages()[-1]))
+
+
+async def test_the_card_of_a_drawing_that_a_moderator_stopped_says_so(stage: Stage) -> None:
+    stage.detach()
+    await stage.imagine("endless rain")
+    await eventually(lambda: "Drawing" in text_of(stage.messages()[0]))
+    assert said(await press(stage, "cancel", by=moderator(stage))) == "Job 1 is being stopped."
+    await eventually(lambda: "Cancelled: A moderator cancelled it." in text_of(stage.messages()[0]))
 
 
 async def test_a_moderators_second_delete_leaves_no_second_line(stage: Stage) -> None:

@@ -316,6 +316,8 @@ async def test_a_failure_is_told_by_message_when_the_card_is_gone(stage: Stage) 
     told = stage.messages()[-1]
     assert "more memory" in told.content
     assert stage.notified(told) == {stage.alice.id}
+    pressed = await stage.alice.click(told, custom_id="job:1:retry")
+    assert (await stage.kiln.queue.job(2)) is not None, pressed
 
 
 async def test_the_last_edit_of_a_card_is_tried_again(stage: Stage) -> None:

@@ -365,6 +365,20 @@ async def test_a_running_job_is_returned_still_running(queue: JobQueue) -> None:
     assert await status(queue, running) is JobStatus.CANCELLED
 
 
+@pytest.mark.parametrize("drawn", [False, True])
+async def test_why_a_drawing_was_stopped_is_kept_only_if_it_was(queue: JobQueue, drawn: bool) -> None:
+    await queue.submit(new_job(1))
+    running = await claimed(queue)
+    await queue.cancel(running.id, user_id=1, moderator_id=9)
+    if drawn:
+        await queue.record_drawn(running, picture="x", result=DRAWN)
+    else:
+        await queue.record_cancelled(running)
+    ended = await queue.job(running.id)
+    assert ended is not None
+    assert ended.reason == (None if drawn else "A moderator cancelled it.")
+
+
 @pytest.mark.parametrize("over", ["drawn", "delivered", "failed", "cancelled", "quarantined"])
 async def test_a_job_that_is_over_cannot_be_cancelled(queue: JobQueue, over: str) -> None:
     await queue.submit(new_job(1))
