@@ -151,6 +151,7 @@ class DemoPage:
         self.page.wait_for_function("() => simcordPreview.ready && !simcordPreview.pendingAction")
 
     def _pick(self, command: str) -> None:
+        self._wait_for_the_page()  # while it is busy, a command's fields take no letters
         self._box().click()
         self._box().press_sequentially(f"/{command}")
         self.page.get_by_role("option", name=f"/{command}").first.click()

@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -33,6 +34,7 @@ from gen.errors import InvalidRequest
 from gen.recipe_reader import read_recipe
 
 HISTORY, THUMBNAIL = 24, 256  # pictures; pixels a side
+PAGES = 1000  # whose first numbers are known, in case they ask again before they have heard them
 USER = "kiln"
 SECRET = "kiln"  # of the browser's own memory: it hides nothing, but without one a restart would forget the history
 VIEWS = ("number", "job_id", "status", "picture", "seed", "recipe", "history", "shown")
@@ -78,6 +80,7 @@ class Page:
         self._console, self._loop = console, loop
         self._thumbnails: dict[int, Image.Image] = {}  # by job
         self._turns: dict[str | None, object] = {}  # by page: who follows its jobs
+        self._first_number = lru_cache(PAGES)(lambda page: new_number())  # the same however often a page asks at once
         english, chinese = ({key: say_in(locale)(text) for key, text in LABELS.items()} for locale in ("en", "zh"))
         self.labels = gr.I18n(en=english, zh=chinese, **{"zh-CN": chinese, "zh-TW": chinese})
 
@@ -104,8 +107,9 @@ class Page:
             history = gr.Gallery(label=label("history"), elem_id="history", **tiles)
             views = [number, job_id, status, picture, seed, recipe, history, shown]
             free: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-            asked = draw.click(self.ask, [number, *form], [number, refusal], **free)
-            asked.then(self.follow, number, views, **free)
+            each: dict[str, Any] = free | {"trigger_mode": "multiple"}  # or what comes while one is under way is lost
+            asked = draw.click(self.ask, [number, *form], [number, refusal], **each)
+            asked.then(self.follow, number, views, **each)
             blocks.load(self.follow, number, views, **free)
             blocks.load(self.offer, None, form[-2], **free)
             cancel.click(self.cancel, [number, job_id], refusal, **free)
@@ -135,7 +139,7 @@ class Page:
 
     async def ask(self, request: gr.Request, number: Any, *form: Any) -> tuple[int, str]:
         """Put one picture into the queue, or say why not."""
-        number = number if is_number(number) else new_number()
+        number = self._number(request, number)
         filled = dict(zip((*FIELDS, "lora", "strength"), form, strict=True))
         try:
             wanted = await asyncio.to_thread(self._console.read_form, filled)
@@ -154,7 +158,7 @@ class Page:
         page, turn = request.session_hash, object()
         self._turns[page] = turn
         try:
-            async for views in self._followed(number if is_number(number) else new_number(), _say(request)):
+            async for views in self._followed(self._number(request, number), _say(request)):
                 yield views
                 if self._turns.get(page) is not turn:
                     return
@@ -172,6 +176,12 @@ class Page:
             if job.picture is not None:
                 yield _views(picture=picture, seed=seed, recipe=recipe)
             yield await self._past(number, say)
+
+    def _number(self, request: gr.Request, number: Any) -> int:
+        """This browser's number; a new one for a page that has none yet."""
+        if is_number(number):
+            return int(number)
+        return self._first_number(request.session_hash) if request.session_hash else new_number()
 
     async def cancel(self, request: gr.Request, number: Any, job_id: Any) -> str:
         """Take back the job that is shown."""

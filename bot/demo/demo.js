@@ -122,7 +122,7 @@ const next = Object.assign(document.createElement("textarea"), { id: "next-words
 next.setAttribute("aria-label", "Message");
 form.append(next);
 let lines = [];  // that Enter ended
-const under = (row) => row.isConnected && (row === trying || sending() !== null);
+const under = (row) => (row.isConnected && row === trying) || sending() !== null;  // until then nothing can be written
 const writeOn = (row) => {
   if (next.hidden) next.value = "";
   next.hidden = false;

@@ -271,6 +271,14 @@ def test_a_drawing_is_cancelled_and_several_are_drawn_in_turn(served: Served, co
     expect(page.locator("#status")).to_contain_text("a blue house")
 
 
+def test_each_of_several_quick_clicks_is_a_picture(served: Served, context: BrowserContext) -> None:
+    page = open_page(context, served.url)
+    fill(page, "a green boat", seed="6", steps="2")
+    for _ in range(3):
+        page.evaluate("document.querySelector('button.primary').click()")  # nobody waits for the first to be taken
+    expect(page.locator("#history img")).to_have_count(3, timeout=PICTURE_MS)
+
+
 def test_a_console_with_a_password_gives_nothing_out_without_it(tmp_path: Path, context: BrowserContext) -> None:
     served = Served(tmp_path, KILN_CONSOLE_PASSWORD=PASSWORD)
     try:
