@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +19,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from gen.request import ImageRequest
 
+# What Pillow raises for a file that is missing, no picture, or no whole one.
+BROKEN = (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
 RLE = 3  # zlib's strategy for pictures: four times as fast as the usual one, in as many bytes (1024x1024, 2026-11)
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from bot.language import Say, msg
 from gen.errors import InvalidRequest
-from gen.png import Recipe
+from gen.png import BROKEN, Recipe
 from gen.recipe_reader import read_recipe
 
 _PARTS = {
@@ -30,8 +30,8 @@ def compare(say: Say, first: Path, second: bytes) -> str:
         before = first.read_bytes()
         with Image.open(io.BytesIO(before), formats=["PNG"]) as one, Image.open(io.BytesIO(second)) as other:
             told = _distance(say, one.convert("RGB"), other.convert("RGB"))
-    except OSError:
-        return say("the first picture's file is gone, so there is nothing to compare with")
+    except BROKEN:
+        return say("the first picture's file is missing or damaged, so there is nothing to compare with")
     changed = [say(_PARTS[name]) for name in _differences(before, second)]
     if not changed:
         return told

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from gen.png import BROKEN
+
 SIDE = 256  # pixels at most
 QUALITY = 80
 
@@ -20,6 +22,6 @@ def thumbnail(path: Path) -> bytes | None:
             small = picture.convert("RGB")
         small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         small.save(file, format="WEBP", quality=QUALITY)
-    except (OSError, SyntaxError, ValueError):  # Pillow's errors for what is no whole picture
+    except BROKEN:
         return None
     return file.getvalue()

@@ -10,8 +10,6 @@ import asyncio
 import io
 import json
 import logging
-import struct
-import zlib
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -31,6 +29,7 @@ from bot.language import Say, msg, say_in
 from bot.queue.job import Job
 from bot.settings import Settings
 from gen.errors import InvalidRequest
+from gen.png import BROKEN
 from gen.recipe_reader import read_recipe
 
 HISTORY, THUMBNAIL = 24, 256  # pictures; pixels a side
@@ -226,7 +225,7 @@ class Page:
             return None, None
         try:
             small = await asyncio.to_thread(_small, png)
-        except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        except BROKEN as error:
             _log.warning("job %d: its file %s is damaged: %s", job.id, job.picture, error)
             return png, None
         self._thumbnails[job.id] = small

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import random
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bot.cards.batch_card import Shown, batch_card
 from bot.cards.captions import Origin, alt_text, picture_words
+from bot.cards.comparing import compare
 from bot.cards.job_card import card, failure_words, place_words, progress_bar
 from bot.language import say_in
 from bot.queue.job import Job, JobStatus, Place, Verb
 from bot.quoting import quoted
 from gen.request import ImageRequest, LoraUse, StepReport, Variation
 from tests.bot.conftest import text_of
-from tests.fakes import image_request
+from tests.fakes import image_request, picture
 
 EN, ZH = say_in("en"), say_in("zh")
 WHEN = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
@@ -246,3 +252,33 @@ def test_a_time_says_how_sure_it_is(seconds: float, words: str) -> None:
     ready_at = datetime(2026, 1, 1, tzinfo=UTC)
     place = Place(position=2, waiting=3, ready_at=ready_at, uncertainty=timedelta(seconds=seconds))
     assert place_words(EN, place) == f"place 2 of 3, ready <t:{ready_at.timestamp():.0f}:R>{words}"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda png: b"",
+        lambda png: png[:-40],
+        lambda png: png[: png.rindex(b"IDAT")] + b"\0" + png[png.rindex(b"IDAT") + 1 :],
+        lambda png: b"no picture at all",
+    ],
+)
+def test_a_picture_is_compared_with_nothing_if_the_first_one_is_damaged(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    file = io.BytesIO()
+    Image.frombytes("RGB", (256, 256), random.Random(1).randbytes(3 * 256 * 256)).save(file, "PNG")  # several chunks
+    kept, png = tmp_path / "1.png", file.getvalue()
+    told = "the first picture's file is missing or damaged, so there is nothing to compare with"
+    assert compare(EN, kept, png) == told
+    kept.write_bytes(damage(png))
+    assert compare(EN, kept, png) == told
+
+
+def test_pictures_of_other_sizes_and_origins_are_compared_too(tmp_path: Path) -> None:
+    kept = tmp_path / "1.png"
+    kept.write_bytes(picture(image_request(width=256, height=128)))
+    assert compare(EN, kept, picture(image_request(width=128, height=256))) == "not the same size: 256x128 and 128x256"
+    kept.write_bytes(picture(image_request(seed=1)))
+    words = "not identical: 100.0% of the pixels differ, by 0.33 of 255 on average, 1 at most"
+    assert compare(EN, kept, picture(image_request(seed=2))) == words
