@@ -121,7 +121,7 @@ async def test_reproducing_says_how_far_off_it_is(stage: Stage) -> None:
     assert words in stage.pictures()[1].content
     first.unlink()
     await press(stage, "reproduce")
-    assert "the first picture's file is gone" in stage.pictures()[2].content
+    assert "the first picture's file is missing" in stage.pictures()[2].content
 
 
 async def test_editing_offers_what_was_asked_and_takes_what_comes_back(stage: Stage) -> None:
