@@ -210,7 +210,8 @@ class Engine:
         size = max((self._size(name) for name in streamed), default=0)
         self.rung = None
         if self._options.device.type == "cuda":
-            limit, begun = self._options.pinned_bytes or round(_host_memory() * PINNED_SHARE), time.perf_counter()
+            begun = time.perf_counter()
+            limit = self._options.pinned_bytes or round(_host_memory() * PINNED_SHARE)
             pinned = self.arena.pin([*streamed, "clip", "vae_decoder"], limit=limit)
             log.info("%s of the host's memory are pinned, after %.1f s", gib(pinned), time.perf_counter() - begun)
         self.slots.settle(resident=resident, slots=rung.slots if streamed else 0, size=size)

@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 PINS = {"simcord": "3.2.1", "discord.py": "2.7.1"}  # the versions whose private side this file knows
 PORT = 8765  # of the page, where it is free
 EDIT_EVERY = timedelta(seconds=1)  # a card's progress; nobody limits our rate here
-# A command answers in well under one; its job does not count, see `_outside_commands`. But a disk or a machine may
+# A command answers in well under one; its job does not count, see `outside_commands`. But a disk or a machine may
 # stall, and past this the page keeps a command that was taken.
 SETTLE_SECONDS = 60.0
 SHOWN_BY_COMMANDS = ("card_shown", "cancelled", "deleted", "holding_changed")  # each may begin to follow waiting cards
@@ -99,9 +99,9 @@ async def _demo(folder: Path, *, load: Callable[[], Generator], port: int, open_
     # simcord's Discord is new in each demo and knows no commands yet, so what was sent to an earlier one says nothing.
     delivery = functools.partial(Delivery, edit_every=EDIT_EVERY)
     async with open_kiln(settings, load=lambda: Paced(load()), make_delivery=delivery, remember_sync=False) as bot:
-        _outside_commands(bot.kiln.dispatcher, "wake", outside=outside)
-        _outside_commands(bot.kiln.delivery, "connect", *SHOWN_BY_COMMANDS, outside=outside)
-        _outside_commands(bot.kiln.keepers.log_channel, "wake", outside=outside)
+        outside_commands(bot.kiln.dispatcher, "wake", outside=outside)
+        outside_commands(bot.kiln.delivery, "connect", *SHOWN_BY_COMMANDS, outside=outside)
+        outside_commands(bot.kiln.keepers.log_channel, "wake", outside=outside)
         with _set_by_signals(stop):
             async with _page(bot, port=port) as url:
                 sys.stdout.write(f"Kiln's demo: {url}  (Ctrl-C ends it; pictures in {folder / 'pictures'})\n")
@@ -112,7 +112,7 @@ async def _demo(folder: Path, *, load: Callable[[], Generator], port: int, open_
                 await stop.wait()
 
 
-def _outside_commands(part: object, *methods: str, outside: contextvars.Context) -> None:
+def outside_commands(part: object, *methods: str, outside: contextvars.Context) -> None:
     """Let what these methods start live outside the context of the command that called them.
 
     simcord waits for everything that a command started, by context, before the page may act again. A test wants

@@ -48,14 +48,14 @@ _RESHAPES = text(
     "SELECT 1 FROM accounts WHERE name = :name AND waiting > 0 AND weight <> :weight UNION ALL "
     "SELECT 1 FROM jobs WHERE user_id = :user AND status = 'queued' AND not_before IS NOT NULL LIMIT 1"
 )
-_LIFT = (
-    "vtime = CASE waiting WHEN 0 THEN "
+_LIFT = (  # of an account that has so many waiting
+    "vtime = CASE waiting WHEN {waiting} THEN "
     "max(vtime, (SELECT above.virtual_time FROM accounts AS above WHERE above.id = accounts.parent_id)) "
     "ELSE vtime END"
 )
 ENTER = text(
     "UPDATE accounts SET waiting = waiting + 1, ticket = CASE waiting WHEN 0 THEN :job ELSE ticket END, "
-    f"{_LIFT} WHERE {_PATH}"
+    f"{_LIFT.format(waiting=0)} WHERE {_PATH}"
 )
 _WEIGHT = text("SELECT weight FROM accounts WHERE id = :account")
 _LEAVE = text(f"UPDATE accounts SET waiting = waiting - 1 WHERE {_PATH}")
@@ -76,7 +76,7 @@ _PUT_BACK = text(
     f"UPDATE accounts SET vtime = vtime - {_CHARGE}, waiting = waiting + 1, "
     f"ticket = CASE waiting WHEN 0 THEN :job ELSE min(ticket, :job) END WHERE {_PATH}"
 )
-_LIFT_LAST = text(f"UPDATE accounts SET {_LIFT.replace('WHEN 0', 'WHEN 1')} WHERE {_PATH}")
+_LIFT_LAST = text(f"UPDATE accounts SET {_LIFT.format(waiting=1)} WHERE {_PATH}")
 _RECOUNT = (
     "UPDATE accounts SET waiting = counted.jobs FROM (SELECT own.id, count(jobs.id) AS jobs FROM accounts AS own "
     "LEFT JOIN jobs ON jobs.account_id = own.id AND jobs.status = 'queued' AND jobs.not_before IS NULL "

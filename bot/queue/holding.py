@@ -24,6 +24,7 @@ _WHY = {
     HeldFor.REVIEW: msg("A moderator looks at your words first; you will see here what they decide."),
     HeldFor.PAUSE: msg("This server is paused by its moderators. It waits until they resume."),
 }
+BY_MODERATOR = msg("A moderator cancelled it.")
 
 
 def hold(session: Session, row: JobRow, *, why: HeldFor, rule: str | None = None) -> None:
@@ -54,6 +55,11 @@ def forget(session: Session, row: JobRow) -> None:
     session.execute(delete(HeldRow).where(HeldRow.job_id == row.id))
 
 
+def explain(row: JobRow, reason: str | None) -> None:
+    """Note why the job is cancelled, in its owner's language; `reason` is marked with `msg`. None: by its owner."""
+    row.reason = say_to_owner(row)(reason) if reason else None
+
+
 def take_back(session: Session, row: JobRow, *, now: datetime, reason: str | None = None) -> None:
     """Cancel a job that waits or is held: its owner gets back all that it took. `reason` is marked with `msg`."""
     if row.status is JobStatus.QUEUED:
@@ -61,7 +67,7 @@ def take_back(session: Session, row: JobRow, *, now: datetime, reason: str | Non
     else:
         forget(session, row)
     row.status, row.finished_at = JobStatus.CANCELLED, now
-    row.reason = say_to_owner(row)(reason) if reason else None
+    explain(row, reason)
     correct(session, row, used=0.0)
     refund_rate(session, row)
     take_out(session, row)

@@ -16,11 +16,11 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from bot.errors import NotAllowed, QueueFull, Refusal
-from bot.language import Message, msg, say_to_owner
+from bot.language import Message, msg
 from bot.queue import estimates, fairness
 from bot.queue.accepting import Terms, accept
 from bot.queue.endings import lose_picture, quarantine
-from bot.queue.holding import take_back
+from bot.queue.holding import BY_MODERATOR, explain, take_back
 from bot.queue.job import STATUS_WORDS, Job, JobStatus, Limits, NewJob, Overview, Place, Recovery
 from bot.queue.job_recorder import JobRecorder
 from bot.queue.removal import Removal
@@ -146,11 +146,11 @@ class JobQueue(JobRecorder):
             row = session.get(JobRow, job_id)
             if row is None or row.user_id != user_id:
                 raise NotAllowed(msg("You have no job {number}."), number=job_id)
-            reason = None if moderator_id is None else msg("A moderator cancelled it.")
+            reason = None if moderator_id is None else BY_MODERATOR
             if row.status in (JobStatus.QUEUED, JobStatus.HELD):
                 take_back(session, row, now=self.now(), reason=reason)
             elif row.status is JobStatus.RUNNING:
-                row.reason = say_to_owner(row)(reason) if reason else None  # once it has been stopped
+                explain(row, reason)  # for when it has been stopped
             else:
                 state = Message(STATUS_WORDS[row.status])
                 raise Refusal(msg("Job {number} is over already: it is {state}."), number=job_id, state=state)

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from bot.errors import NotAllowed, Refusal
 from bot.language import Message, msg
-from bot.queue.holding import forget, held_for, hold, hold_waiting, release, release_paused, take_back
+from bot.queue.holding import BY_MODERATOR, forget, held_for, hold, hold_waiting, release, release_paused, take_back
 from bot.queue.job import STATUS_WORDS, Job, JobStatus, NewJob
 from bot.servers.audit import acts_since, note
 from bot.servers.gate import enter_again
@@ -107,7 +107,7 @@ class Moderation:
                 for row in session.scalars(mine.where(has_status(status)).order_by(JobRow.id)).all()
             ]
             for row in rows:
-                take_back(session, row, now=self._now(), reason=msg("A moderator cancelled it."))
+                take_back(session, row, now=self._now(), reason=BY_MODERATOR)
             self._note(session, Act.WIPE, guild_id, actor_id, user_id=user_id, jobs=len(rows))
             return tuple(to_job(row) for row in rows)
 

@@ -25,7 +25,7 @@ from bot.app import open_kiln
 from bot.client import Kiln, KilnBot
 from bot.delivery.delivery import Delivery
 from bot.delivery.posting import Poster
-from bot.demo.command import SHOWN_BY_COMMANDS
+from bot.demo.command import SHOWN_BY_COMMANDS, outside_commands
 from bot.host.web import Watched
 from bot.queue.job import Limits
 from bot.queue.job_queue import JobQueue
@@ -74,10 +74,9 @@ class Stage:
 
     def detach(self) -> None:
         """Let drawing go on after the command has returned; for states in between."""
-        outside, delivery = contextvars.Context(), self.kiln.delivery
-        begins = [(self.kiln.dispatcher, "wake"), *((delivery, name) for name in SHOWN_BY_COMMANDS)]
-        for part, name in begins:
-            setattr(part, name, functools.partial(outside.copy().run, getattr(part, name)))
+        outside = contextvars.Context()
+        outside_commands(self.kiln.dispatcher, "wake", outside=outside)
+        outside_commands(self.kiln.delivery, *SHOWN_BY_COMMANDS, outside=outside)
 
 
 def text_of(message: Any) -> str:
