@@ -9,25 +9,27 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gen.adapting import Branches, fill, lay_out_branches
 from gen.errors import OutOfMemory
 from gen.flux_blocks import Block, joint_block, single_block
 from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
 from gen.modulation import Modulation
-from gen.shells import FluxShell, Guest, HostEmbedding
+from gen.shells import FluxShell, Guest, Handoff, HostEmbedding
+from gen.step_graph import StepGraph
 from gen.streaming.arena import Arena
-from gen.streaming.cards import Card, known_card
+from gen.streaming.cards import Card
+from gen.streaming.ceilings import card_of
 from gen.streaming.packing import Packing, open_arena
-from gen.streaming.planner import Planner, Rung, gib
+from gen.streaming.planner import Planner, Rung, gib, resting
 from gen.streaming.sizes import Precision, Wanted
 from gen.streaming.slots import Slots
 from gen.sums import ExactSums, has_float8_cores, pick_exact, pick_sums
@@ -72,8 +74,9 @@ class Engine:
         modulation = modulation_sources(parts.dit)
         self.dit, self.t5 = dit_names(parts.dit), t5_names(parts.t5)
         self._modulation_names = [name for source in modulation for name in source.entries]
-        self.modulation = Modulation(modulation, self.slots)
+        self.modulation, self._handoff = Modulation(modulation, self.slots), Handoff()
         self.rung: Rung | None = None
+        self._graph, self._is_exact = StepGraph(), False
         self._beside, self._rank, self._is_beside = Arena(()), 0, True
         self._settle(self._first_rung(weights))
         self._furnish(parts)
@@ -81,7 +84,7 @@ class Engine:
     @property
     def card(self) -> Card:
         """The card that the planner reckons with."""
-        return _card(self._options.device)
+        return card_of(self._options.device, host_memory_bytes=_host_memory())
 
     @property
     def planner(self) -> Planner:
@@ -122,15 +125,17 @@ class Engine:
     @contextmanager
     def exactly(self) -> Iterator[None]:
         """Sums in the activations' dtype instead of float8, with the same stored weights."""
-        usual = [shell.run for shell in self._shells]
+        usual = [shell.block for shell in self._shells]
         joint, single = self._blocks(ExactSums())
         for index, shell in enumerate(self._shells):
-            shell.run = joint if index < self._shape.joint_blocks else single
+            shell.block = joint if index < self._shape.joint_blocks else single
+        self._is_exact = True
         try:
             yield
         finally:
-            for shell, run in zip(self._shells, usual, strict=True):
-                shell.run = run
+            self._is_exact = False
+            for shell, block in zip(self._shells, usual, strict=True):
+                shell.block = block
 
     def adapt(self, branches: Branches | None) -> None:
         """Draw with these LoRA branches on every block from now on, or with none.
@@ -139,6 +144,7 @@ class Engine:
         the first time. Packed weights are never touched. Within a budget the next picture's plan makes room first.
         """
         rank = next(iter(branches.values()))[0].shape[0] if branches else 0
+        self._graph.forget()
         self.slots.lay_beside(Arena(()))  # nothing reads the branches while they change
         self._is_beside, rung = False, self.rung
         if branches is None or rank != self._rank:
@@ -152,6 +158,13 @@ class Engine:
             if rung is not None:
                 self._settle(rung)
             self._lay_beside()
+
+    def step(self, model: Callable[..., Tensor], arguments: Mapping[str, Any]) -> Tensor:
+        """One call of DiffSynth's model function with its named arguments."""
+        on_card = self._options.compiled and self._options.device.type == "cuda"
+        if self.rung is None or not self.rung.recorded or self._is_exact or not on_card:
+            return model(**arguments)
+        return self._graph(model, arguments)
 
     def ends_soon(self) -> None:
         """Say that the step that begins now is the picture's last: next on the card are the next picture's encoders."""
@@ -176,12 +189,15 @@ class Engine:
         """Give back what a picture that ended early has left on the card: copies ahead, tables, cached memory."""
         self.slots.drop_ahead()
         self.modulation.forget()
+        self._handoff.forget()
+        self._graph.forget()
         if self._options.device.type == "cuda":
             torch.cuda.synchronize(self._options.device)
             torch.cuda.empty_cache()
 
     def close(self) -> None:
         """Free the card and unpin the host's memory."""
+        self._graph.forget()
         self.slots.close()
         self.arena.close()
         self._beside.close()
@@ -190,7 +206,7 @@ class Engine:
     def _first_rung(self, weights: Weights) -> Rung:
         everything = tuple(range(len(self.dit)))
         if self._options.budget_bytes is None:
-            return Rung(resident=everything, slots=0, text_resident=True, modulation_resident=True, vae_tile=None)
+            return resting(everything)
         profile = weights.profile
         wanted = Wanted(width=profile.width, height=profile.height, steps=profile.steps)
         plan = self.planner.plan(self._options.budget_bytes, wanted)
@@ -209,6 +225,7 @@ class Engine:
         streamed = [name for name in (*self.dit, *self._modulation_names, *self.t5) if name not in resident]
         size = max((self._size(name) for name in streamed), default=0)
         self.rung = None
+        self._graph.forget()
         if self._options.device.type == "cuda":
             begun = time.perf_counter()
             limit = self._options.pinned_bytes or round(_host_memory() * PINNED_SHARE)
@@ -229,7 +246,15 @@ class Engine:
         joint, single = self._blocks(pick_sums(self._options.device))
         count = self._shape.joint_blocks
         self._shells = [
-            FluxShell(index, name, run=joint if index < count else single, slots=self.slots, modulation=self.modulation)
+            FluxShell(
+                index,
+                name,
+                block=joint if index < count else single,
+                is_last=index + 1 in (count, len(self.dit)),
+                slots=self.slots,
+                modulation=self.modulation,
+                handoff=self._handoff,
+            )
             for index, name in enumerate(self.dit)
         ]
         parts.dit.blocks, parts.dit.single_blocks = (
@@ -242,7 +267,7 @@ class Engine:
         joint, single = joint_block(self._shape.heads, sums), single_block(self._shape.heads, sums)
         if not self._options.compiled:
             return joint, single
-        return _compiled(joint), _compiled(single)
+        return replace(joint, run=_compiled(joint.run)), replace(single, run=_compiled(single.run))
 
     def streamed_t5(self) -> StreamedT5:
         """T5 as the pipeline calls it."""
@@ -265,13 +290,6 @@ def _compiled(block: Function) -> Function:
     # One graph a kind and picture size; sizes beyond the limit would silently run uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     return cast(Function, torch.compile(block, fullgraph=True, dynamic=False))
-
-
-def _card(device: torch.device) -> Card:
-    if device.type != "cuda":
-        return known_card("CPU", memory_bytes=_host_memory(), capability=(0, 0))
-    found = torch.cuda.get_device_properties(device)
-    return known_card(found.name, memory_bytes=found.total_memory, capability=(found.major, found.minor))
 
 
 def _host_memory() -> int:

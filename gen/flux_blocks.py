@@ -8,74 +8,112 @@ neither a block's number nor the slot it stands in is part of a graph. Knows no 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from gen.float8 import Views
-from gen.sums import ExactSums, Norms, split_heads
+from gen.sums import ExactSums, Norms, Operand, split_heads
 
 Adapter = dict[str, Any] | None  # an IP-Adapter's keys and values for one block: ip_k, ip_v, scale
-Block = Callable[..., tuple[Tensor, Tensor]]
+Streams = tuple[Tensor, Tensor]
+Operands = tuple[Operand, ...]  # of the first linear of each stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One kind of block. Each ends with what the next one of its kind begins with, made in one pass with its sums."""
+
+    begin: Callable[..., Operands]  # (weights, streams, modulation) → the operands of a block that nothing came before
+    run: Callable[..., tuple[Streams, Operands]]  # → its streams, and the operands of the next block
 
 
 def joint_block(heads: int, sums: ExactSums) -> Block:
-    """A block with two streams, image (a) and text (b), that meet in attention."""
+    """A block with two streams, image (a) and text (b), that meet in attention.
 
-    def run(
+    Image (B, N, D) and text (B, T, D); modulation (1 or B, 12 D): shift, scale, gate twice for a, then for b.
+    """
+
+    def begin(weights: Views, streams: Streams, modulation: Tensor) -> Operands:
+        a, b = _parts(modulation, 12)[:2], _parts(modulation, 12)[6:8]
+        return (
+            sums.operand(weights, "attn.a_to_qkv", streams[0], *a),
+            sums.operand(weights, "attn.b_to_qkv", streams[1], *b),
+        )
+
+    def run(  # noqa: PLR0913
         weights: Views,
-        streams: tuple[Tensor, Tensor],
+        streams: Streams,
+        operands: Operands,
         modulation: Tensor,
+        following: Tensor,
         rotation: Tensor,
         mask: Tensor | None = None,
         adapter: Adapter = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Image (B, N, D) and text (B, T, D); modulation (1 or B, 12 D): shift, scale, gate twice for a, then b."""
+    ) -> tuple[Streams, Operands]:
         image, text = streams
-        first, second = modulation[:, None].chunk(2, dim=-1)
-        a, b = first.chunk(6, dim=-1), second.chunk(6, dim=-1)
-        qkv_a = sums.modulated(weights, "attn.a_to_qkv", image, a[0], a[1])
-        qkv_b = sums.modulated(weights, "attn.b_to_qkv", text, b[0], b[1])
+        a, b = _parts(modulation, 12)[:6], _parts(modulation, 12)[6:]
+        next_a, next_b = _parts(following, 12)[:2], _parts(following, 12)[6:8]
+        qkv_a = sums.product(weights, "attn.a_to_qkv", operands[0])
+        qkv_b = sums.product(weights, "attn.b_to_qkv", operands[1])
         norms_a, norms_b = (Norms(weights[f"attn.norm_q_{s}.weight"], weights[f"attn.norm_k_{s}.weight"]) for s in "ab")
         q, k, v = sums.turned((qkv_b, norms_b), (qkv_a, norms_a), rotation, heads=heads)
         seen, length = _attention(q, k, v, mask), text.shape[1]
         seen_a = seen[:, length:]
         if adapter is not None:
             seen_a = _adapted(seen_a, split_heads(qkv_a, norms_a, heads=heads)[0], adapter)
-        image = image + a[2] * sums.plain(weights, "attn.a_to_out", seen_a)
-        text = text + b[2] * sums.plain(weights, "attn.b_to_out", seen[:, :length])
-        image = image + a[5] * sums.gelu(weights, "ff_a.2", sums.modulated(weights, "ff_a.0", image, a[3], a[4]))
-        text = text + b[5] * sums.gelu(weights, "ff_b.2", sums.modulated(weights, "ff_b.0", text, b[3], b[4]))
-        return image, text
+        out_a = sums.plain(weights, "attn.a_to_out", seen_a)
+        out_b = sums.plain(weights, "attn.b_to_out", seen[:, :length])
+        image, ready_a = sums.gated(weights, "ff_a.0", image, a[2], out_a, a[3], a[4])
+        text, ready_b = sums.gated(weights, "ff_b.0", text, b[2], out_b, b[3], b[4])
+        out_a = sums.gelu(weights, "ff_a.2", sums.product(weights, "ff_a.0", ready_a))
+        out_b = sums.gelu(weights, "ff_b.2", sums.product(weights, "ff_b.0", ready_b))
+        image, ready_a = sums.gated(weights, "attn.a_to_qkv", image, a[5], out_a, *next_a)
+        text, ready_b = sums.gated(weights, "attn.b_to_qkv", text, b[5], out_b, *next_b)
+        return (image, text), (ready_a, ready_b)
 
-    return run
+    return Block(begin=begin, run=run)
 
 
 def single_block(heads: int, sums: ExactSums) -> Block:
-    """A block with one stream, text before image; attention and MLP stand side by side."""
+    """A block with one stream, text before image; attention and MLP stand side by side.
 
-    def run(
+    Streams joined (B, T + N, D), and text, which is only handed on; modulation (1 or B, 3 D): shift, scale, gate.
+    """
+
+    def begin(weights: Views, streams: Streams, modulation: Tensor) -> Operands:
+        return (sums.operand(weights, "to_qkv_mlp", streams[0], *_parts(modulation, 3)[:2]),)
+
+    def run(  # noqa: PLR0913
         weights: Views,
-        streams: tuple[Tensor, Tensor],
+        streams: Streams,
+        operands: Operands,
         modulation: Tensor,
+        following: Tensor,
         rotation: Tensor,
         mask: Tensor | None = None,
         adapter: Adapter = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Streams joined (B, T + N, D) and text, only handed on; modulation (1 or B, 3 D): shift, scale, gate."""
+    ) -> tuple[Streams, Operands]:
         joined, text = streams
-        shift, scale, gate = modulation[:, None].chunk(3, dim=-1)
-        width = joined.shape[-1]
-        wide = sums.modulated(weights, "to_qkv_mlp", joined, shift, scale)
+        width, gate = joined.shape[-1], _parts(modulation, 3)[2]
+        wide = sums.product(weights, "to_qkv_mlp", operands[0])
         norms = Norms(weights["norm_q_a.weight"], weights["norm_k_a.weight"])
         q, k, v = sums.turned(None, (wide[..., : 3 * width], norms), rotation, heads=heads)
         seen = _attention(q, k, v, mask)
         if adapter is not None:
             seen = _adapted(seen, q, adapter)
-        return joined + gate * sums.gelu(weights, "proj_out", wide[..., 3 * width :], seen), text
+        made = sums.gelu(weights, "proj_out", wide[..., 3 * width :], seen)
+        joined, ready = sums.gated(weights, "to_qkv_mlp", joined, gate, made, *_parts(following, 3)[:2])
+        return (joined, text), (ready,)
 
-    return run
+    return Block(begin=begin, run=run)
+
+
+def _parts(modulation: Tensor, count: int) -> tuple[Tensor, ...]:
+    """(1 or B, count D) → count of (1 or B, 1, D)."""
+    return modulation[:, None].chunk(count, dim=-1)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,8 +1,7 @@
 """Triton kernels that go over memory once where torch.compile or torch itself makes several passes or slow ones.
 
-Quantizing activations together with what makes them (torch.compile splits a row's maximum over programs, torch 2.11),
-turning queries and keys, widening float8, group norms. Needs a CUDA card and Triton: import it only there. Knows no
-weights and no blocks.
+Turning queries and keys, widening float8, group norms; `gen.fused_rows` has those that write float8. Needs a CUDA card
+and Triton: import it only there. Knows no weights and no blocks.
 """
 
 from __future__ import annotations
@@ -11,98 +10,6 @@ import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _modulate(  # type: ignore[no-untyped-def]  # noqa: PLR0913
-    x, shift, scale, out, scales, tokens, x_row, m_row, width: tl.constexpr, block: tl.constexpr
-):
-    """One program a token: layer norm, modulation, row scale, float8."""
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, block)
-    inside = columns < width
-    values = tl.load(x + row * x_row + columns, mask=inside, other=0.0).to(tl.float32)
-    place = (row // tokens) * m_row + columns
-    by = tl.load(scale + place, mask=inside, other=0.0).to(tl.float32)
-    to = tl.load(shift + place, mask=inside, other=0.0).to(tl.float32)
-    centred = tl.where(inside, values - tl.sum(values) / width, 0.0)
-    normed = centred * tl.rsqrt(tl.sum(centred * centred) / width + 1e-6)
-    made = normed * (1.0 + by) + to
-    size = tl.maximum(tl.max(tl.abs(made)), 1e-12) / 448.0
-    tl.store(out + row * width + columns, (made * (1.0 / size)).to(out.dtype.element_ty), mask=inside)
-    tl.store(scales + row, size)
-
-
-@triton.jit
-def _gelu_of(x):  # type: ignore[no-untyped-def]
-    """x (1 + tanh u) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3); the card's own tanh is good to 2^-11.
-
-    With exp and a division instead, arithmetic takes longer than memory (H100, 2026-11).
-    """
-    u = x * (0.7978845608028654 + 0.035677408136300125 * x * x)
-    tanh = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [u], dtype=tl.float32, is_pure=True, pack=1)
-    return 0.5 * x * (1.0 + tanh)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _gelu(  # type: ignore[no-untyped-def]  # noqa: PLR0913
-    left, wide, out, scales, left_row, wide_row, w_left: tl.constexpr, width: tl.constexpr, block: tl.constexpr
-):
-    """One program a token: `left` beside GELU(`wide`), row scale, float8. No left if w_left is 0.
-
-    A row is gone through twice, the second time from the cache: kept in registers it leaves a processor half empty.
-    """
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, block)
-    most = tl.zeros([block], tl.float32)
-    for start in tl.static_range(0, width, block):
-        inside = start + columns < width
-        x = tl.load(wide + row * wide_row + start + columns, mask=inside, other=0.0).to(tl.float32)
-        most = tl.maximum(most, tl.abs(_gelu_of(x)))
-    for start in tl.static_range(0, w_left, block):
-        inside = start + columns < w_left
-        held = tl.load(left + row * left_row + start + columns, mask=inside, other=0.0).to(tl.float32)
-        most = tl.maximum(most, tl.abs(held))
-    size = tl.maximum(tl.max(most), 1e-12) / 448.0
-    by, to = 1.0 / size, out + row * (w_left + width)
-    for start in tl.static_range(0, w_left, block):
-        inside = start + columns < w_left
-        held = tl.load(left + row * left_row + start + columns, mask=inside, other=0.0).to(tl.float32)
-        tl.store(to + start + columns, (held * by).to(out.dtype.element_ty), mask=inside)
-    for start in tl.static_range(0, width, block):
-        inside = start + columns < width
-        x = tl.load(wide + row * wide_row + start + columns, mask=inside, other=0.0).to(tl.float32)
-        tl.store(to + w_left + start + columns, (_gelu_of(x) * by).to(out.dtype.element_ty), mask=inside)
-    tl.store(scales + row, size)
-
-
-def modulated_rows(x: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Layer norm of x (B, N, D), times 1 + scale plus shift (1 or B, 1, D) → float8 (B N, D), float32 (B N, 1)."""
-    rows, width = x.shape[0] * x.shape[1], x.shape[2]
-    out = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=x.device)
-    scales = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
-    tokens = rows if shift.shape[0] == 1 else x.shape[1]
-    x = x.reshape(rows, width)
-    block = triton.next_power_of_2(width)
-    _modulate[(rows,)](
-        x, shift, scale, out, scales, tokens, x.stride(0), shift.stride(0), width=width, block=block, num_warps=8
-    )
-    return out, scales
-
-
-def gelu_rows(left: Tensor | None, wide: Tensor) -> tuple[Tensor, Tensor]:
-    """Left (B, N, L) beside GELU of wide (B, N, W) → float8 (B N, L + W), float32 (B N, 1)."""
-    rows, width = wide.shape[0] * wide.shape[1], wide.shape[2]
-    wide = wide.reshape(rows, width)
-    side = wide if left is None else left.reshape(rows, -1)
-    w_left = 0 if left is None else side.shape[1]
-    out = torch.empty(rows, w_left + width, dtype=torch.float8_e4m3fn, device=wide.device)
-    scales = torch.empty(rows, 1, dtype=torch.float32, device=wide.device)
-    block = min(4096, triton.next_power_of_2(width))
-    _gelu[(rows,)](
-        side, wide, out, scales, side.stride(0), wide.stride(0), w_left=w_left, width=width, block=block, num_warps=8
-    )
-    return out, scales
 
 
 @triton.jit  # type: ignore[untyped-decorator]

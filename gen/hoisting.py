@@ -63,7 +63,7 @@ class HoistedModel(WatchedModel):
         if is_last and progress_id == len(self._scheduler.timesteps) - 1:
             self._engine.ends_soon()
         with self._engine.modulation.at(table, progress_id), sdpa_kernel(ATTENTION, set_priority=True):
-            return self._model(**arguments)
+            return self._engine.step(self._model, arguments)
 
     def _made(self, dit: Any, pooled: Tensor, guidance: Tensor) -> Tensor:
         """(steps, width): the table of this picture and prompt, made when it is first asked for."""

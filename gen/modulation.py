@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -32,7 +33,8 @@ class Modulation:
     def __init__(self, sources: Sequence[Source], slots: Slots) -> None:
         self._sources, self._slots = sources, slots
         self._begins = [sum(source.width for source in sources[:index]) for index in range(len(sources) + 1)]
-        self._rows: Tensor | None = None  # (1, width) of the current step
+        self._row: Tensor | None = None  # (1, width), the current step's: always in one place, where a graph finds it
+        self._rows: Tensor | None = None  # the same, while a table is read
         self._direct: tuple[Tensor, Tensor] | None = None  # the conditioning last seen without a table, and its rows
 
     def table(self, conditioning: Tensor) -> Tensor:
@@ -51,7 +53,9 @@ class Modulation:
     @contextmanager
     def at(self, table: Tensor, step: int) -> Iterator[None]:
         """Blocks read row `step` of `table` within this."""
-        self._rows = table[step : step + 1]
+        if self._row is None or self._row.dtype != table.dtype:
+            self._row = torch.empty_like(table[:1])
+        self._rows = self._row.copy_(table[step : step + 1])
         try:
             yield
         finally:

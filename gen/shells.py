@@ -13,18 +13,55 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gen.flux_blocks import Adapter, Block
+from gen.flux_blocks import Adapter, Block, Operands, Streams
 from gen.modulation import Modulation
 from gen.streaming.slots import Slots
+
+
+class Handoff:
+    """What a block has made ready for the next one, which takes it if it is given the very tensors of the last.
+
+    Whatever stands between two blocks, a ControlNet say, gives others, or the same with another version.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[tuple[Tensor, ...], list[int], Operands] | None = None
+
+    def leave(self, streams: Streams, operands: Operands) -> None:
+        """Keep this for the next block."""
+        self._kept = streams, [tensor._version for tensor in streams], operands
+
+    def take(self, streams: Streams) -> Operands | None:
+        """What was left for these streams; whatever it was, it is let go."""
+        kept, self._kept = self._kept, None
+        if kept is None or any(one is not other for one, other in zip(kept[0], streams, strict=True)):
+            return None
+        return kept[2] if kept[1] == [tensor._version for tensor in streams] else None
+
+    def forget(self) -> None:
+        """Let go of what nobody came for."""
+        self._kept = None
 
 
 class FluxShell(nn.Module):
     """Block `index` of a DiT: the arena's entry `name` and its row of the modulation, through one block function."""
 
-    def __init__(self, index: int, name: str, *, run: Block, slots: Slots, modulation: Modulation) -> None:
+    def __init__(  # noqa: PLR0913
+        self,
+        index: int,
+        name: str,
+        *,
+        block: Block,
+        is_last: bool,
+        slots: Slots,
+        modulation: Modulation,
+        handoff: Handoff,
+    ) -> None:
+        """`is_last`: no other of its kind follows."""
         super().__init__()
         self._index, self._name, self._slots, self._modulation = index, name, slots, modulation
-        self.run = run  # replaced where sums must be exact
+        self._following, self._handoff = index if is_last else index + 1, handoff
+        self.block = block  # replaced where sums must be exact
 
     def forward(
         self,
@@ -34,12 +71,19 @@ class FluxShell(nn.Module):
         image_rotary_emb: Tensor,
         attn_mask: Tensor | None = None,
         ipadapter_kwargs_list: Adapter = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Streams:
         """As DiffSynth calls its blocks; the conditioning is used only where no table was prepared."""
-        row = self._modulation.row(self._index, conditioning)
+        row, following = (self._modulation.row(index, conditioning) for index in (self._index, self._following))
+        streams = hidden_states, prompt_emb
+        operands = self._handoff.take(streams)
         with self._slots.visit(self._name) as weights:
-            streams = hidden_states, prompt_emb
-            return self.run(weights, streams, row, image_rotary_emb, attn_mask, ipadapter_kwargs_list)
+            operands = operands or self.block.begin(weights, streams, row)
+            streams, operands = self.block.run(
+                weights, streams, operands, row, following, image_rotary_emb, attn_mask, ipadapter_kwargs_list
+            )
+        if self._following != self._index:
+            self._handoff.leave(streams, operands)
+        return streams
 
 
 class Guest(nn.Module):

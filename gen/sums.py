@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from gen.float8 import Linear, Views, exact_linear, float8_linear, is_narrow, multiply, quantize_tokens
+from gen.float8 import Linear, Views, exact_linear, float8_linear, is_narrow, multiply
 
 EPSILON = 1e-6
 
@@ -26,6 +26,7 @@ class Norms(NamedTuple):
     k: Tensor
 
 
+Operand = tuple[Tensor, ...]  # what a linear takes: activations (B, N, in), or those in float8 and their scales
 Heads = tuple[Tensor, Tensor, Tensor]  # queries, keys, values (B, N, heads, D / heads)
 Stream = tuple[Tensor, Norms]  # queries, keys and values side by side (B, N, 3 D), and their norms
 
@@ -37,9 +38,20 @@ class ExactSums:
         """(B, N, in) → (B, N, out)."""
         return exact_linear(weights, name, x)
 
-    def modulated(self, weights: Views, name: str, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """The linear of x's layer norm (B, N, in), times 1 + scale plus shift (1 or B, 1, in)."""
-        return self.plain(weights, name, F.layer_norm(x, x.shape[-1:], eps=EPSILON) * (1 + scale) + shift)
+    def product(self, weights: Views, name: str, operand: Operand) -> Tensor:
+        """The linear of what `operand` or `gated` made ready for it."""
+        return self.plain(weights, name, operand[0])
+
+    def operand(self, weights: Views, name: str, x: Tensor, shift: Tensor, scale: Tensor) -> Operand:
+        """What linear `name` takes: x's layer norm (B, N, in), times 1 + scale plus shift (1 or B, 1, in)."""
+        return (F.layer_norm(x, x.shape[-1:], eps=EPSILON) * (1 + scale) + shift,)
+
+    def gated(  # noqa: PLR0913
+        self, weights: Views, name: str, x: Tensor, gate: Tensor, y: Tensor, shift: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Operand]:
+        """x + gate y (B, N, in), gate like shift; and the operand of that for linear `name`."""
+        x = x + gate * y
+        return x, self.operand(weights, name, x, shift, scale)
 
     def gelu(self, weights: Views, name: str, x: Tensor, beside: Tensor | None = None) -> Tensor:
         """The linear of GELU of x (B, N, in), to the right of `beside` if that is given."""
@@ -71,36 +83,47 @@ class FusedSums(Float8Sums):
     """In float8, quantized in the pass that makes the activations; a LoRA's branch begins with what that made."""
 
     def __init__(self) -> None:
-        from gen.fused import gelu_rows, modulated_rows, turned_heads  # brings Triton, which only cards have
+        from gen import fused_rows  # brings Triton, which only cards have
+        from gen.fused import turned_heads
         from gen.fused_lora import add_branch
 
-        self._modulated_rows, self._gelu_rows, self._turned_heads = modulated_rows, gelu_rows, turned_heads
-        self._add_branch = add_branch
+        self._rows, self._turned_heads, self._add_branch = fused_rows, turned_heads, add_branch
 
     def plain(self, weights: Views, name: str, x: Tensor) -> Tensor:
         """As `Float8Sums.plain`."""
         if not is_narrow(weights, name):
             return super().plain(weights, name, x)
-        return self._product(weights, name, *quantize_tokens(x)).view(*x.shape[:-1], -1)
+        return self.product(weights, name, self._rows.narrow_rows(x))
 
-    def modulated(self, weights: Views, name: str, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """As `ExactSums.modulated`."""
+    def product(self, weights: Views, name: str, operand: Operand) -> Tensor:
+        """As `ExactSums.product`, a LoRA's branch added."""
         if not is_narrow(weights, name):
-            return super().modulated(weights, name, x, shift, scale)
-        return self._product(weights, name, *self._modulated_rows(x, shift, scale)).view(*x.shape[:-1], -1)
+            return super().product(weights, name, operand)
+        shape, (rows, scales) = operand[0].shape[:-1], (part.flatten(0, -2) for part in operand)
+        y = multiply(weights, name, rows, scales)
+        if f"{name}.down" in weights:
+            y = self._add_branch(y, rows, scales, weights[f"{name}.down"], weights[f"{name}.up"])
+        return y.view(*shape, -1)
+
+    def operand(self, weights: Views, name: str, x: Tensor, shift: Tensor, scale: Tensor) -> Operand:
+        """As `ExactSums.operand`."""
+        if not is_narrow(weights, name):
+            return super().operand(weights, name, x, shift, scale)
+        return self._rows.modulated_rows(x, shift, scale)
+
+    def gated(  # noqa: PLR0913
+        self, weights: Views, name: str, x: Tensor, gate: Tensor, y: Tensor, shift: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Operand]:
+        """As `ExactSums.gated`."""
+        if not is_narrow(weights, name):
+            return super().gated(weights, name, x, gate, y, shift, scale)
+        return self._rows.gated_rows(x, gate, y, shift, scale)
 
     def gelu(self, weights: Views, name: str, x: Tensor, beside: Tensor | None = None) -> Tensor:
         """As `ExactSums.gelu`."""
         if not is_narrow(weights, name):
             return super().gelu(weights, name, x, beside)
-        return self._product(weights, name, *self._gelu_rows(beside, x)).view(*x.shape[:-1], -1)
-
-    def _product(self, weights: Views, name: str, rows: Tensor, scales: Tensor) -> Tensor:
-        """Rows (N, in) float8 with their scales (N, 1) → (N, out) bfloat16, a LoRA's branch added."""
-        y = multiply(weights, name, rows, scales)
-        if f"{name}.down" not in weights:
-            return y
-        return self._add_branch(y, rows, scales, weights[f"{name}.down"], weights[f"{name}.up"])
+        return self.product(weights, name, self._rows.gelu_rows(beside, x))
 
     def turned(self, text: Stream | None, image: Stream, rotation: Tensor, *, heads: int) -> Heads:
         """As `ExactSums.turned`."""

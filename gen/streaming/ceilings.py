@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from gen.streaming.cards import Card
+from gen.streaming.cards import Card, known_card
 
 _REPEATS = 10
 
@@ -41,6 +41,14 @@ class Ceilings:
     bfloat16_flops: float
     float8_flops: float | None  # row-wise scales; None where torch cannot
     attention_flops: float  # bfloat16
+
+
+def card_of(device: torch.device, *, host_memory_bytes: int) -> Card:
+    """What is known of a device's card; of a CPU, whose memory is the host's."""
+    if device.type != "cuda":
+        return known_card("CPU", memory_bytes=host_memory_bytes, capability=(0, 0))
+    found = torch.cuda.get_device_properties(device)
+    return known_card(found.name, memory_bytes=found.total_memory, capability=(found.major, found.minor))
 
 
 def measure_ceilings(device: torch.device, sizes: Sizes | None = None) -> Ceilings:

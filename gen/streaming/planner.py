@@ -45,6 +45,7 @@ class Memory:
     modulation: int  # resident weights
     table: int  # all steps' modulation
     embedders: int  # and the last linear
+    graph: int  # a recorded step's activations
     text_phase: int
     dit_phase: int
     vae_phase: int
@@ -53,7 +54,7 @@ class Memory:
     @property
     def stays(self) -> int:
         """What is on the card in every phase."""
-        return self.slots + self.blocks + self.text + self.modulation + self.table + self.embedders
+        return self.slots + self.blocks + self.text + self.modulation + self.table + self.embedders + self.graph
 
     @property
     def peak(self) -> int:
@@ -70,6 +71,19 @@ class Rung:
     text_resident: bool = False  # both text encoders, or streamed for every new prompt
     modulation_resident: bool = False  # its weights, or streamed once a picture
     vae_tile: int | None = SMALL_TILE  # pixels a side; None decodes in one piece
+    recorded: bool = False  # a step is a graph, which holds a step's activations; only where nothing streams
+
+
+def resting(resident: tuple[int, ...], *, recorded: bool = True) -> Rung:
+    """All of a model on the card: `resident` are all of its blocks."""
+    return Rung(
+        resident=resident,
+        slots=0,
+        text_resident=True,
+        modulation_resident=True,
+        vae_tile=None,
+        recorded=recorded,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +179,8 @@ class Planner:
             yield Rung(resident=resident, slots=3, vae_tile=None)
         every = spreads[-1]
         yield Rung(resident=every, slots=3, vae_tile=None, text_resident=True)
-        yield Rung(resident=every, slots=0, vae_tile=None, text_resident=True, modulation_resident=True)
+        yield resting(every, recorded=False)
+        yield resting(every)
 
     def _first_hidden(self, spreads: Sequence[tuple[int, ...]], wanted: Wanted, *, room: float) -> int:
         """The first of the spreads whose copies take at most this share of the compute."""
@@ -209,6 +224,7 @@ class Planner:
             modulation=sizes.modulation_bytes(shape, lora_rank=rank) if rung.modulation_resident else 0,
             table=sizes.table_bytes(shape, wanted.steps),
             embedders=sizes.embedder_bytes(shape),
+            graph=dit if rung.recorded else 0,
             text_phase=text,
             dit_phase=dit,
             vae_phase=vae,

@@ -12,11 +12,11 @@ from gen.engine import Engine, Options
 from gen.flux import build_engine
 from gen.generator import FluxGenerator
 from gen.request import ImageRequest
-from gen.streaming.planner import Rung
+from gen.streaming.planner import Rung, resting
 from gen.weights import DEMO_WEIGHTS, find_weights
 
 CPU = torch.device("cpu")
-EVERYTHING = Rung(resident=tuple(range(8)), slots=0, text_resident=True, modulation_resident=True, vae_tile=None)
+EVERYTHING = resting(tuple(range(8)))
 USUAL = Options(device=CPU, dtype=torch.float32, compiled=False, poison=True)
 
 

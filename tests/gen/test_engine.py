@@ -2,6 +2,8 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from gen.errors import BadPicture, GenerationCancelled, OutOfMemory
 from gen.flux import load_generator
+from gen.flux_blocks import Block, Operands, Streams
 from gen.generator import FluxGenerator
 from gen.lora_names import linears
 from gen.request import StepReport
@@ -160,13 +163,17 @@ def test_a_budget_without_a_smaller_plan_is_told_as_it_is(
 def test_a_bad_picture_is_tried_once_with_exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     made = DemoEngine(precision=Precision.FLOAT8)
     monkeypatch.setattr(type(made.engine), "is_narrow", True)
-    runs = [shell.run for shell in made.engine._shells]
-    for shell in made.engine._shells:  # what overflow in float8 does
-        shell.run = lambda weights, streams, *_: (streams[0] * float("nan"), streams[1])
-    broken = [shell.run for shell in made.engine._shells]
+    whole = [shell.block for shell in made.engine._shells]
+
+    def overflowing(weights: Any, streams: Streams, operands: Operands, *_: Any) -> tuple[Streams, Operands]:
+        return (streams[0] * float("nan"), streams[1]), operands
+
+    for shell in made.engine._shells:
+        shell.block = replace(shell.block, run=overflowing)
+    broken = [shell.block for shell in made.engine._shells]
     assert made.generator.draw(made.ask(), on_step=_ignore).png
-    assert [shell.run for shell in made.engine._shells] == broken
-    assert runs != broken
+    assert [shell.block for shell in made.engine._shells] == broken
+    assert whole != broken
 
 
 def test_a_picture_that_stays_bad_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,16 +195,30 @@ def test_blocks_and_prompts_and_seeds_share_two_graphs() -> None:
         return graph
 
     torch.compiler.reset()
-    runs = made.engine._shells[0].run, made.engine._shells[-1].run
-    joint, single = (torch.compile(run, backend=count, fullgraph=True, dynamic=False) for run in runs)
+    kinds = (made.engine._shells[0].block, made.engine._shells[-1].block)
+    joint, single = (torch.compile(kind.run, backend=count, fullgraph=True, dynamic=False) for kind in kinds)
     for index, shell in enumerate(made.engine._shells):
-        shell.run = joint if index < 3 else single
+        shell.block = replace(shell.block, run=joint if index < 3 else single)
     made.latents(Rung(resident=(1, 4), slots=2, vae_tile=None))
     assert len(graphs) == 2
     made.latents(Rung(resident=(0, 6), slots=3, vae_tile=None), seed=2, prompt="a boat", num_inference_steps=3)
     assert len(graphs) == 2
     made.latents(width=192)
     assert len(graphs) == 4  # another size compiles once more
+
+
+def test_a_block_begins_by_itself_only_where_none_of_its_kind_came_before() -> None:
+    made, begun = DemoEngine(precision=Precision.FLOAT8), []
+    for shell in made.engine._shells:
+        block = shell.block
+
+        def begin(*given: Any, shell: Any = shell, block: Block = block) -> Operands:
+            begun.append(shell._name)
+            return block.begin(*given)
+
+        shell.block = replace(block, begin=begin)
+    made.latents(num_inference_steps=2)
+    assert begun == [made.engine.dit[0], made.engine.dit[3]] * 2
 
 
 def test_the_recipe_knows_the_checkpoint(demo: DemoEngine) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gen.errors import InvalidRequest, OutOfMemory
 from gen.streaming import sizes
 from gen.streaming.cards import GIB, Card, known_card
-from gen.streaming.planner import Planner, Rung, gib, parse_budget
+from gen.streaming.planner import Planner, gib, parse_budget, resting
 from gen.streaming.sizes import Precision, Wanted
 from gen.weights import DEMO_WEIGHTS, FluxShape, find_weights
 
@@ -147,9 +147,15 @@ def test_a_small_picture_is_decoded_in_one_piece() -> None:
 
 
 def test_everything_rests_on_a_large_card() -> None:
-    plan = Planner(shape=FluxShape(), card=H100).plan(40 * GIB, SQUARE)
-    every = Rung(resident=tuple(range(57)), slots=0, text_resident=True, modulation_resident=True, vae_tile=None)
-    assert plan.rung == every
+    planner = Planner(shape=FluxShape(), card=H100)
+    every = tuple(range(57))
+    plan = planner.plan(40 * GIB, SQUARE)
+    assert plan.rung == resting(every)
+    assert plan.memory.graph == plan.memory.dit_phase
+    without = planner.plan(plan.memory.peak - 1, SQUARE)  # the graph's own activations do not fit any more
+    assert without.rung == resting(every, recorded=False)
+    assert without.memory.graph == 0
+    assert without.memory.peak == plan.memory.peak - plan.memory.graph
 
 
 def test_a_budget_above_the_cards_memory_is_refused() -> None:

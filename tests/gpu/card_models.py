@@ -12,13 +12,13 @@ from gen.engine import Options
 from gen.flux import build_engine
 from gen.generator import FluxGenerator
 from gen.request import ImageRequest
-from gen.streaming.planner import Rung
+from gen.streaming.planner import Rung, resting
 from gen.streaming.sizes import Precision
 from gen.weights import FluxShape, find_weights
 
 ON_CARD = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA card here")]
 GIB = 2**30
-EVERYTHING = Rung(resident=tuple(range(6)), slots=0, text_resident=True, modulation_resident=True, vae_tile=None)
+EVERYTHING = resting(tuple(range(6)))
 STREAMED = Rung(slots=2, vae_tile=None)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ import torch
 from gen.engine import Engine
 from gen.errors import GenerationCancelled
 from gen.request import StepReport
-from gen.streaming.planner import Rung
+from gen.streaming.planner import Rung, resting
+from gen.streaming.sizes import Wanted
 from tests.gpu.card_models import EVERYTHING, GIB, ON_CARD, STREAMED, Model
 
 pytestmark = ON_CARD
@@ -52,6 +54,54 @@ def test_compiled_streamed_is_compiled_resident_and_nothing_compiles_twice(folde
         other = compiled.latents(Rung(resident=(1, 4), slots=3, vae_tile=None), seed=2, prompt="a red house")
     assert not torch.equal(other, exact)
     compiled.generator.close()
+
+
+def _recordings(model: Model) -> list[object]:
+    """One more for each step that is recorded from here on."""
+    done: list[object] = []
+    record = model.engine._graph._record
+    assert record is not None
+
+    def counted(step: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Callable[[], None]]:
+        done.append(step)
+        return record(step)
+
+    model.engine._graph._record = counted
+    return done
+
+
+def test_recorded_steps_draw_what_their_kernels_draw_one_by_one(folder: Path) -> None:
+    made = Model(folder, compiled=True)
+    plain = resting(EVERYTHING.resident, recorded=False)
+    asked: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2, "prompt": "a red house"}, {"size": "512x384"}, {}]
+    wanted = [made.latents(plain, steps=5, **one) for one in asked]
+    made.engine.recover()
+    before, done = torch.cuda.memory_allocated(), _recordings(made)
+    for one, exact in zip(asked, wanted, strict=True):
+        assert torch.equal(made.latents(EVERYTHING, steps=5, **one), exact)
+    assert len(done) == 3  # one for each time that the size is another
+    with made.engine.exactly():
+        exact_sums = made.latents(EVERYTHING, steps=5)
+    assert not torch.equal(exact_sums, wanted[-1])
+    assert torch.equal(made.latents(plain, steps=5), wanted[-1])
+    assert torch.equal(made.latents(EVERYTHING, steps=5), wanted[-1])
+    made.engine.recover()
+    assert torch.cuda.memory_allocated() == before
+    made.generator.close()
+
+
+def test_a_recorded_step_holds_no_more_than_its_plan_says(folder: Path) -> None:
+    made = Model(folder, compiled=True)
+    wanted = Wanted(width=1024, height=1024, steps=5)
+    peaks = []
+    for rung in (resting(EVERYTHING.resident, recorded=False), EVERYTHING):
+        made.latents(rung, steps=5, size="1024x1024")
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        made.latents(rung, steps=5, size="1024x1024")
+        peaks.append(torch.cuda.max_memory_reserved())
+    assert 2**20 < peaks[1] - peaks[0] <= made.engine.planner.plan(40 * GIB, wanted).memory.graph
+    made.generator.close()
 
 
 def test_a_table_of_all_steps_is_what_each_step_would_have_made(model: Model) -> None:

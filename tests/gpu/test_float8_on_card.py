@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from gen.float8 import exact_linear, float8_linear, quantize_rows, sqnr
-from gen.flux_blocks import joint_block, single_block
-from gen.sums import ExactSums, Float8Sums, FusedSums, Norms, has_float8_cores
+from gen.flux_blocks import Block, Operands, Streams, joint_block, single_block
+from gen.sums import ExactSums, Float8Sums, FusedSums, Norms, Operand, has_float8_cores
 
 if torch.cuda.is_available():
     from gen.fused import group_norm, widened
@@ -83,11 +83,25 @@ def test_compiled_float8_blocks_draw_what_exact_ones_draw(size: int, sums: Exact
         given = _inputs(size, modulations)
         image = _random(1, size + (512 if build is single_block else 0), DIM)
         streams = image, _random(1, 512, DIM)
+        given["following"] = given["modulation"].flip(-1)
         with torch.no_grad():
-            exact = build(HEADS, ExactSums())(weights, streams, **given)
-            fast = torch.compile(build(HEADS, sums), fullgraph=True, dynamic=False)(weights, streams, **given)
+            (exact, _), (fast, left) = (
+                _ran(build(HEADS, kind), weights, streams, given) for kind in (ExactSums(), sums)
+            )
+            again = build(HEADS, sums).begin(weights, fast, given["following"])
         assert _worst(exact[0] - streams[0], fast[0] - streams[0]) > 20, build
         assert _worst(exact[1], fast[1]) > 20, build
+        for kept, begun in zip(left, again, strict=True):  # with the block's last sums, or by itself: the same
+            assert _worst(_numbers(begun), _numbers(kept)) > 28, build
+
+
+def _ran(block: Block, weights: dict[str, Tensor], streams: Streams, given: dict[str, Any]) -> tuple[Streams, Operands]:
+    run = torch.compile(block.run, fullgraph=True, dynamic=False)
+    return run(weights, streams, block.begin(weights, streams, given["modulation"]), **given)
+
+
+def _numbers(operand: Operand) -> Tensor:
+    return operand[0].float() * operand[1] if len(operand) == 2 else operand[0]
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -101,7 +115,13 @@ def test_fused_kernels_make_what_separate_ones_make(batch: int, tokens: int) -> 
     wide = _random(batch, tokens, 7 * DIM)
     exact, fused = ExactSums(), FusedSums()
     given = weights, "to_qkv_mlp", x, shift, scale
-    assert _worst(exact.modulated(*given), fused.modulated(*given)) > 28
+    one, other = (sums.product(*given[:2], sums.operand(*given)) for sums in (exact, fused))
+    assert _worst(one, other) > 28
+    gate, y = modulation.chunk(6, dim=-1)[5], _random(batch, tokens, DIM)
+    (kept, ready), (same, rows) = (sums.gated(*given[:2], x, gate, y, shift, scale) for sums in (exact, fused))
+    assert _worst(kept, same) > 45
+    assert _worst(ready[0], rows[0].float() * rows[1]) > 28
+    assert _worst(exact.plain(*given[:2], x[:, 1:]), fused.plain(*given[:2], x[:, 1:])) > 28
     gelu = weights, "proj_out", wide[..., 3 * DIM :], wide[..., :DIM]
     assert _worst(exact.gelu(*gelu), fused.gelu(*gelu)) > 28
     assert (
@@ -122,7 +142,7 @@ def test_a_branch_beside_fused_kernels_adds_what_its_product_is(rank: int) -> No
 
     def branch(sums: ExactSums) -> list[Tensor]:
         makes: list[Callable[[dict[str, Tensor]], Tensor]] = [
-            lambda held: sums.modulated(held, "to_qkv_mlp", x, shift, scale),
+            lambda held: sums.product(held, "to_qkv_mlp", sums.operand(held, "to_qkv_mlp", x, shift, scale)),
             lambda held: sums.gelu(held, "mlp", wide),
             lambda held: sums.plain(held, "out", x),
         ]

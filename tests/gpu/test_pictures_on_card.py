@@ -21,7 +21,7 @@ from gen.float8 import sqnr
 from gen.flux import build_pipeline, load_generator
 from gen.generator import SMALLER_PLAN, FluxGenerator
 from gen.request import ImageRequest, LoraUse, StepReport
-from gen.streaming.planner import LARGE_TILE, SMALL_TILE
+from gen.streaming.planner import LARGE_TILE, SMALL_TILE, resting
 from gen.streaming.sizes import Precision
 from gen.tuning import Tuning
 from gen.vae import seam
@@ -119,6 +119,20 @@ def test_loras_streamed_are_loras_resident_and_the_next_set_compiles_nothing(fol
     model.generator.close()
 
 
+def test_a_recorded_step_wears_the_lora_of_its_picture(folder: Path, loras: None) -> None:
+    model = Model(folder, compiled=True)
+    pictures: list[list[Tensor]] = []
+    for recorded in (False, True):
+        model.engine._settle(resting(EVERYTHING.resident, recorded=recorded))
+        asked = [(), USES[:1], USES[1:], USES, ()]
+        pictures.append([_made(model.generator, replace(model.ask(steps=4), loras=uses))[0] for uses in asked])
+    for found, exact in zip(*pictures, strict=True):
+        assert torch.equal(found, exact)
+    assert torch.equal(pictures[1][0], pictures[1][-1])
+    assert not torch.equal(pictures[1][1], pictures[1][2])
+    model.generator.close()
+
+
 @pytest.mark.parametrize("tile", [SMALL_TILE, LARGE_TILE])
 @pytest.mark.parametrize("size", ["1024x1024", "1216x832"])
 def test_tiles_are_the_whole_picture_without_seams(model: Model, tile: int, size: str) -> None:
@@ -197,20 +211,20 @@ def test_numbers_that_break_in_float8_are_drawn_again_exactly_and_else_told(
     model.engine._settle(STREAMED)
     if not model.engine.is_narrow:
         pytest.skip("this card has no float8 tensor cores")
-    runs = [shell.run for shell in model.engine._shells]
+    last = model.engine._shells[-1]
+    whole = last.block
     with model.engine.exactly():
         exact, _ = _made(model.generator, model.ask())
 
     def broken(weights: Mapping[str, Tensor], streams: tuple[Tensor, Tensor], *given: Any, **more: Any) -> Any:
-        image, text = runs[-1](weights, streams, *given, **more)
-        return image * float("inf"), text
+        (image, text), left = whole.run(weights, streams, *given, **more)
+        return (image * float("inf"), text), left
 
-    model.engine._shells[-1].run = broken
+    last.block = replace(whole, run=broken)
     found, _ = _made(model.generator, model.ask())
     assert "drawn again with bfloat16 sums" in caplog.text
     assert torch.equal(found, exact)
-    for shell, run in zip(model.engine._shells, runs, strict=True):
-        shell.run = run
+    last.block = whole
     watch = model.generator._pipe.vae_decoder.register_forward_hook(lambda _, __, made: made * 0)
     with pytest.raises(BadPicture, match="flat colour"):
         model.generator.draw(model.ask(), on_step=_ignore)
