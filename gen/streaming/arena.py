@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -178,6 +179,9 @@ class Arena:
         self.entries: Mapping[str, Entry] = {entry.name: entry for entry in entries}
         self.sha256 = sha256  # of the DiT's file, hex
         self._pinned: dict[str, Tensor] = {}
+        # Memory that went back to the system while it was locked would be read by the card where other memory lies by
+        # then, if that gets the same address: pictures of a later model were black (2026-11).
+        weakref.finalize(self, _unpin_all, self._pinned).atexit = False
 
     def __getitem__(self, name: str) -> Entry:
         return self.entries[name]
@@ -205,7 +209,10 @@ class Arena:
         return name in self._pinned
 
     def close(self) -> None:
-        """Unpin everything; the buffers go when nobody holds them."""
-        for buffer in self._pinned.values():
-            unpin(buffer)
-        self._pinned.clear()
+        """Unpin everything; the buffers go when nobody holds them. An arena that nobody holds does it by itself."""
+        _unpin_all(self._pinned)
+
+
+def _unpin_all(pinned: dict[str, Tensor]) -> None:
+    while pinned:
+        unpin(pinned.popitem()[1])

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gc
 import logging
 import os
 import shutil
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 
 from gen.checkpoint import Checkpoint
 from gen.errors import WeightsMissing
+from gen.streaming import arena as arena_module
 from gen.streaming import arena_file, packing
-from gen.streaming.arena import ALIGN, FLOAT8, Arena, layout_of, pack
+from gen.streaming.arena import ALIGN, FLOAT8, Arena, Entry, host_buffer, lay_out, layout_of, pack
 from gen.streaming.arena_file import DATA, StaleArena
 from gen.streaming.packing import Packing, Source, open_arena
 
@@ -276,3 +278,34 @@ def test_a_header_that_is_no_longer_known_is_stale(setup: _Setup) -> None:
     setup.open()
     with pytest.raises(StaleArena, match="other entries"):
         arena_file.read(setup.file, about={}, layouts={}, told=lambda _: None)
+
+
+def test_an_arena_that_nobody_closed_unlocks_its_memory_before_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = lay_out([("x", torch.uint8, (5,))])
+    entries = [Entry(name=name, layout=layout, host=host_buffer(layout.size)) for name in "abc"]
+    for entry in entries:
+        entry.host.fill_(7)
+    locked: set[int] = set()
+
+    def pin(buffer: Tensor) -> bool:
+        locked.add(buffer.data_ptr())
+        return True
+
+    def unpin(buffer: Tensor) -> None:
+        assert int(buffer.sum()) == 7 * layout.size  # it is still there
+        locked.remove(buffer.data_ptr())
+
+    monkeypatch.setattr(arena_module, "pin", pin)
+    monkeypatch.setattr(arena_module, "unpin", unpin)
+    arena = Arena(entries)
+    arena.pin("ab", limit=2**20)
+    assert len(locked) == 2
+    del entries, entry
+    del arena
+    gc.collect()
+    assert locked == set()
+    closed = Arena([Entry(name="a", layout=layout, host=host_buffer(layout.size).fill_(7))])
+    closed.pin("a", limit=2**20)
+    closed.close()
+    closed.close()
+    assert locked == set()
