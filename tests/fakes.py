@@ -67,7 +67,7 @@ class FakeGenerator:
 
     `broken` raises OutOfMemory at the second step, `bug` a KeyError, `exit` SystemExit, `stopiteration`
     StopIteration; `endless` steps until it is stopped; `stuck` blocks between two steps, deaf to everything, until
-    `release` is set; `crash` ends the process at once, like a driver's fault.
+    `release` is set, and tells so with `stuck`; `crash` ends the process at once, like a driver's fault.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class FakeGenerator:
     ) -> None:
         self.profile, self.preview = profile, preview
         self.seconds_per_step = seconds_per_step
-        self.release = threading.Event()
+        self.stuck, self.release = threading.Event(), threading.Event()
         self.drawn: list[ImageRequest] = []  # finished, in order
         self.begun: list[ImageRequest] = []
         self.threads: list[str] = [threading.current_thread().name]  # where it was made, used, closed
@@ -119,6 +119,7 @@ class FakeGenerator:
         if "crash" in words:
             os._exit(139)
         if "stuck" in words:
+            self.stuck.set()
             self.release.wait()
         if "broken" in words:
             raise OutOfMemory("The picture needs more memory than the card has.")
