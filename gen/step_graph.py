@@ -76,8 +76,8 @@ class StepGraph:
         inputs = {name: arguments[name].clone() for name in INPUTS if isinstance(arguments.get(name), Tensor)}
         try:
             made, replay = self._record(lambda: model(**{**arguments, **inputs}))
-        except RuntimeError:  # torch.OutOfMemoryError is one
-            log.warning("This card records no steps; each of their kernels is asked for by itself.", exc_info=True)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; its text alone, since a record may be kept
+            log.warning("This card records no steps, and each of their kernels is asked for by itself: %s", str(error))
             self._record = None
             return None
         return _Recorded(kind=kind, inputs=inputs, made=made, replay=replay)
