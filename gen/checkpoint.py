@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gen.errors import WeightsMissing
-from gen.weights import SCALES
+from gen.weight_file import SCALES
 
 _UNUSED = (".scale_input", ".input_scale", "scaled_fp8")  # activation scales, and a mark
 Convert = Callable[[Any], Any]

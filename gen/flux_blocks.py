@@ -56,16 +56,8 @@ def joint_block(heads: int, sums: ExactSums) -> Block:
         image, text = streams
         a, b = _parts(modulation, 12)[:6], _parts(modulation, 12)[6:]
         next_a, next_b = _parts(following, 12)[:2], _parts(following, 12)[6:8]
-        qkv_a = sums.product(weights, "attn.a_to_qkv", operands[0])
-        qkv_b = sums.product(weights, "attn.b_to_qkv", operands[1])
-        norms_a, norms_b = (Norms(weights[f"attn.norm_q_{s}.weight"], weights[f"attn.norm_k_{s}.weight"]) for s in "ab")
-        q, k, v = sums.turned((qkv_b, norms_b), (qkv_a, norms_a), rotation, heads=heads)
-        seen, length = _attention(q, k, v, mask), text.shape[1]
-        seen_a = seen[:, length:]
-        if adapter is not None:
-            seen_a = _adapted(seen_a, split_heads(qkv_a, norms_a, heads=heads)[0], adapter)
-        out_a = sums.plain(weights, "attn.a_to_out", seen_a)
-        out_b = sums.plain(weights, "attn.b_to_out", seen[:, :length])
+        seen_a, seen_b = _met(sums, weights, operands, rotation, mask, adapter, heads=heads)
+        out_a, out_b = sums.plain(weights, "attn.a_to_out", seen_a), sums.plain(weights, "attn.b_to_out", seen_b)
         image, ready_a = sums.gated(weights, "ff_a.0", image, a[2], out_a, a[3], a[4])
         text, ready_b = sums.gated(weights, "ff_b.0", text, b[2], out_b, b[3], b[4])
         out_a = sums.gelu(weights, "ff_a.2", sums.product(weights, "ff_a.0", ready_a))
@@ -75,6 +67,28 @@ def joint_block(heads: int, sums: ExactSums) -> Block:
         return (image, text), (ready_a, ready_b)
 
     return Block(begin=begin, run=run)
+
+
+def _met(  # noqa: PLR0913
+    sums: ExactSums,
+    weights: Views,
+    operands: Operands,
+    rotation: Tensor,
+    mask: Tensor | None,
+    adapter: Adapter,
+    *,
+    heads: int,
+) -> tuple[Tensor, Tensor]:
+    """What image (B, N, D) and text (B, T, D) see of both."""
+    qkv_a = sums.product(weights, "attn.a_to_qkv", operands[0])
+    qkv_b = sums.product(weights, "attn.b_to_qkv", operands[1])
+    norms_a, norms_b = (Norms(weights[f"attn.norm_q_{s}.weight"], weights[f"attn.norm_k_{s}.weight"]) for s in "ab")
+    q, k, v = sums.turned((qkv_b, norms_b), (qkv_a, norms_a), rotation, heads=heads)
+    seen, length = _attention(q, k, v, mask), qkv_b.shape[1]
+    seen_a = seen[:, length:]
+    if adapter is not None:
+        seen_a = _adapted(seen_a, split_heads(qkv_a, norms_a, heads=heads)[0], adapter)
+    return seen_a, seen[:, :length]
 
 
 def single_block(heads: int, sums: ExactSums) -> Block:

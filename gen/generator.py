@@ -36,7 +36,8 @@ from gen.request import ImageRequest, ImageResult, ModelProfile, StepReport
 from gen.steps import Steps
 from gen.streaming.planner import gib
 from gen.streaming.sizes import Wanted
-from gen.weights import Weights, sha256
+from gen.weight_file import sha256
+from gen.weights import Weights
 
 log = logging.getLogger(__name__)
 SMALLER_PLAN = 0.85  # of the budget, for the second try when memory ran out

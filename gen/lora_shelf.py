@@ -16,7 +16,8 @@ from gen.errors import InvalidRequest
 from gen.lora import Branches, combine, read_lora
 from gen.message import msg
 from gen.request import LoraUse
-from gen.weights import FluxShape, sha256
+from gen.weight_file import sha256
+from gen.weights import FluxShape
 
 State = tuple[int, int]  # a file's time of change in ns, and its bytes
 

@@ -14,25 +14,17 @@ Reads names and shapes in safetensors files, never their tensors, so it needs no
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-from collections import ChainMap
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from gen.errors import InvalidRequest, WeightsMissing
 from gen.request import ModelProfile
+from gen.weight_file import Shapes, read_shapes
 
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights"
 PREFIX = "model.diffusion_model."
-SCALES = (".scale_weight", ".weight_scale")  # how float8 checkpoints name the scale of `X.weight`
-_PIECE = 8 * 2**20
-_PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch's archives, and bare ones
 _DIT_KEY = "double_blocks.0.img_attn.qkv.weight"
 _VAE_KEY = "decoder.conv_in.weight"
 _CLIP_KEY = "text_model.embeddings.token_embedding.weight"
@@ -40,7 +32,6 @@ _TOKENIZERS = {  # folder -> the sets of files of which one must be there
     "tokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),
     "tokenizer_2": (("tokenizer.json",), ("spiece.model",)),
 }
-Shapes = dict[str, tuple[int, ...]]
 Expected = list[tuple[Path, Shapes, str, tuple[int, ...]]]  # of a file with these shapes: this tensor in this shape
 
 
@@ -145,66 +136,12 @@ def _check_folder(folder: Path) -> None:
         raise WeightsMissing(f"{error.filename} cannot be read: {error.strerror}.") from error
 
 
-def read_shapes(path: Path) -> Shapes:
-    """The tensors of a safetensors file: name -> shape. No tensor is loaded.
-
-    Raise WeightsMissing when the file is missing, not safetensors, or shorter or longer than its header says.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}.") from error
-    except SafetensorError as error:
-        with path.open("rb") as content:
-            begin = content.read(2)
-        if begin.startswith(_PICKLES):
-            why = "is a pickle, whatever its name says: reading one can run code. Kiln takes safetensors only."
-            raise WeightsMissing(f"{path} {why}") from error
-        raise WeightsMissing(f"{path} is damaged, or not a safetensors file: {error}.") from error
-
-
 def check_dit(path: Path, folder: Path) -> None:
     """Raise WeightsMissing unless this is a whole safetensors file that can be the DiT of the model in `folder`."""
     dit = read_shapes(path)
     if not _is_dit(dit):
         raise WeightsMissing(f"{path} is not a model of FLUX.1's architecture: it has no {_DIT_KEY}.")
     _compare(folder, _of_dit(path, dit, _read_description(folder, path)[1]))
-
-
-def stored_as(path: Path) -> str:
-    """How a checkpoint's linear layers are stored: bfloat16, float16, float32, float8, or float8 with scales.
-
-    Told by most of the bytes. Raise WeightsMissing as `read_shapes` does.
-    """
-    read_shapes(path)
-    with safe_open(path, framework="numpy") as file:
-        names = list(file.keys())
-        sizes: dict[str, int] = {}
-        for tensor in map(file.get_slice, names):
-            sizes[tensor.get_dtype()] = sizes.get(tensor.get_dtype(), 0) + math.prod(tensor.get_shape())
-    kind = max(sizes, key=sizes.__getitem__, default="")
-    if kind.startswith("F8"):
-        return "float8 with scales" if any(name.endswith(SCALES) for name in names) else "float8"
-    return {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}.get(kind, kind)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes; raise WeightsMissing when it cannot be read."""
-    return digest(path, lambda _: None)
-
-
-def digest(path: Path, progress: Callable[[int], object]) -> str:
-    """As `sha256`, telling `progress` of each piece that was read, in bytes."""
-    counted = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                counted.update(piece)
-                progress(len(piece))
-    except OSError as error:
-        raise WeightsMissing(f"{path} cannot be read: {error.strerror}.") from error
-    return counted.hexdigest()
 
 
 def _is_dit(shapes: Shapes) -> bool:
@@ -222,7 +159,7 @@ def _check_tokenizers(folder: Path) -> None:
 def _check_shapes(weights: Weights, dit: Shapes, vae: Shapes) -> None:
     """A few tensors tell a file of another model, or another part of one, before everything is loaded."""
     shape, (full, *_, eighth) = weights.shape, weights.shape.vae_channels
-    clip, t5 = (dict(ChainMap(*map(read_shapes, files))) for files in (weights.clip, weights.t5))
+    clip, t5 = (_read_all(files) for files in (weights.clip, weights.t5))
     expected: Expected = [
         *_of_dit(weights.dit, dit, shape),
         (weights.vae, vae, "encoder.conv_in.weight", (full, 3, 3, 3)),
@@ -231,6 +168,13 @@ def _check_shapes(weights: Weights, dit: Shapes, vae: Shapes) -> None:
         (weights.t5[0], t5, "shared.weight", (shape.t5_vocabulary, shape.t5_dim)),
     ]
     _compare(weights.folder, expected)
+
+
+def _read_all(files: tuple[Path, ...]) -> Shapes:
+    shapes: Shapes = {}
+    for path in files:
+        shapes |= read_shapes(path)
+    return shapes
 
 
 def _of_dit(path: Path, dit: Shapes, shape: FluxShape) -> Expected:

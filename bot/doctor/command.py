@@ -32,7 +32,8 @@ from bot.storage.schema import check_folder
 from gen.errors import WeightsMissing
 from gen.pull.store import read_listed
 from gen.streaming.sizes import Precision
-from gen.weights import DEMO_WEIGHTS, Weights, find_weights, stored_as
+from gen.weight_file import stored_as
+from gen.weights import DEMO_WEIGHTS, Weights, find_weights
 
 
 def examine(

@@ -14,7 +14,7 @@ from bot.settings import Settings
 from gen.errors import WeightsMissing
 from gen.lora_index import list_loras
 from gen.picture_classifier import HARMLESS
-from gen.weights import read_shapes
+from gen.weight_file import read_shapes
 
 _NAMED = 5  # files at most; the others are counted
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")

@@ -23,7 +23,8 @@ from gen.pull import hub
 from gen.pull.known import KNOWN, model_called
 from gen.pull.pulling import Pull, expected, find_offline, pull, size
 from gen.pull.store import Entry, cache_folder, model_folder, read_listed, trouble
-from gen.weights import DEMO_WEIGHTS, Weights, find_weights, stored_as
+from gen.weight_file import stored_as
+from gen.weights import DEMO_WEIGHTS, Weights, find_weights
 
 _STOPPED = "kiln weights: stopped. What came is kept: pull again to go on."
 _ELSEWHERE = "Give this user the right to it, or set MODELSCOPE_CACHE to another folder."

@@ -27,7 +27,8 @@ from gen.pull.store import (
     trouble,
     write_listed,
 )
-from gen.weights import Weights, check_dit, digest, find_weights
+from gen.weight_file import digest
+from gen.weights import Weights, check_dit, find_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

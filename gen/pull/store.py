@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gen.errors import WeightsMissing
-from gen.weights import digest
+from gen.weight_file import digest
 
 LISTED = "kiln-files.json"
 Progress = Callable[[str, int], None]  # a file's path in its model, and so many bytes more of it

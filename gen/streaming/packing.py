@@ -23,7 +23,7 @@ from gen.streaming import arena_file
 from gen.streaming.arena import Arena, Entry, Layout, Read, host_buffer, pack
 from gen.streaming.arena_file import StaleArena
 from gen.streaming.cards import GIB
-from gen.weights import sha256
+from gen.weight_file import sha256
 
 log = logging.getLogger(__name__)
 

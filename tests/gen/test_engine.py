@@ -21,7 +21,8 @@ from gen.streaming import sizes
 from gen.streaming.planner import Rung
 from gen.streaming.sizes import Precision
 from gen.tuning import Tuning
-from gen.weights import DEMO_WEIGHTS, FluxShape, sha256
+from gen.weight_file import sha256
+from gen.weights import DEMO_WEIGHTS, FluxShape
 from tests.gen.engine_models import EVERYTHING, DemoEngine
 
 PRECISIONS = [None, Precision.BFLOAT16, Precision.FLOAT8]

@@ -19,7 +19,8 @@ from gen.flux import load_generator
 from gen.generator import FluxGenerator
 from gen.recipe_reader import read_recipe
 from gen.request import ImageRequest, StepReport
-from gen.weights import DEMO_WEIGHTS, sha256
+from gen.weight_file import sha256
+from gen.weights import DEMO_WEIGHTS
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from gen.errors import DownloadFailed, InvalidRequest, WeightsMissing
 from gen.pull.hub import _check_path, _literal
 from gen.pull.known import KNOWN, model_called
 from gen.pull.store import locked, read_listed
-from gen.weights import DEMO_WEIGHTS, find_weights, sha256
+from gen.weight_file import sha256
+from gen.weights import DEMO_WEIGHTS, find_weights
 from tests.loopback_hub import Cut, Fault, Flip, Hold, LoopbackHub, Slow, Status
 
 DIT = "majicflus_v134.safetensors"

@@ -15,7 +15,8 @@ from gen.bench.safetensors_writing import TensorPlan, file_size, header, write
 from gen.bench.synth import check_folder, demo_shape, plan_files, synthesize
 from gen.errors import GenerationError
 from gen.flux import load_generator
-from gen.weights import DEMO_WEIGHTS, FluxShape, find_weights, read_shapes
+from gen.weight_file import read_shapes
+from gen.weights import DEMO_WEIGHTS, FluxShape, find_weights
 
 # DiffSynth knows a file by an md5 over its sorted names and shapes: majicflus, CLIP, T5 and the VAE of FLUX.1-dev
 MAJICFLUS, CLIP, T5, VAE = (

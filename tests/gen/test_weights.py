@@ -10,17 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gen.errors import WeightsMissing
-from gen.weights import (
-    DEMO_WEIGHTS,
-    FLUX_DEV,
-    FluxShape,
-    check_dit,
-    find_weights,
-    read_profile,
-    read_shapes,
-    sha256,
-    stored_as,
-)
+from gen.weight_file import read_shapes, sha256, stored_as
+from gen.weights import DEMO_WEIGHTS, FLUX_DEV, FluxShape, check_dit, find_weights, read_profile
 
 
 @pytest.fixture

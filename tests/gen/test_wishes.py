@@ -24,7 +24,8 @@ from gen.request import STRONG, SUBTLE, ImageRequest, LoraUse, StepReport, Varia
 from gen.streaming.planner import Rung
 from gen.streaming.sizes import Precision
 from gen.tuning import Tuning
-from gen.weights import DEMO_WEIGHTS, sha256
+from gen.weight_file import sha256
+from gen.weights import DEMO_WEIGHTS
 from tests.gen.engine_models import EVERYTHING, DemoEngine
 
 INK = (LoraUse(name="ink", strength=0.8),)
