@@ -24,7 +24,7 @@ from gen.flux_blocks import Block, joint_block, single_block
 from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
 from gen.modulation import Modulation
 from gen.shells import FluxShell, Guest, Handoff, HostEmbedding
-from gen.step_graph import StepGraph
+from gen.step_graph import StepGraph, record_on_card
 from gen.streaming.arena import Arena
 from gen.streaming.cards import Card
 from gen.streaming.ceilings import card_of
@@ -76,10 +76,15 @@ class Engine:
         self._modulation_names = [name for source in modulation for name in source.entries]
         self.modulation, self._handoff = Modulation(modulation, self.slots), Handoff()
         self.rung: Rung | None = None
-        self._graph, self._is_exact = StepGraph(), False
+        records = options.compiled and options.device.type == "cuda"
+        self._graph, self._is_exact = StepGraph(record_on_card if records else None), False
         self._beside, self._rank, self._is_beside = Arena(()), 0, True
-        self._settle(self._first_rung(weights))
-        self._furnish(parts)
+        try:
+            self._settle(self._first_rung(weights))
+            self._furnish(parts)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def card(self) -> Card:
@@ -129,6 +134,7 @@ class Engine:
         joint, single = self._blocks(ExactSums())
         for index, shell in enumerate(self._shells):
             shell.block = joint if index < self._shape.joint_blocks else single
+        self._graph.forget()
         self._is_exact = True
         try:
             yield
@@ -161,10 +167,8 @@ class Engine:
 
     def step(self, model: Callable[..., Tensor], arguments: Mapping[str, Any]) -> Tensor:
         """One call of DiffSynth's model function with its named arguments."""
-        on_card = self._options.compiled and self._options.device.type == "cuda"
-        if self.rung is None or not self.rung.recorded or self._is_exact or not on_card:
-            return model(**arguments)
-        return self._graph(model, arguments)
+        is_recorded = self.rung is not None and self.rung.recorded and not self._is_exact
+        return self._graph(model, arguments) if is_recorded else model(**arguments)
 
     def ends_soon(self) -> None:
         """Say that the step that begins now is the picture's last: next on the card are the next picture's encoders."""

@@ -1,16 +1,19 @@
 """One denoising step as a CUDA graph, for a model that rests on the card as a whole.
 
 A step is a thousand kernels. Asked for one by one they take the host as long as the card, with Python's lock held, and
-lie apart on the card; recorded once, they are asked for by one call. The second step of a kind is recorded, later ones
-are replayed; whatever a picture has besides its prompt (a ControlNet, masks, references) is drawn as before. Knows
-DiffSynth's model function only by the names of its parameters, and no streams.
+lie apart on the card; recorded once, they are asked for by one call. The second picture of a kind begins with recording
+a step, which takes about as long as a step, and replays it; so pictures that are all unlike pay nothing. Whatever a
+picture has besides its prompt (a ControlNet, masks, references) is drawn as before. Knows DiffSynth's model function
+only by the names of its parameters, and no streams.
 """
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,32 +36,44 @@ class _Recorded:
 
 
 def record_on_card(step: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-    """Record what `step` asks of the current card."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may ask the card for things
-        made = step()
+    """Record what `step` asks of the current card. Raise RuntimeError, torch.OutOfMemoryError for one, if it cannot."""
+    graph, stream, pool = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
+    collects = gc.isenabled()
+    gc.disable()  # what it frees may ask the card for what a recording forbids
+    try:
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may ask the card
+            made = step()
+    except BaseException:
+        torch.cuda.set_stream(stream)  # torch 2.11 leaves its own behind, and its memory open, where the end fails
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(stream.device_index, pool)
+        raise
+    finally:
+        if collects:
+            gc.enable()
     return made, graph.replay
 
 
 class StepGraph:
     """Runs a model function, by a graph where it can. Weights and modulation must stay where they are, or `forget`."""
 
-    def __init__(self, record: Record = record_on_card) -> None:
-        self._record: Record | None = record
+    def __init__(self, record: Record | None) -> None:
+        """`record` is None where nothing can be recorded."""
+        self._record = record
         self._recorded: _Recorded | None = None
-        self._seen: tuple[Any, ...] = ()  # the kind of the last step that was not replayed
+        self._seen: tuple[Any, ...] = ()  # the kind of the last step
 
     def __call__(self, model: Model, arguments: Mapping[str, Any]) -> Tensor:
         """What `model` makes of its named arguments, in memory of its own."""
-        kind = _kind(model, arguments)
-        if self._record is None or kind is None:
+        kind = _kind(model, arguments) if self._record else None
+        if kind is None:
+            self.forget()
             return model(**arguments)
         if self._recorded is None or self._recorded.kind != kind:
-            self._recorded = None  # its memory first
-            if self._seen != kind:
-                self._seen = kind
-                return model(**arguments)
-            self._recorded = self._made(model, arguments, kind)
+            is_another = self._seen == kind and arguments.get("progress_id") == 0
+            self.forget()  # its memory first
+            self._seen = kind
+            self._recorded = self._made(model, arguments, kind) if is_another else None
             if self._recorded is None:
                 return model(**arguments)
         for name, held in self._recorded.inputs.items():
@@ -71,14 +86,15 @@ class StepGraph:
         self._recorded, self._seen = None, ()
 
     def _made(self, model: Model, arguments: Mapping[str, Any], kind: tuple[Any, ...]) -> _Recorded | None:
-        """None where the card cannot; then it is not tried again."""
+        """None where the card cannot; it is tried again, with the next picture, only where memory was short."""
         assert self._record is not None
         inputs = {name: arguments[name].clone() for name in INPUTS if isinstance(arguments.get(name), Tensor)}
         try:
             made, replay = self._record(lambda: model(**{**arguments, **inputs}))
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; its text alone, since a record may be kept
-            log.warning("This card records no steps, and each of their kernels is asked for by itself: %s", str(error))
-            self._record = None
+        except RuntimeError as error:  # its text alone, since a record may be kept
+            log.warning("This step was not recorded, and each of its kernels is asked for by itself: %s", str(error))
+            if not isinstance(error, torch.OutOfMemoryError):
+                self._record = None
             return None
         return _Recorded(kind=kind, inputs=inputs, made=made, replay=replay)
 

@@ -31,6 +31,7 @@ _VAE_FLOP = 0.050 * 807e12  # a megapixel untiled, in seconds times the card's b
 _TILED = {None: 1.0, LARGE_TILE: 2.1, SMALL_TILE: 5.1}  # decoding time over untiled
 _VAE_BYTES = 160 * _MIB  # weights and workspace of FLUX.1's
 _VAE_PIXEL_BYTES = 2200  # of what is decoded at once
+_RECORDING_BYTES = 40 * _MIB  # a second workspace of cuBLAS
 _SLACK_BYTES = 96 * _MIB  # cuBLAS workspaces (40 MiB on Hopper), prompt, latents
 _SLACK_SHARE = 0.10  # of the widest phase, estimate: what the allocator cannot use again
 
@@ -74,15 +75,10 @@ class Rung:
     recorded: bool = False  # a step is a graph, which holds a step's activations; only where nothing streams
 
 
-def resting(resident: tuple[int, ...], *, recorded: bool = True) -> Rung:
-    """All of a model on the card: `resident` are all of its blocks."""
+def resting(blocks: tuple[int, ...], *, recorded: bool = True) -> Rung:
+    """All of a model on the card: `blocks` are all of its blocks."""
     return Rung(
-        resident=resident,
-        slots=0,
-        text_resident=True,
-        modulation_resident=True,
-        vae_tile=None,
-        recorded=recorded,
+        resident=blocks, slots=0, text_resident=True, modulation_resident=True, vae_tile=None, recorded=recorded
     )
 
 
@@ -224,7 +220,7 @@ class Planner:
             modulation=sizes.modulation_bytes(shape, lora_rank=rank) if rung.modulation_resident else 0,
             table=sizes.table_bytes(shape, wanted.steps),
             embedders=sizes.embedder_bytes(shape),
-            graph=dit if rung.recorded else 0,
+            graph=dit + _RECORDING_BYTES if rung.recorded else 0,
             text_phase=text,
             dit_phase=dit,
             vae_phase=vae,

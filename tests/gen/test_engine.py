@@ -17,9 +17,12 @@ from gen.flux_blocks import Block, Operands, Streams
 from gen.generator import FluxGenerator
 from gen.lora_names import linears
 from gen.request import StepReport
+from gen.step_graph import StepGraph
 from gen.streaming import sizes
+from gen.streaming.arena import Arena
 from gen.streaming.planner import Rung
 from gen.streaming.sizes import Precision
+from gen.streaming.slots import Slots
 from gen.tuning import Tuning
 from gen.weight_file import sha256
 from gen.weights import DEMO_WEIGHTS, FluxShape
@@ -220,6 +223,41 @@ def test_a_block_begins_by_itself_only_where_none_of_its_kind_came_before() -> N
         shell.block = replace(block, begin=begin)
     made.latents(num_inference_steps=2)
     assert begun == [made.engine.dit[0], made.engine.dit[3]] * 2
+
+
+def test_a_recorded_step_is_forgotten_whenever_something_moves() -> None:
+    made = DemoEngine(precision=Precision.FLOAT8)
+    graph = made.engine._graph = StepGraph(lambda step: (step(), lambda: None))
+
+    def record() -> None:
+        for _ in range(2):
+            made.latents(EVERYTHING)
+        assert graph._recorded is not None
+
+    streamed = Rung(resident=(1,), slots=2, vae_tile=None)
+    moves = [lambda: made.engine._settle(streamed), lambda: made.engine.adapt(_branches(made.weights.shape, 4))]
+    for move in (*moves, lambda: made.engine.adapt(None), made.engine.recover):
+        record()
+        move()
+        assert graph._recorded is None
+    record()
+    with made.engine.exactly():
+        assert graph._recorded is None
+        made.latents(EVERYTHING)
+        made.latents(EVERYTHING)
+        assert graph._recorded is None
+    record()
+    made.engine.close()
+    assert graph._recorded is None
+
+
+def test_an_engine_that_cannot_be_built_leaves_nothing_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Arena] = []
+    monkeypatch.setattr(Arena, "close", lambda arena: closed.append(arena))
+    monkeypatch.setattr(Slots, "settle", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        DemoEngine()
+    assert any(arena.entries for arena in closed)
 
 
 def test_the_recipe_knows_the_checkpoint(demo: DemoEngine) -> None:

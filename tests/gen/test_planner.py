@@ -151,7 +151,7 @@ def test_everything_rests_on_a_large_card() -> None:
     every = tuple(range(57))
     plan = planner.plan(40 * GIB, SQUARE)
     assert plan.rung == resting(every)
-    assert plan.memory.graph == plan.memory.dit_phase
+    assert 0 < plan.memory.graph - plan.memory.dit_phase < 2**26
     without = planner.plan(plan.memory.peak - 1, SQUARE)  # the graph's own activations do not fit any more
     assert without.rung == resting(every, recorded=False)
     assert without.memory.graph == 0

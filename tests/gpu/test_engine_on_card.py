@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import torch
 from gen.engine import Engine
 from gen.errors import GenerationCancelled
 from gen.request import StepReport
+from gen.step_graph import StepGraph, record_on_card
 from gen.streaming.planner import Rung, resting
-from gen.streaming.sizes import Wanted
 from tests.gpu.card_models import EVERYTHING, GIB, ON_CARD, STREAMED, Model
 
 pytestmark = ON_CARD
@@ -73,16 +74,17 @@ def _recordings(model: Model) -> list[object]:
 def test_recorded_steps_draw_what_their_kernels_draw_one_by_one(folder: Path) -> None:
     made = Model(folder, compiled=True)
     plain = resting(EVERYTHING.resident, recorded=False)
-    asked: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2, "prompt": "a red house"}, {"size": "512x384"}, {}]
+    asked: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2, "prompt": "a red house"}, {"size": "512x384"}, {}, {}]
     wanted = [made.latents(plain, steps=5, **one) for one in asked]
     with made.engine.exactly():
         exact_sums = made.latents(EVERYTHING, steps=5)
-    made.latents(EVERYTHING, steps=5)
+    for _ in range(2):
+        made.latents(EVERYTHING, steps=5)
     made.engine.recover()  # the first sums and recordings of a process leave workspaces of libraries behind
     before, done = torch.cuda.memory_allocated(), _recordings(made)
     for one, exact in zip(asked, wanted, strict=True):
         assert torch.equal(made.latents(EVERYTHING, steps=5, **one), exact)
-    assert len(done) == 3  # one for each time that the size is another
+    assert len(done) == 2  # for each second picture of a size in a row
     with made.engine.exactly():  # what was recorded of other sums is not replayed
         assert torch.equal(made.latents(EVERYTHING, steps=5), exact_sums)
     assert not torch.equal(exact_sums, wanted[-1])
@@ -93,18 +95,64 @@ def test_recorded_steps_draw_what_their_kernels_draw_one_by_one(folder: Path) ->
     made.generator.close()
 
 
-def test_a_recorded_step_holds_no_more_than_its_plan_says(folder: Path) -> None:
+def test_weights_that_went_and_came_back_are_read_where_they_are(folder: Path) -> None:
     made = Model(folder, compiled=True)
-    wanted = Wanted(width=1024, height=1024, steps=5)
-    peaks = []
-    for rung in (resting(EVERYTHING.resident, recorded=False), EVERYTHING):
-        made.latents(rung, steps=5, size="1024x1024")
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        made.latents(rung, steps=5, size="1024x1024")
-        peaks.append(torch.cuda.max_memory_reserved())
-    assert 2**20 < peaks[1] - peaks[0] <= made.engine.planner.plan(40 * GIB, wanted).memory.graph
+    wanted, done = made.latents(STREAMED, steps=4), _recordings(made)
+    for _ in range(2):
+        assert torch.equal(made.latents(EVERYTHING, steps=4), wanted)
+        assert torch.equal(made.latents(EVERYTHING, steps=4), wanted)
+        assert torch.equal(made.latents(STREAMED, steps=4), wanted)
+    assert len(done) == 2
     made.generator.close()
+
+
+def test_a_picture_that_is_cancelled_while_its_steps_are_replayed_leaves_nothing(folder: Path) -> None:
+    made = Model(folder, compiled=True)
+    made.engine._settle(EVERYTHING)
+    asked, done = made.ask(steps=8), _recordings(made)
+
+    def cancelled() -> int:
+        def cancel(report: StepReport) -> None:
+            if report.step == 3:
+                raise GenerationCancelled
+
+        for _ in range(2):
+            made.generator.draw(asked, on_step=lambda _: None)
+        with pytest.raises(GenerationCancelled):
+            made.generator.draw(asked, on_step=cancel)
+        return torch.cuda.memory_allocated()
+
+    before = cancelled()
+    assert [cancelled() for _ in range(2)] == [before] * 2
+    assert len(done) == 3
+    made.generator.close()
+
+
+def test_two_prompts_a_step_are_recorded_as_one_kind(folder: Path) -> None:
+    made = Model(folder, compiled=True)
+    asked = replace(made.ask(steps=4), negative="a boat", cfg_scale=3.0)
+    pictures = []
+    for rung in (resting(EVERYTHING.resident, recorded=False), EVERYTHING, EVERYTHING):
+        made.engine._settle(rung)
+        pictures.append(made.generator.draw(asked, on_step=lambda _: None).png)
+    assert pictures[0] == pictures[1] == pictures[2]
+    made.generator.close()
+
+
+def test_a_step_that_cannot_be_recorded_leaves_the_card_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    stream, x = torch.cuda.current_stream(), torch.ones(8, device="cuda")
+
+    def model(latents: torch.Tensor, progress_id: int) -> torch.Tensor:
+        return latents * latents.sum().item()  # waits for the card, which no recording may
+
+    graph = StepGraph(record_on_card)
+    for _ in range(3):
+        for step in range(2):
+            assert torch.equal(graph(model, {"latents": x, "progress_id": step}), x * 8)
+    assert caplog.text.count("This step was not recorded") == 1
+    assert torch.cuda.current_stream() == stream
+    torch.cuda.empty_cache()  # asserts that no memory is still given to a recording
+    assert bool((torch.zeros(2**20, device="cuda") == 0).all())
 
 
 def test_a_table_of_all_steps_is_what_each_step_would_have_made(model: Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,9 @@ from gen.float8 import sqnr
 from gen.flux import build_pipeline, load_generator
 from gen.generator import SMALLER_PLAN, FluxGenerator
 from gen.request import ImageRequest, LoraUse, StepReport
-from gen.streaming.planner import LARGE_TILE, SMALL_TILE, resting
-from gen.streaming.sizes import Precision
+from gen.streaming.ceilings import card_of
+from gen.streaming.planner import LARGE_TILE, SMALL_TILE, Planner, resting
+from gen.streaming.sizes import Precision, Wanted
 from gen.tuning import Tuning
 from gen.vae import seam
 from gen.weights import DEMO_WEIGHTS
@@ -124,12 +126,12 @@ def test_a_recorded_step_wears_the_lora_of_its_picture(folder: Path, loras: None
     pictures: list[list[Tensor]] = []
     for recorded in (False, True):
         model.engine._settle(resting(EVERYTHING.resident, recorded=recorded))
-        asked = [(), USES[:1], USES[1:], USES, ()]
+        asked = [(), (), USES[:1], USES[:1], USES[1:], USES[1:], USES, USES, (), ()]
         pictures.append([_made(model.generator, replace(model.ask(steps=4), loras=uses))[0] for uses in asked])
     for found, exact in zip(*pictures, strict=True):
         assert torch.equal(found, exact)
     assert torch.equal(pictures[1][0], pictures[1][-1])
-    assert not torch.equal(pictures[1][1], pictures[1][2])
+    assert not torch.equal(pictures[1][2], pictures[1][4])
     model.generator.close()
 
 
@@ -171,6 +173,25 @@ def test_a_picture_keeps_to_its_budget_and_not_a_byte_more_is_given(
     with pytest.raises(torch.OutOfMemoryError):
         torch.empty(round(budget * GIB), dtype=torch.uint8, device="cuda")
     assert generator.draw(asked, on_step=_ignore).png == picture
+    generator.close()
+
+
+@pytest.mark.parametrize("side", [256, 1024])
+def test_a_recorded_step_keeps_to_the_budget_that_its_plan_asks_for(folder: Path, side: int, unlimited: None) -> None:
+    _free_all()
+    card = card_of(torch.device("cuda", 0), host_memory_bytes=0)
+    plan = Planner(shape=Model.shape(folder), card=card).plan(60 * GIB, Wanted(width=side, height=side, steps=3))
+    assert plan.rung.recorded
+    budget = math.ceil(plan.memory.peak * 10**6 / GIB) / 10**6
+    tuning = Tuning(budget=f"{budget:.6f}GiB", cache=folder / "cache")
+    generator = load_generator(folder, device="cuda", tuning=tuning)
+    asked = generator.profile.request("a", seed=1, size=f"{side}x{side}", steps=3)
+    pictures = [_peak(generator, asked) for _ in range(3)]
+    engine = generator._engine
+    assert engine is not None
+    assert engine._graph._recorded is not None
+    assert max(peak for _, peak in pictures) <= budget * GIB
+    assert len({picture for picture, _ in pictures}) == 1
     generator.close()
 
 
