@@ -28,8 +28,9 @@ class Handoff:
         self._kept: tuple[tuple[Tensor, ...], list[int], Operands] | None = None
 
     def leave(self, streams: Streams, operands: Operands) -> None:
-        """Keep this for the next block."""
-        self._kept = streams, [tensor._version for tensor in streams], operands
+        """Keep this for the next block, unless nothing would tell that the streams were changed."""
+        if not any(tensor.is_inference() for tensor in streams):
+            self._kept = streams, [tensor._version for tensor in streams], operands
 
     def take(self, streams: Streams) -> Operands | None:
         """What was left for these streams; whatever it was, it is let go."""

@@ -107,6 +107,10 @@ def test_what_a_block_left_is_taken_once_and_only_with_the_very_streams_it_was_m
     handoff.leave(streams, operands)
     handoff.forget()
     assert handoff.take(streams) is None
+    with torch.inference_mode():  # has no versions
+        untold = torch.ones(1), torch.ones(1)
+        handoff.leave(untold, operands)
+        assert handoff.take(untold) is None
 
 
 def _more(masked: bool, adapted: bool, *, tokens: int = IMAGE) -> tuple[Tensor | None, dict[str, Any] | None]:
