@@ -31,6 +31,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+expect.set_options(timeout=20_000)  # for what a page shows next; on a busy machine its own five seconds are short
 _URL = re.compile(r"http://127\.0\.0\.1:\d+/\S*")
 
 

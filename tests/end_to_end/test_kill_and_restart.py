@@ -167,10 +167,15 @@ def drawn_for(picture: Message) -> int:
 async def ask_then_crash(
     loopback: LoopbackDiscord, kiln: KilnProcess, person: Person, room: Channel, *, point: str
 ) -> list[Interaction]:
-    """Ask for three pictures, see all three accepted, and let the process die at `point` of the first."""
+    """Ask for three pictures, see all three accepted, and let the process die at `point` of the first.
+
+    That takes a second to draw, so that on a slow machine the others have their cards before it ends.
+    """
+    usual, kiln.step_seconds = kiln.step_seconds, 0.25
     await kiln.start(crash_at=point)
     asked = [await loopback.slash(person, room, "imagine", prompt=f"picture {number}") for number in range(3)]
     await kiln.crash()
+    kiln.step_seconds = usual
     return asked
 
 
