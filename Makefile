@@ -4,8 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 # Without its bytecode kept, Python compiles four thousand modules in every process that draws: 18 s of its start.
 unexport PYTHONDONTWRITEBYTECODE
-# A process for each core, no more: where cores are slow, tests miss their time. A file's tests share what they started.
-TESTS := -m pytest --numprocesses $(shell nproc) --dist loadfile --no-loadscope-reorder
+# A process for each core, and three at most: where cores are slow, tests miss their time. A file's tests share what they started.
+TESTS := -m pytest --numprocesses logical --maxprocesses 3 --dist loadfile --no-loadscope-reorder
 PINS := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
 # What keeps the queue's promise: every branch is tested.

@@ -34,10 +34,10 @@ async def test_a_signal_in_mid_drawing_puts_the_job_back_uncounted_and_ends_in_f
 
 
 @pytest.mark.slow
-async def test_the_real_model_in_mid_drawing_stops_within_five_seconds(
+async def test_the_real_model_in_mid_drawing_stops_within_three_seconds(
     loopback: LoopbackDiscord, kiln: KilnProcess
 ) -> None:
-    """Taking torch and DiffSynth apart alone took up to five; nothing waits for that any more."""
+    """Taking torch and DiffSynth apart took up to five; nothing waits for that any more."""
     ana, room = loopback.world.add_person("Ana"), loopback.world.add_channel("pictures")
     kiln.step_seconds = None
     await kiln.start()
@@ -45,7 +45,7 @@ async def test_the_real_model_in_mid_drawing_stops_within_five_seconds(
     card = interaction.message
     assert card is not None
     await loopback.world.until(lambda world: "Drawing" in card.text)
-    assert await kiln.stop(seconds=5) == 0
+    assert await kiln.stop(seconds=3) == 0
     [job] = kiln.jobs()
     assert (job.status, job.attempts) == ("queued", 0)
 
