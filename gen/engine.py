@@ -77,7 +77,7 @@ class Engine:
         self.modulation, self._handoff = Modulation(modulation, self.slots), Handoff()
         self.rung: Rung | None = None
         records = options.compiled and options.device.type == "cuda"
-        self._graph, self._is_exact = StepGraph(record_on_card if records else None), False
+        self._graph = StepGraph(record_on_card if records else None)
         self._beside, self._rank, self._is_beside = Arena(()), 0, True
         try:
             self._settle(self._first_rung(weights))
@@ -130,16 +130,16 @@ class Engine:
     @contextmanager
     def exactly(self) -> Iterator[None]:
         """Sums in the activations' dtype instead of float8, with the same stored weights."""
-        usual = [shell.block for shell in self._shells]
+        usual, graph = [shell.block for shell in self._shells], self._graph
         joint, single = self._blocks(ExactSums())
         for index, shell in enumerate(self._shells):
             shell.block = joint if index < self._shape.joint_blocks else single
-        self._graph.forget()
-        self._is_exact = True
+        graph.forget()
+        self._graph = StepGraph(None)
         try:
             yield
         finally:
-            self._is_exact = False
+            self._graph = graph
             for shell, block in zip(self._shells, usual, strict=True):
                 shell.block = block
 
@@ -167,7 +167,7 @@ class Engine:
 
     def step(self, model: Callable[..., Tensor], arguments: Mapping[str, Any]) -> Tensor:
         """One call of DiffSynth's model function with its named arguments."""
-        is_recorded = self.rung is not None and self.rung.recorded and not self._is_exact
+        is_recorded = self.rung is not None and self.rung.recorded
         return self._graph(model, arguments) if is_recorded else model(**arguments)
 
     def ends_soon(self) -> None:

@@ -37,10 +37,10 @@ def joint_block(heads: int, sums: ExactSums) -> Block:
     """
 
     def begin(weights: Views, streams: Streams, modulation: Tensor) -> Operands:
-        a, b = _parts(modulation, 12)[:2], _parts(modulation, 12)[6:8]
+        parts = _parts(modulation, 12)
         return (
-            sums.operand(weights, "attn.a_to_qkv", streams[0], *a),
-            sums.operand(weights, "attn.b_to_qkv", streams[1], *b),
+            sums.operand(weights, "attn.a_to_qkv", streams[0], *parts[:2]),
+            sums.operand(weights, "attn.b_to_qkv", streams[1], *parts[6:8]),
         )
 
     def run(  # noqa: PLR0913
@@ -54,16 +54,16 @@ def joint_block(heads: int, sums: ExactSums) -> Block:
         adapter: Adapter = None,
     ) -> tuple[Streams, Operands]:
         image, text = streams
-        a, b = _parts(modulation, 12)[:6], _parts(modulation, 12)[6:]
-        next_a, next_b = _parts(following, 12)[:2], _parts(following, 12)[6:8]
+        parts, next_parts = _parts(modulation, 12), _parts(following, 12)
+        a, b = parts[:6], parts[6:]
         seen_a, seen_b = _met(sums, weights, operands, rotation, mask, adapter, heads=heads)
         out_a, out_b = sums.plain(weights, "attn.a_to_out", seen_a), sums.plain(weights, "attn.b_to_out", seen_b)
         image, ready_a = sums.gated(weights, "ff_a.0", image, a[2], out_a, a[3], a[4])
         text, ready_b = sums.gated(weights, "ff_b.0", text, b[2], out_b, b[3], b[4])
         out_a = sums.gelu(weights, "ff_a.2", sums.product(weights, "ff_a.0", ready_a))
         out_b = sums.gelu(weights, "ff_b.2", sums.product(weights, "ff_b.0", ready_b))
-        image, ready_a = sums.gated(weights, "attn.a_to_qkv", image, a[5], out_a, *next_a)
-        text, ready_b = sums.gated(weights, "attn.b_to_qkv", text, b[5], out_b, *next_b)
+        image, ready_a = sums.gated(weights, "attn.a_to_qkv", image, a[5], out_a, *next_parts[:2])
+        text, ready_b = sums.gated(weights, "attn.b_to_qkv", text, b[5], out_b, *next_parts[6:8])
         return (image, text), (ready_a, ready_b)
 
     return Block(begin=begin, run=run)
