@@ -175,6 +175,11 @@ class KilnBot(commands.Bot):
         self.kiln.keepers.log_channel.connect(self)
         self.kiln.dispatcher.wake()
 
+    def dispatch(self, event: str, /, *args: Any, **kwargs: Any) -> None:
+        """Tell listeners what happened, unless the client has ended: the library tells "ready" up to 2 s too late."""
+        if not self.is_closed():
+            super().dispatch(event, *args, **kwargs)
+
     async def on_ready(self) -> None:
         """The servers are known, with the roles that they have by now."""
         for guild in [guild for guild in self.guilds if not guild.unavailable]:

@@ -51,6 +51,13 @@ async def test_discord_gets_the_limits_of_a_request() -> None:
     assert [name for name, option in options.items() if option.get("required")] == ["prompt"]
 
 
+async def test_an_end_right_after_the_start_leaves_no_traceback() -> None:
+    client = create_bot()
+    async with client:
+        pass
+    client.dispatch("ready")  # as discord.py does, which waits for more servers for two seconds, closed or not
+
+
 async def synced(data: Path) -> bool:
     """Start once; say whether the commands were sent."""
     settings = Settings(_env_file=None, data=data)  # type: ignore[call-arg]
