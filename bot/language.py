@@ -11,7 +11,7 @@ from __future__ import annotations
 import gettext
 import io
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ class Say:
         return fill(self._texts.ngettext(one, many, n), values)
 
 
+@lru_cache(maxsize=64)  # a start asks for each text of each command in each of Discord's thirty languages
 def say_in(*locales: str | None) -> Say:
     """The language of the first locale that Kiln speaks, English if there is none.
 

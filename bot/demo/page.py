@@ -82,7 +82,8 @@ class LivePage:
                     self._remember_previews()
                 self._seen = calls
             except Exception:  # noqa: BLE001 - the page lives on and asks again
-                _log.warning("the demo's page could not be refreshed", exc_info=True)
+                if self._preview._active:  # private: a page still asks while the demo ends
+                    _log.warning("the demo's page could not be refreshed", exc_info=True)
         return await self._state(request)
 
     async def imagine(self, person: MemberActor, **options: Any) -> None:
