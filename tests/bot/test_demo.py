@@ -21,6 +21,7 @@ import pytest
 from bot.app import open_kiln
 from bot.demo import command as demo
 from bot.demo.look import STEP_SECONDS, Paced
+from bot.demo.page import LivePage
 from bot.demo.stage import set_stage
 from bot.errors import StartError
 from bot.settings import load_settings
@@ -182,6 +183,20 @@ async def test_a_newcomer_does_not_see_the_keepers_channel(tmp_path: Path) -> No
         await visitor.act("viewer", viewer_id=f"{visitor.person('Ada')}@{channels['keepers']}")
         await visitor.act("viewer", viewer_id=visitor.person("Ben"))  # from where he may not stay
         assert visitor.channel == "pictures"
+
+
+async def test_a_page_that_still_asks_while_the_demo_ends_leaves_no_traceback(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.env.backend.edit_bot_profile("Kiln")  # as the demo does
+    shown = set_stage(stage.env)
+    preview = stage.env.preview(shown.channels[0], viewers=shown.people, layout="channel", port=0)
+    async with preview:
+        live = LivePage(preview, shown)
+    live._seen = -1  # something has happened since
+    with contextlib.suppress(Exception):  # what the browser is told then is simcord's
+        await live._true_state(None)
+    assert "could not be refreshed" not in caplog.text
 
 
 async def test_nobody_becomes_somebody_who_is_not_there(tmp_path: Path) -> None:
