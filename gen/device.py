@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from gen.compiling import keep_graphs
 from gen.engine import Options
 from gen.errors import DeviceMissing
 from gen.streaming.cards import GIB
@@ -48,7 +49,7 @@ def _prepare(device: torch.device, cache: Path | None) -> None:
     """Settings that torch reads once: no fragments between sizes, and compiled graphs that outlive the process."""
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     if cache is not None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
+        keep_graphs(cache / "compiled")
     torch.cuda.set_device(device)
 
 

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gen.adapting import Branches, fill, lay_out_branches
+from gen.compiling import Compiled
 from gen.errors import OutOfMemory
 from gen.flux_blocks import Block, joint_block, single_block
 from gen.flux_sources import Parts, dit_names, flux_sources, modulation_sources, stored_dtype, t5_names
@@ -38,7 +39,6 @@ from gen.tuning import PINNED_SHARE
 from gen.weights import Weights
 
 log = logging.getLogger(__name__)
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +271,7 @@ class Engine:
         joint, single = joint_block(self._shape.heads, sums), single_block(self._shape.heads, sums)
         if not self._options.compiled:
             return joint, single
-        return replace(joint, run=_compiled(joint.run)), replace(single, run=_compiled(single.run))
+        return replace(joint, run=Compiled(joint.run)), replace(single, run=Compiled(single.run))
 
     def streamed_t5(self) -> StreamedT5:
         """T5 as the pipeline calls it."""
@@ -280,7 +280,7 @@ class Engine:
         embedding = HostEmbedding(next(iter(tokens.values())), device=device, dtype=dtype)
         # Activations stay wide: T5's have outliers that eight bits lose, and its copies take longer than its sums.
         layer = t5_layer(self._shape.t5_heads, pick_exact(device))
-        layer = _compiled(layer) if self._options.compiled else layer
+        layer = Compiled(layer) if self._options.compiled else layer
         return StreamedT5(self.t5, embedding=embedding, layer=layer, slots=self.slots)
 
     def guests(self, parts: Parts) -> dict[str, Guest]:
@@ -288,12 +288,6 @@ class Engine:
         return {
             name: Guest(name, getattr(parts, name), slots=self.slots) for name in ("clip", "vae_decoder", "vae_encoder")
         }
-
-
-def _compiled(block: Function) -> Function:
-    # One graph a kind and picture size; sizes beyond the limit would silently run uncompiled.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    return cast(Function, torch.compile(block, fullgraph=True, dynamic=False))
 
 
 def _host_memory() -> int:

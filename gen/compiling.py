@@ -1,0 +1,62 @@
+"""torch.compile as the engine uses it: a graph for each kind of function and each size, kept from start to start.
+
+Knows no model, and of the cache that it is one more folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, ParamSpec, TypeVar
+
+import torch
+from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+SIZES = 64  # graphs of one function before all of them are let go
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+Made = TypeVar("Made")
+
+
+class Compiled(Generic[P, Made]):
+    """A function that is compiled for each size it meets; once the compiler has failed, it runs as it is."""
+
+    def __init__(self, function: Callable[P, Made]) -> None:
+        torch._dynamo.config.recompile_limit = SIZES
+        self._function = function
+        self._compiled: Callable[P, Made] = torch.compile(function, fullgraph=True, dynamic=False)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Made:
+        """What the function returns."""
+        try:
+            return self._compiled(*args, **kwargs)
+        except FailOnRecompileLimitHit:  # people choose among thousands of sizes; a graph is made again in seconds
+            torch._dynamo.reset()
+            return self._compiled(*args, **kwargs)
+        except BackendCompilerFailed as error:  # a full disk, say
+            log.warning("Nothing is compiled any more, which makes drawing slower, because it failed: %s", str(error))
+            self._compiled = self._function
+            return self._function(*args, **kwargs)
+
+
+def keep_graphs(folder: Path) -> None:
+    """Let torch and Triton keep what they compile in `folder`, unless the environment names another place.
+
+    Where it cannot be written they keep it in theirs, which may end with the process.
+    """
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) != default_cache_dir():
+        return  # torch writes its own choice there as soon as it is imported
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        log.warning("Compiled graphs are not kept for the next start, because %s cannot be written: %s", folder, error)
+        return
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))

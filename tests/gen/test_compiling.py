@@ -1,0 +1,72 @@
+"""Compiled functions: more sizes than torch keeps graphs for, a compiler that fails, and where graphs are kept."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
+
+from gen import compiling
+from gen.compiling import Compiled, keep_graphs
+
+
+def twice(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in (("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()), ("TRITON_CACHE_DIR", "")):
+        monkeypatch.setenv(name, value)  # so that what a test writes there is undone
+    monkeypatch.delenv("TRITON_CACHE_DIR")
+    with torch._dynamo.config.patch(recompile_limit=torch._dynamo.config.recompile_limit):
+        yield
+
+
+def test_however_many_sizes_people_ask_for_each_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "SIZES", 3)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    function = Compiled(twice)
+    for size in [*range(2, 12), 2]:
+        assert function(torch.ones(size)).tolist() == [2.0] * size
+
+
+def test_a_compiler_that_fails_costs_speed_and_no_picture(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=full))
+    function = Compiled(twice)
+    for _ in range(2):
+        assert function(torch.ones(3)).tolist() == [2.0] * 3
+    assert caplog.text.count("No space left on device") == 1
+
+
+def test_graphs_are_kept_in_the_folder_although_torch_has_chosen_its_own(tmp_path: Path) -> None:
+    assert cache_dir() == default_cache_dir()  # as soon as torch's compiler is imported, which DiffSynth does
+    keep_graphs(tmp_path / "compiled")
+    assert cache_dir() == str(tmp_path / "compiled")
+    assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "compiled" / "triton")
+
+
+def test_an_operators_own_place_for_graphs_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "theirs"))
+    keep_graphs(tmp_path / "ours")
+    assert cache_dir() == str(tmp_path / "theirs")
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    keep_graphs(tmp_path / "file" / "compiled")
+    assert cache_dir() == default_cache_dir()
+    assert f"{tmp_path / 'file' / 'compiled'} cannot be written" in caplog.text
