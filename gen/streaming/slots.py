@@ -62,8 +62,9 @@ class Slots:
             self._idle.clear()
             self._idle.extend(self._slot(size) for _ in range(slots))
         for name in sorted(wanted - set(self._resident)):
-            self._resident[name] = self._place(self._arena, name)
-            self._place_beside(name)
+            placed = self._place(self._arena, name)
+            self._place_beside(name, placed)  # first: where memory ends here, the entry does not rest without it
+            self._resident[name] = placed
 
     def lay_beside(self, beside: Arena) -> None:
         """Give entries more tensors, under the same names: they travel behind them, or rest with them.
@@ -76,8 +77,8 @@ class Slots:
         self._beside_resident.clear()
         for slot in self._idle:
             slot.views.clear()  # layouts are told apart by identity, and the old ones may go
-        for name in self._resident:
-            self._place_beside(name)
+        for name, placed in self._resident.items():
+            self._place_beside(name, placed)
 
     def route(self, *stretches: Sequence[str]) -> None:
         """What follows what: each stretch in its order, the last entry by the first of the next stretch, and around.
@@ -159,9 +160,9 @@ class Slots:
         buffer.copy_(entry.host, non_blocking=arena.is_pinned(name))
         return entry.layout.views(buffer)
 
-    def _place_beside(self, name: str) -> None:
+    def _place_beside(self, name: str, placed: dict[str, Tensor]) -> None:
         if name in self._beside.entries:
-            self._beside_resident[name] = self._resident[name] | self._place(self._beside, name)
+            self._beside_resident[name] = placed | self._place(self._beside, name)
 
     def _arrived(self, name: str) -> _Slot:
         """The slot that holds `name`; whatever was sent for before it was a wrong guess."""

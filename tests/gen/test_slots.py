@@ -106,6 +106,30 @@ def test_settling_again_keeps_what_stays_and_drops_what_goes(slots: Slots) -> No
         assert tensors["w"].data_ptr() == stays
 
 
+def test_memory_that_ends_between_an_entry_and_what_lies_beside_it_leaves_neither(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = lay_out([("down", torch.float32, (4,))])
+    beside = Arena([Entry(name=name, layout=layout, host=host_buffer(layout.size)) for name in NAMES])
+    slots.lay_beside(beside)
+    place = slots._place
+
+    def end(arena: Arena, name: str) -> dict[str, Tensor]:
+        if arena is beside and name == "b2":
+            raise torch.OutOfMemoryError("full")
+        return place(arena, name)
+
+    monkeypatch.setattr(slots, "_place", end)
+    with pytest.raises(torch.OutOfMemoryError):
+        slots.settle(resident={"b1", "b2"}, slots=2, size=2048)
+    monkeypatch.undo()
+    slots.settle(resident={"b1", "b2"}, slots=2, size=2048)  # others have let memory go
+    slots.route(NAMES)
+    for name in NAMES:
+        with slots.visit(name) as tensors:
+            assert "down" in tensors
+
+
 def test_closing_lets_everything_go(slots: Slots) -> None:
     _settled(slots, {"b0"}, 2)
     with slots.visit("b4"):
