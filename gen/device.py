@@ -9,9 +9,10 @@ import torch
 
 from gen.compiling import keep_graphs
 from gen.engine import Options
-from gen.errors import DeviceMissing
+from gen.errors import DeviceMissing, OutOfMemory
+from gen.message import msg
 from gen.streaming.cards import GIB
-from gen.streaming.planner import parse_budget
+from gen.streaming.planner import gib, parse_budget
 from gen.streaming.sizes import Precision
 from gen.tuning import Tuning
 
@@ -19,7 +20,10 @@ LEFT_FREE = GIB // 2  # by the default budget, for the driver's context and othe
 
 
 def options_for(tuning: Tuning, device: torch.device, dtype: torch.dtype) -> Options:
-    """The engine's options; on a card its memory is limited to the budget. Raise InvalidRequest for a bad budget."""
+    """The engine's options; on a card its memory is limited to the budget.
+
+    Raise InvalidRequest for a bad budget, OutOfMemory for a card that others have filled.
+    """
     on_card = device.type == "cuda"
     if on_card:
         _prepare(device, tuning.cache)
@@ -34,13 +38,21 @@ def options_for(tuning: Tuning, device: torch.device, dtype: torch.dtype) -> Opt
 
 
 def _budget(text: str) -> int | None:
-    return parse_budget(text, free_bytes=0) if text and text != "all" else None
+    """The budget in bytes where there is no card; None: everything rests."""
+    return parse_budget(text, free_bytes=0) or None if text else None
 
 
 def _limited(device: torch.device, text: str) -> int:
     """The budget in bytes, from here on the most that torch takes of this card."""
     free, total = torch.cuda.mem_get_info(device)
     budget = parse_budget(text or "all", free_bytes=free - LEFT_FREE)
+    if budget <= 0:
+        raise OutOfMemory(
+            msg("Of this card's {total} only {free} are free, and {spare} of it are left to the driver and others."),
+            total=gib(total),
+            free=gib(free),
+            spare=gib(LEFT_FREE),
+        )
     torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
     return budget
 

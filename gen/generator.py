@@ -129,7 +129,8 @@ class FluxGenerator:
         """
         if self._engine is None:
             return self._denoise(request, steps)
-        wanted = Wanted(width=request.width, height=request.height, steps=request.steps)
+        prompts = 1 if request.cfg_scale == 1.0 else 2
+        wanted = Wanted(width=request.width, height=request.height, steps=request.steps, prompts=prompts)
         try:
             with _memory_told(request.size), self._engine.running(wanted):
                 return self._denoise(request, steps)
@@ -149,18 +150,21 @@ class FluxGenerator:
             return made.to(self._pipe.device, self._pipe.torch_dtype)
 
         self._pipe.generate_noise = noise
-        picture = self._pipe(
-            prompt=request.prompt,
-            negative_prompt=request.negative,
-            cfg_scale=request.cfg_scale,
-            seed=request.seed,
-            width=request.width,
-            height=request.height,
-            num_inference_steps=request.steps,
-            embedded_guidance=request.guidance,
-            t5_sequence_length=self._weights.shape.t5_tokens,
-            progress_bar_cmd=steps,
-        )
+        try:
+            picture = self._pipe(
+                prompt=request.prompt,
+                negative_prompt=request.negative,
+                cfg_scale=request.cfg_scale,
+                seed=request.seed,
+                width=request.width,
+                height=request.height,
+                num_inference_steps=request.steps,
+                embedded_guidance=request.guidance,
+                t5_sequence_length=self._weights.shape.t5_tokens,
+                progress_bar_cmd=steps,
+            )
+        finally:
+            self._pipe.model_fn.forget()
         assert isinstance(picture, Image.Image)
         return picture
 
@@ -216,9 +220,12 @@ def _out_of_memory(size: str) -> OutOfMemory:
         return OutOfMemory(msg("{size} needs more memory than there is."), size=size)
     free, total = torch.cuda.mem_get_info()
     return OutOfMemory(
-        msg("{size} needs more memory than this card has free. Kiln holds {held}, {free} of {total} are free."),
+        msg(
+            "{size} needs more memory than there is: Kiln holds {held} of at most {limit}, {free} of {total} are free."
+        ),
         size=size,
         held=gib(torch.cuda.memory_reserved()),
+        limit=gib(round(torch.cuda.get_per_process_memory_fraction() * total)),
         free=gib(free),
         total=gib(total),
     )

@@ -39,6 +39,10 @@ class WatchedModel:
         self.estimate = latents - float(self._scheduler.sigmas[progress_id]) * guided
         return velocity
 
+    def forget(self) -> None:
+        """A picture has ended, in whatever way: let go of what was made for it."""
+        self._positive = self.estimate = None
+
     def _run(self, *, is_last: bool, **arguments: Any) -> Tensor:
         """`is_last`: no other prompt follows in this step."""
         return self._model(**arguments)
@@ -52,13 +56,16 @@ class HoistedModel(WatchedModel):
         self._engine = engine
         self._tables: list[tuple[Tensor, Tensor, Tensor]] = []  # pooled prompt, guidance, and the table of these
 
+    def forget(self) -> None:
+        """As `WatchedModel.forget`."""
+        super().forget()
+        self._tables.clear()
+
     def _run(self, *, is_last: bool, **arguments: Any) -> Tensor:
         dit, progress_id = arguments["dit"], arguments["progress_id"]
         pooled, guidance = arguments["pooled_prompt_emb"], arguments["guidance"]
         if pooled.shape[0] != 1:  # several prompts at once: their modulation is made at each step
             return self._model(**arguments)
-        if progress_id == 0 and "negative_prompt" not in arguments:
-            self._tables.clear()  # another picture begins: its memory first
         table = self._made(dit, pooled, guidance)
         if is_last and progress_id == len(self._scheduler.timesteps) - 1:
             self._engine.ends_soon()

@@ -218,7 +218,7 @@ class Planner:
             blocks=sum(blocks[index] for index in rung.resident),
             text=sizes.text_bytes(shape, precision) if rung.text_resident else 0,
             modulation=sizes.modulation_bytes(shape, lora_rank=rank) if rung.modulation_resident else 0,
-            table=sizes.table_bytes(shape, wanted.steps),
+            table=sizes.table_bytes(shape, wanted),
             embedders=sizes.embedder_bytes(shape),
             graph=dit + _RECORDING_BYTES if rung.recorded else 0,
             text_phase=text,

@@ -31,6 +31,7 @@ class Wanted:
     width: int  # pixels
     height: int  # pixels
     steps: int = 20
+    prompts: int = 1  # a step: two with a cfg_scale
     lora_rank: int = 0  # all LoRAs together, after padding; 0 is none
 
     def tokens(self, shape: FluxShape) -> int:
@@ -76,9 +77,9 @@ def modulation_bytes(shape: FluxShape, *, lora_rank: int = 0) -> int:
     return _BF16 * (widths * shape.dim * (shape.dim + 1) + branches * lora_rank)
 
 
-def table_bytes(shape: FluxShape, steps: int) -> int:
+def table_bytes(shape: FluxShape, wanted: Wanted) -> int:
     """Bytes of all steps' modulation in bfloat16."""
-    return _BF16 * steps * shape.dim * (12 * shape.joint_blocks + 3 * shape.single_blocks + 2)
+    return _BF16 * wanted.prompts * wanted.steps * shape.dim * (12 * shape.joint_blocks + 3 * shape.single_blocks + 2)
 
 
 def embedder_bytes(shape: FluxShape) -> int:

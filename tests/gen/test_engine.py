@@ -97,6 +97,7 @@ def test_what_the_callback_raises_leaves_the_engine_as_it_was(demo: DemoEngine) 
             demo.generator.draw(demo.ask(steps=9), on_step=cancel)
         assert demo.engine.slots.ahead == ()
         assert demo.engine.slots.resident == resident
+        assert (demo.pipe.model_fn.estimate, demo.pipe.model_fn._tables) == (None, [])
     assert demo.generator.draw(demo.ask(), on_step=_ignore).png == before.png
 
 

@@ -141,6 +141,12 @@ def test_a_card_without_float8_needs_room_to_unpack_a_linear() -> None:
     assert least[1] > least[0]
 
 
+def test_a_picture_with_two_prompts_has_two_tables_of_modulation() -> None:
+    planner = Planner(shape=FluxShape(), card=H100)
+    one, two = (planner.plan(2 * GIB, Wanted(width=1024, height=1024, steps=50, prompts=n)).memory for n in (1, 2))
+    assert two.table == 2 * one.table > 100e6
+
+
 def test_a_small_picture_is_decoded_in_one_piece() -> None:
     plan = Planner(shape=FluxShape(), card=H100).plan(GIB * 3 // 2, Wanted(width=256, height=256))
     assert plan.rung.vae_tile is None
