@@ -1,6 +1,7 @@
 """LoRA files of every format change the same weights; what does not fit is refused by its first key."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from gen.errors import InvalidRequest
 from gen.lora import Branches, Lora, bucket, combine, read_lora
 from gen.lora_index import list_loras
 from gen.lora_names import linears, targets
+from gen.lora_shelf import LoraShelf
+from gen.request import LoraUse
 from gen.weights import FluxShape
 
 SHAPE = FluxShape(dim=32, heads=2, joint_blocks=2, single_blocks=2, rope_axes=(4, 6, 6))
@@ -244,10 +247,16 @@ def test_a_header_with_one_key_twice_is_refused(tmp_path: Path) -> None:
         read_lora(tmp_path, "style", SHAPE)
 
 
-def test_the_text_encoders_part_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_the_text_encoders_part_is_left_out_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     down, up = _pair(96, 32)
-    lora = _save(tmp_path, {KOHYA[0]: down, KOHYA[1]: up, "lora_te1_text_model_x.lora_up.weight": up})
-    assert (len(lora.pieces), lora.left_out) == (1, 1)
+    usual = {KOHYA[0]: down, KOHYA[1]: up}
+    assert len(_save(tmp_path, usual | {"lora_te1_text_model_x.lora_up.weight": up}).pieces) == 1
+    _save(tmp_path, usual, name="other")
+    shelf = LoraShelf(tmp_path, SHAPE)
+    for name in ("style", "other", "style"):
+        shelf.branches((LoraUse(name=name, strength=1.0),))
+    assert caplog.messages == ["What the LoRA style has for the text encoders is not used; tensors: 1"]
 
 
 @pytest.mark.parametrize(
