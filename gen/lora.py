@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,14 +19,17 @@ from torch import Tensor
 
 from gen.errors import InvalidRequest
 from gen.lora_index import list_loras
-from gen.lora_names import ALPHA, DOWN, UP, Target, is_of_text_encoder, linears, read_key, targets
+from gen.lora_names import ALPHA, DOWN, ENDS, UP, Target, is_of_text_encoder, linears, read_key, targets
 from gen.message import Message, msg
 from gen.request import LORA_STRENGTH_MAX, is_lora_name
+from gen.weight_file import doubled_name
 from gen.weights import FluxShape
 
 RANKS = (16, 32, 64, 128, 256, 512)  # what a set's rank is padded to
 FILE_MAX_BYTES = 4 * 2**30
 KEYS_MAX = 10_000
+NUMBER_MAX = torch.finfo(torch.bfloat16).max / LORA_STRENGTH_MAX  # so that it fits at every strength
+STORED = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # safetensors' names of what a matrix may be made of
 Branches = dict[str, tuple[Tensor, Tensor]]  # module → down (R, in), up (out, R), in bfloat16
 
 
@@ -67,9 +71,11 @@ def read_lora(folder: Path, name: str, shape: FluxShape) -> Lora:
                 raise _unfit(
                     name, msg("it has {value:,} tensors, 1 to {most:,} are possible"), value=len(keys), most=KEYS_MAX
                 )
+            if twice := doubled_name(path):
+                raise _unfit(name, msg("its header has the key {key!r} twice"), key=twice[:120])
             parts = _sort(name, keys, targets(shape))
             pieces = tuple(
-                _piece(name, target, {role: (key, file.get_tensor(key)) for role, key in roles.items()})
+                _piece(name, target, {role: (key, _tensor(name, file, role, key)) for role, key in roles.items()})
                 for target, roles in parts.values()
             )
     except (OSError, SafetensorError) as error:
@@ -128,9 +134,12 @@ def _sort(name: str, keys: Sequence[str], known: Mapping[str, Target]) -> dict[s
         if is_of_text_encoder(key):
             continue
         found = read_key(key)
-        target = known.get(found[0]) if found else None
-        if found is None or target is None:
-            raise _unfit(name, msg("its key {key!r} changes nothing that the model has"), key=key[:120])
+        if found is None:
+            raise _unfit(name, msg("its key {key!r} ends in none of {wanted}"), key=key[:120], wanted=", ".join(ENDS))
+        target = known.get(found[0])
+        if target is None:
+            text = msg("its key {key!r} is for no linear layer of the model's blocks, and only those can be changed")
+            raise _unfit(name, text, key=key[:120])
         roles = parts.setdefault(found[0], (target, {}))[1]
         if found[1] in roles:
             raise _unfit(
@@ -143,8 +152,18 @@ def _sort(name: str, keys: Sequence[str], known: Mapping[str, Target]) -> dict[s
     return parts
 
 
+def _tensor(name: str, file: Any, role: str, key: str) -> Tensor:
+    """One tensor of an open file, which is not read at all unless it is made of usable numbers."""
+    wanted = (*STORED, "I64", "I32") if role == ALPHA else STORED  # some trainers' alpha is an integer
+    if (found := file.get_slice(key).get_dtype()) not in wanted:
+        text = msg("its key {key!r} is stored as {value}, and should be one of {wanted}")
+        raise _unfit(name, text, key=key[:120], value=found, wanted=", ".join(wanted))
+    tensor: Tensor = file.get_tensor(key)
+    return tensor
+
+
 def _piece(name: str, target: Target, tensors: Mapping[str, tuple[str, Tensor]]) -> Piece:
-    """One pair of tensors, checked: shapes, rank, finite values."""
+    """One pair of tensors, checked: shapes, rank, values."""
     first = next(iter(tensors.values()))[0]
     if DOWN not in tensors or UP not in tensors:
         raise _unfit(name, msg("its key {key!r} has no counterpart"), key=first[:120])
@@ -152,13 +171,31 @@ def _piece(name: str, target: Target, tensors: Mapping[str, tuple[str, Tensor]])
     rank = down.shape[0] if down.dim() == 2 else 0
     for key, tensor, expected in ((down_key, down, (rank, target.inputs)), (up_key, up, (target.rows, rank))):
         if not 0 < rank <= RANKS[-1] or tuple(tensor.shape) != expected:
-            wanted = expected if rank else (f"1 to {RANKS[-1]}", target.inputs)
+            wanted = str(expected) if 0 < rank <= RANKS[-1] else f"(1 to {RANKS[-1]}, {target.inputs})"
             text = msg("its key {key!r} is {value}, and should be {wanted}")
-            raise _unfit(name, text, key=key[:120], value=str(tuple(tensor.shape)), wanted=str(wanted))
-        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
-            raise _unfit(name, msg("its key {key!r} has values that are no finite numbers"), key=key[:120])
+            raise _unfit(name, text, key=key[:120], value=str(tuple(tensor.shape)), wanted=wanted)
     scale = _scale(name, tensors.get(ALPHA), rank)
+    _check_values(name, down_key, down)
+    largest = _check_values(name, up_key, up) * abs(scale)  # as in `_join`
+    if largest > NUMBER_MAX:
+        raise _too_large(name, tensors[ALPHA][0], largest)
     return Piece(target=target, down=down, up=up, scale=scale)
+
+
+def _check_values(name: str, key: str, tensor: Tensor) -> float:
+    """The largest of a tensor's values, without sign, which are known to fit bfloat16."""
+    wide = tensor if tensor.dtype is torch.float64 else tensor.float()
+    largest = float(wide.abs().max())  # NaN if any is
+    if not math.isfinite(largest):
+        raise _unfit(name, msg("its key {key!r} has values that are no finite numbers"), key=key[:120])
+    if largest > NUMBER_MAX:
+        raise _too_large(name, key, largest)
+    return largest
+
+
+def _too_large(name: str, key: str, value: float) -> InvalidRequest:
+    text = msg("its key {key!r} makes numbers of up to {value:.3g}; {most:.3g} fit bfloat16 at every strength")
+    return _unfit(name, text, key=key[:120], value=value, most=NUMBER_MAX)
 
 
 def _scale(name: str, alpha: tuple[str, Tensor] | None, rank: int) -> float:
@@ -167,6 +204,8 @@ def _scale(name: str, alpha: tuple[str, Tensor] | None, rank: int) -> float:
     key, value = alpha
     if value.numel() != 1 or not math.isfinite(float(value)):
         raise _unfit(name, msg("its key {key!r} is not one finite number"), key=key[:120])
+    if abs(float(value)) > NUMBER_MAX:
+        raise _too_large(name, key, abs(float(value)))
     return float(value) / rank
 
 

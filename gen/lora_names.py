@@ -21,6 +21,7 @@ _PARTS = re.compile(
 )
 _TEXT = re.compile(r"^(?:lora_te\d?_|text_encoder(?:_2)?\.|lora_te)")
 DOWN, UP, ALPHA = "down", "up", "alpha"
+ENDS = (".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight", ".alpha")  # of a usable key
 _ROLES = {"lora_A": DOWN, "lora_down": DOWN, "lora_B": UP, "lora_up": UP}
 # DiffSynth's name, inputs and outputs in units of the width, Black Forest Labs' name
 _JOINT = (

@@ -6,6 +6,7 @@ Knows no plan and no card.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ from pathlib import Path
 from torch import nn
 
 from gen.errors import InvalidRequest
-from gen.lora import Branches, combine, read_lora
+from gen.lora import Branches, Lora, combine, read_lora
 from gen.message import msg
 from gen.request import LoraUse
 from gen.weight_file import sha256
 from gen.weights import FluxShape
 
+log = logging.getLogger(__name__)
 State = tuple[int, int]  # a file's time of change in ns, and its bytes
 
 
@@ -29,6 +31,7 @@ class LoraShelf:
         self._folder, self._shape = folder, shape
         self._last: tuple[tuple[tuple[LoraUse, State], ...], Branches | None] = ((), None)
         self._sums: dict[tuple[str, State], str] = {}
+        self._told: set[tuple[str, State]] = set()  # files of which the log has what is left out
 
     def branches(self, uses: tuple[LoraUse, ...]) -> Branches | None:
         """What these LoRAs do together, None for none; the same object as long as set and files are the same.
@@ -38,9 +41,16 @@ class LoraShelf:
         wanted = tuple((use, self._state(use.name)) for use in uses)
         if wanted != self._last[0]:
             self._last = ((), None)  # its memory first
-            loras = [(read_lora(self._folder, use.name, self._shape), use.strength) for use in uses]
+            loras = [(self._read(use.name, state), use.strength) for use, state in wanted]
             self._last = (wanted, combine(loras, self._shape) if loras else None)
         return self._last[1]
+
+    def _read(self, name: str, state: State) -> Lora:
+        lora = read_lora(self._folder, name, self._shape)
+        if lora.left_out and (name, state) not in self._told:
+            self._told.add((name, state))
+            log.info("What the LoRA %s has for the text encoders is not used; tensors: %d", name, lora.left_out)
+        return lora
 
     def sha256(self, name: str) -> str:
         """Hex digest of a LoRA's file, computed once for each state of it."""

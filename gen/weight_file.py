@@ -6,7 +6,9 @@ No tensor is ever read, and torch is not needed. Does not know what a model is.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,11 +25,13 @@ _PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch'
 def read_shapes(path: Path) -> Shapes:
     """The tensors of a safetensors file: name -> shape. No tensor is loaded.
 
-    Raise WeightsMissing when the file is missing, not safetensors, or shorter or longer than its header says.
+    Raise WeightsMissing when the file is missing, not safetensors, shorter or longer than its header says, or has two
+    tensors of one name.
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        twice = doubled_name(path)
     except OSError as error:
         raise WeightsMissing(f"{path} cannot be read: {error.strerror or error}.") from error
     except SafetensorError as error:
@@ -36,6 +40,22 @@ def read_shapes(path: Path) -> Shapes:
                 f"{path} is a pickle, whatever its name says: reading one can run code. Kiln takes safetensors only."
             ) from error
         raise WeightsMissing(f"{path} is damaged, or not a safetensors file: {error}.") from error
+    if twice:
+        raise WeightsMissing(f"{path} is damaged: its header has the key {twice[:120]!r} twice.")
+    return shapes
+
+
+def doubled_name(path: Path) -> str | None:
+    """The first name that a whole safetensors file's header has twice: readers differ in which they take."""
+    doubled: list[str] = []
+
+    def read(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        doubled.extend(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        return dict(pairs)
+
+    with path.open("rb") as file:
+        json.loads(file.read(int.from_bytes(file.read(8), "little")), object_pairs_hook=read)
+    return next(iter(doubled), None)
 
 
 def stored_as(path: Path) -> str:

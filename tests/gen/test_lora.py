@@ -1,5 +1,7 @@
 """LoRA files of every format change the same weights; what does not fit is refused by its first key."""
 
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from gen.errors import InvalidRequest
 from gen.lora import Branches, Lora, bucket, combine, read_lora
 from gen.lora_index import list_loras
 from gen.lora_names import linears, targets
+from gen.lora_shelf import LoraShelf
+from gen.request import LoraUse
 from gen.weights import FluxShape
 
 SHAPE = FluxShape(dim=32, heads=2, joint_blocks=2, single_blocks=2, rope_axes=(4, 6, 6))
@@ -45,6 +49,7 @@ KOHYA = (
     "lora_unet_double_blocks_1_img_attn_qkv.lora_up.weight",
 )
 BFL = ("double_blocks.1.img_attn.qkv.lora_A.weight", "double_blocks.1.img_attn.qkv.lora_B.weight")
+ALPHA = "double_blocks.1.img_attn.qkv.alpha"
 COMFY = tuple("diffusion_model." + key for key in BFL)
 PEFT = ("blocks.1.attn.a_to_qkv.lora_A.default.weight", "blocks.1.attn.a_to_qkv.lora_B.default.weight")
 
@@ -154,11 +159,22 @@ def _other_model(down: Tensor, up: Tensor) -> dict[str, Tensor]:
     return {"lora_unet_down_blocks_0_attentions_0.lora_down.weight": down, BFL[1]: up}
 
 
+def _four_bits(like: Tensor) -> Tensor:
+    return torch.zeros(len(like), like.shape[1] // 2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+
+
 DAMAGES: list[tuple[Callable[[Tensor, Tensor], dict[str, Tensor]], str]] = [
-    (_other_model, "lora_unet_down_blocks_0_attentions_0.lora_down.weight' changes nothing that the model has"),
+    (
+        _other_model,
+        "lora_unet_down_blocks_0_attentions_0.lora_down.weight' is for no linear layer of the model's blocks",
+    ),
+    (
+        lambda d, u: {BFL[0]: d, BFL[1]: u, "transformer.x_embedder.lora_A.weight": d},
+        "x_embedder.lora_A.weight' is for no linear layer of the model's blocks, and only those can be changed",
+    ),
     (
         lambda d, u: {BFL[0]: d, BFL[1]: u, BFL[0].replace("lora_A.weight", "dora_scale"): u},
-        "dora_scale' changes nothing",
+        r"dora_scale' ends in none of \.lora_A\.weight, .*, \.alpha\.",
     ),
     (
         lambda d, u: {BFL[0]: d, BFL[1].replace("blocks.1", "blocks.7"): u},
@@ -168,12 +184,29 @@ DAMAGES: list[tuple[Callable[[Tensor, Tensor], dict[str, Tensor]], str]] = [
     (lambda d, u: {BFL[0]: d[:, :16], BFL[1]: u}, r"is \(4, 16\), and should be \(4, 32\)"),
     (lambda d, u: {BFL[0]: d, BFL[1]: u[:64]}, r"is \(64, 4\), and should be \(96, 4\)"),
     (lambda d, u: {BFL[0]: d[0], BFL[1]: u}, r"is \(32,\), and should be"),
-    (lambda d, u: {BFL[0]: _random(600, 32), BFL[1]: _random(96, 600)}, r"is \(600, 32\), and should be"),
+    (
+        lambda d, u: {BFL[0]: _random(600, 32), BFL[1]: _random(96, 600)},
+        r"is \(600, 32\), and should be \(1 to 512, 32\)",
+    ),
     (lambda d, u: {BFL[0]: d * float("nan"), BFL[1]: u}, "values that are no finite numbers"),
-    (lambda d, u: {BFL[0]: d, BFL[1]: u.to(torch.int8)}, "values that are no finite numbers"),
+    (lambda d, u: {BFL[0]: d, BFL[1]: u.to(torch.int8)}, "lora_B.weight' is stored as I8, and should be one of F64, "),
+    (lambda d, u: {BFL[0]: _four_bits(d), BFL[1]: u}, "lora_A.weight' is stored as F4, "),
+    (lambda d, u: {BFL[0]: d, BFL[1]: u, ALPHA: torch.tensor(1 + 2j)}, "alpha' is stored as C64, .* F32, .* I32"),
+    (lambda d, u: {BFL[0]: d, BFL[1]: u, ALPHA: _four_bits(d[:1, :2])}, "alpha' is stored as F4, "),
+    (lambda d, u: {BFL[0]: d, BFL[1]: u, ALPHA: torch.tensor(float("inf"))}, "alpha' is not one finite number"),
+    (
+        lambda d, u: {BFL[0]: d * 0 + 3.4e38, BFL[1]: u},
+        r"A.weight' makes numbers of up to 3.4e\+38; 8.47e\+37 fit bfloat",
+    ),
+    (lambda d, u: {BFL[0]: d, BFL[1]: u.double() * 0 - 1e300}, r"lora_B.weight' makes numbers of up to 1e\+300; "),
+    (lambda d, u: {BFL[0]: d, BFL[1]: u, ALPHA: torch.tensor(-3e38)}, r"alpha' makes numbers of up to 3e\+38; "),
+    (
+        lambda d, u: {BFL[0]: d, BFL[1]: (u * 0 + 60000).half(), ALPHA: torch.tensor(-1e36)},
+        r"alpha' makes numbers of up to 1.5e\+40; 8.47e\+37 fit bfloat16 at every strength",
+    ),
     (lambda d, u: {BFL[0]: d, BFL[1]: u, KOHYA[0]: d}, "are the same thing"),
     (
-        lambda d, u: {BFL[0]: d, BFL[1]: u, BFL[0].replace("lora_A.weight", "alpha"): u},
+        lambda d, u: {BFL[0]: d, BFL[1]: u, ALPHA: u},
         "alpha' is not one finite number",
     ),
     (lambda d, u: {"lora_te1_text_model_encoder.lora_down.weight": d}, "it changes the text encoders alone"),
@@ -188,10 +221,42 @@ def test_a_file_that_does_not_fit_is_refused_by_its_first_key(
         _save(tmp_path, damage(*_pair(96, 32)))
 
 
-def test_the_text_encoders_part_is_left_out_and_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", ["float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_numbers_of_every_usual_kind_are_read(tmp_path: Path, stored: str) -> None:
+    down, up = (part.to(getattr(torch, stored)) for part in _pair(96, 32))
+    lora = _save(tmp_path, {BFL[0]: down, BFL[1]: up, ALPHA: torch.tensor(2)})
+    _close(_change(combine([(lora, 1.0)], SHAPE), "blocks.1.attn.a_to_qkv"), up.float() @ down.float() / 2)
+
+
+def test_the_largest_numbers_that_are_taken_are_finite_at_the_largest_strength(tmp_path: Path) -> None:
+    down, up = torch.full((4, 32), 8.4e37), torch.full((96, 4), 8.4e37)
+    lora = _save(tmp_path, {BFL[0]: down, BFL[1]: up, ALPHA: torch.tensor(4.0)})
+    for strength in (4.0, -4.0):
+        assert all(part.isfinite().all() for part in combine([(lora, strength)], SHAPE)["blocks.1.attn.a_to_qkv"])
+
+
+def test_a_header_with_one_key_twice_is_refused(tmp_path: Path) -> None:
     down, up = _pair(96, 32)
-    lora = _save(tmp_path, {KOHYA[0]: down, KOHYA[1]: up, "lora_te1_text_model_x.lora_up.weight": up})
-    assert (len(lora.pieces), lora.left_out) == (1, 1)
+    place = {"dtype": "F32", "shape": [4, 32], "data_offsets": [0, 512]}
+    other = {"dtype": "F32", "shape": [96, 4], "data_offsets": [512, 2048]}
+    pairs = [(BFL[0], place), (BFL[0], place), (BFL[1], other)]
+    header = "{" + ", ".join(f"{json.dumps(key)}: {json.dumps(told)}" for key, told in pairs) + "}"
+    content = len(header).to_bytes(8, "little") + header.encode() + down.numpy().tobytes() + up.numpy().tobytes()
+    (tmp_path / "style.safetensors").write_bytes(content)
+    with pytest.raises(InvalidRequest, match=r"its header has the key '.*lora_A\.weight' twice"):
+        read_lora(tmp_path, "style", SHAPE)
+
+
+def test_the_text_encoders_part_is_left_out_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    down, up = _pair(96, 32)
+    usual = {KOHYA[0]: down, KOHYA[1]: up}
+    assert len(_save(tmp_path, usual | {"lora_te1_text_model_x.lora_up.weight": up}).pieces) == 1
+    _save(tmp_path, usual, name="other")
+    shelf = LoraShelf(tmp_path, SHAPE)
+    for name in ("style", "other", "style"):
+        shelf.branches((LoraUse(name=name, strength=1.0),))
+    assert caplog.messages == ["What the LoRA style has for the text encoders is not used; tensors: 1"]
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,15 @@ def test_a_header_of_nonsense_is_told_so(tmp_path: Path) -> None:
         read_shapes(path)
 
 
+def test_a_header_with_one_key_twice_is_told_so(tmp_path: Path) -> None:
+    place = json.dumps({"dtype": "F32", "shape": [1], "data_offsets": [0, 4]})
+    header = f'{{"weight": {place}, "weight": {place}}}'.encode()
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(WeightsMissing, match=r"odd\.safetensors is damaged: its header has the key 'weight' twice"):
+        read_shapes(path)
+
+
 def test_two_models_in_one_folder_are_refused(folder: Path) -> None:
     shutil.copy(folder / "kiln-demo.safetensors", folder / "second.safetensors")
     with pytest.raises(WeightsMissing, match="more than one file for the DiT"):

@@ -179,7 +179,28 @@ def test_memory_is_as_before_after_a_cancelled_picture(model: Model) -> None:
     assert torch.equal(model.latents(), model.latents(EVERYTHING))
 
 
-def test_a_stopped_picture_ends_within_a_step_and_reports_are_true(model: Model) -> None:
+def test_a_stopped_picture_ends_within_a_step(model: Model) -> None:
+    model.engine._settle(STREAMED)
+    reported: list[int] = []
+    begun: list[int] = []  # what had been reported when each step began
+
+    def stop(report: StepReport) -> None:
+        reported.append(report.step)
+        if report.step == 3:
+            raise GenerationCancelled
+
+    watch = model.generator._pipe.dit.x_embedder.register_forward_pre_hook(lambda *_: begun.append(len(reported)))
+    try:
+        with pytest.raises(GenerationCancelled):
+            model.generator.draw(model.ask(steps=20), on_step=stop)
+    finally:
+        watch.remove()
+    assert reported == [1, 2, 3]
+    assert begun == [0, 0, 1, 2]  # the fourth was queued before the third was reported, and no fifth came
+    assert torch.cuda.current_stream().query()  # nothing is left to do
+
+
+def test_reports_are_of_steps_that_the_card_has_done(model: Model) -> None:
     model.engine._settle(STREAMED)
     seen: list[StepReport] = []
     model.generator.draw(model.ask(steps=5), on_step=seen.append)
