@@ -64,12 +64,20 @@ def open_arena(packing: Packing, *, cache: Path | None, device: torch.device) ->
     except OSError as error:
         raise WeightsMissing(f"{error.filename} cannot be read: {error.strerror}.") from error
     path = cache and cache / f"{packing.files[0].stem}-{packing.about['precision']}.arena"
-    if path is not None and path.exists():
+    if path is not None and _is_there(path):
         try:
             return _read(packing, path, about)
         except StaleArena as error:
             log.warning("%s is packed again: %s.", path, error)
     return _pack(packing, path if path and _has_room(packing, path) else None, about, device=device)
+
+
+def _is_there(path: Path) -> bool:
+    """True if there is a file; a folder that cannot be looked into has none, and writing there says why."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _read(packing: Packing, path: Path, about: dict[str, Any]) -> Arena:

@@ -192,6 +192,26 @@ def test_a_cache_folder_that_cannot_be_made_is_said(setup: _Setup, caplog: pytes
     assert "stay in memory" in caplog.text
 
 
+def _refusing(usual: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    def refuse(path: Path, *given: Any, **named: Any) -> Any:
+        if folder in path.parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return usual(path, *given, **named)
+
+    return refuse
+
+
+def test_a_cache_folder_that_cannot_be_looked_into_is_said_in_a_line(
+    setup: _Setup, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stat", "open"):  # root may look into every folder, and tests run as root too
+        monkeypatch.setattr(Path, name, _refusing(getattr(Path, name), setup.cache))
+    assert len(setup.open().entries) == 2
+    assert "stay in memory" in caplog.text
+    assert "Permission denied" in caplog.text
+    assert len(caplog.records) == 1
+
+
 def test_a_packing_that_fails_leaves_no_file(setup: _Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("broken")
