@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gen.errors import WeightsMissing
+from gen.errors import OutOfMemory, WeightsMissing
 from gen.float8 import quantize_rows
+from gen.streaming.cards import GIB
 
 ALIGN = 256  # bytes; tensor cores and vector loads want their operands aligned
 FLOAT8 = torch.float8_e4m3fn
@@ -150,8 +151,11 @@ def _scale_of(scale: str, read: Read) -> Tensor:
 
 
 def host_buffer(size: int) -> Tensor:
-    """Memory of exactly `size` bytes, (size,) uint8, not yet touched."""
-    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    """Memory of exactly `size` bytes, (size,) uint8, not yet touched; raise OutOfMemory if the system has no more."""
+    try:
+        memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise OutOfMemory(f"The system gives no {size / GIB:.2f} GiB more for weights: {error.strerror}.") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: fewer faults, and quicker to pin
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)[:size]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,27 +92,25 @@ def _pack(packing: Packing, path: Path | None, about: dict[str, Any], *, device:
     entries: list[Entry] = []
     with _bar(packing, "Packing") as bar, ThreadPoolExecutor(1, thread_name_prefix="sha256") as aside:
         digest = aside.submit(sha256, packing.files[0])
-        packed = _packed(packing, entries, bar, device=device)
         if path is not None:
             try:
                 with arena_file.writing(path, about=about, layouts=packing.layouts) as write:
-                    for entry in packed:
-                        write(entry)
+                    for source in packing.sources:
+                        entries.append(_packed(source, bar, device=device))
+                        write(entries[-1])
                     about["sha256"] = digest.result()
             except OSError as error:
                 _say_unwritten(path, error.strerror or str(error))
-        for _ in packed:  # the rest, if the file could not be written
-            pass
+        rest = packing.sources[len(entries) :]  # if the file could not be written
+        entries.extend(_packed(source, bar, device=device) for source in rest)
         return Arena(entries, sha256=digest.result())
 
 
-def _packed(packing: Packing, entries: list[Entry], bar: tqdm[Any], *, device: torch.device) -> Iterator[Entry]:
-    for source in packing.sources:
-        entry = Entry(name=source.name, layout=source.layout, host=host_buffer(source.layout.size))
-        pack(entry.layout, source.read, entry.host, device=device)
-        entries.append(entry)
-        bar.update(entry.layout.size)
-        yield entry
+def _packed(source: Source, bar: tqdm[Any], *, device: torch.device) -> Entry:
+    entry = Entry(name=source.name, layout=source.layout, host=host_buffer(source.layout.size))
+    pack(entry.layout, source.read, entry.host, device=device)
+    bar.update(entry.layout.size)
+    return entry
 
 
 def _has_room(packing: Packing, path: Path) -> bool:

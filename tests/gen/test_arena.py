@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gen.checkpoint import Checkpoint
-from gen.errors import WeightsMissing
+from gen.errors import OutOfMemory, WeightsMissing
 from gen.streaming import arena as arena_module
 from gen.streaming import arena_file, packing
 from gen.streaming.arena import ALIGN, FLOAT8, Arena, Entry, host_buffer, lay_out, layout_of, pack
@@ -210,6 +210,34 @@ def test_a_cache_folder_that_cannot_be_looked_into_is_said_in_a_line(
     assert "stay in memory" in caplog.text
     assert "Permission denied" in caplog.text
     assert len(caplog.records) == 1
+
+
+def test_memory_that_the_system_refuses_is_told_and_no_part_of_a_model_is_left(
+    setup: _Setup, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OutOfMemory, match=r"no 1073741824\.00 GiB more for weights: Cannot allocate memory"):
+        host_buffer(2**60)
+    sizes = iter([2**20, 2**60])
+    monkeypatch.setattr(packing, "host_buffer", lambda _: host_buffer(next(sizes)))
+    with pytest.raises(OutOfMemory):
+        setup.open()
+    assert not caplog.records
+    assert not list(setup.cache.iterdir())
+
+
+@pytest.mark.parametrize("place", ["host_buffer", "pack"])
+def test_an_error_of_packing_is_none_of_writing(setup: _Setup, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    usual, calls = getattr(packing, place), []
+
+    def broken(*given: Any, **named: Any) -> Any:
+        calls.append(given)
+        if len(calls) > 1:  # the second entry's
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return usual(*given, **named)
+
+    monkeypatch.setattr(packing, place, broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        setup.open()
 
 
 def test_a_packing_that_fails_leaves_no_file(setup: _Setup, monkeypatch: pytest.MonkeyPatch) -> None:
