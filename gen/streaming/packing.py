@@ -119,6 +119,9 @@ def _has_room(packing: Packing, path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         arena_file.sweep(path)
         free = shutil.disk_usage(path.parent).free
+        if free < needed <= free + (path.stat().st_size if path.exists() else 0):
+            path.unlink()  # it is stale, and beside it there would never be room
+            free = shutil.disk_usage(path.parent).free
     except OSError as error:
         _say_unwritten(path, error.strerror or str(error))
         return False

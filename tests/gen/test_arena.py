@@ -186,6 +186,29 @@ def test_a_disk_too_small_is_said_before_writing(
     assert not list(setup.cache.iterdir())
 
 
+def test_a_stale_file_makes_room_for_the_new_one_where_there_is_none_for_both(
+    setup: _Setup, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, usage = _bytes(setup.open()), shutil.disk_usage(setup.cache)
+    room = setup.file.stat().st_size * 3 // 2
+
+    def disk_usage(folder: Path) -> Any:
+        return usage._replace(free=room - sum(path.stat().st_size for path in folder.iterdir()))
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    os.utime(setup.path, (0, 0))
+    assert _bytes(setup.open()) == whole
+    assert [record.message for record in caplog.records if "packed again" not in record.message] == []
+    caplog.clear()
+    assert _bytes(setup.open()) == whole
+    assert not caplog.records
+    os.utime(setup.path, (1, 1))
+    room //= 2
+    setup.open()
+    assert setup.file.exists(), "one that would not fit in its place either has not to go"
+    assert "stay in memory" in caplog.text
+
+
 def test_a_cache_folder_that_cannot_be_made_is_said(setup: _Setup, caplog: pytest.LogCaptureFixture) -> None:
     setup.cache.write_text("a file where the folder should be")
     assert setup.open().entries
