@@ -73,8 +73,12 @@ def open_arena(packing: Packing, *, cache: Path | None, device: torch.device) ->
 
 
 def _is_there(path: Path) -> bool:
-    """True if there is a file; a folder that cannot be looked into has none, and writing there says why."""
+    """True if there is a file, once halves are swept away that lie beside it or alone.
+
+    A folder that cannot be looked into has none, and writing there says why.
+    """
     try:
+        arena_file.sweep(path)
         return path.exists()
     except OSError:
         return False
@@ -117,7 +121,6 @@ def _has_room(packing: Packing, path: Path) -> bool:
     needed = arena_file.file_size(packing.layouts)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        arena_file.sweep(path)
         free = shutil.disk_usage(path.parent).free
         if free < needed <= free + (path.stat().st_size if path.exists() else 0):
             path.unlink()  # it is stale, and beside it there would never be room

@@ -287,6 +287,13 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(se
     assert sorted(setup.cache.iterdir()) == sorted([setup.cache / name, other, strange])
 
 
+def test_what_a_killed_process_left_beside_a_whole_file_is_removed_too(setup: _Setup) -> None:
+    setup.open()
+    setup.file.with_name(f"{setup.file.name}.1.partial").write_bytes(b"half")
+    setup.open()
+    assert list(setup.cache.iterdir()) == [setup.file]
+
+
 def test_two_that_pack_at_once_do_not_take_each_others_file(setup: _Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     def sweep(*given: Any, **named: Any) -> None:
         arena_file.sweep(setup.cache / "model-torch.float8_e4m3fn.arena")
