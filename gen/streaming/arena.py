@@ -129,9 +129,9 @@ def pack(layout: Layout, read: Read, out: Tensor, *, device: torch.device) -> No
 
 def _float8(tensor: Tensor, scale: str, read: Read, *, device: torch.device) -> tuple[Tensor, Tensor]:
     if tensor.dtype == FLOAT8:
-        return tensor, _scale_of(scale, read).float().expand(tensor.shape[0])
+        return tensor, _scale_of(scale, read, rows=len(tensor)).expand(len(tensor))
     if tensor.dtype == torch.float8_e5m2:
-        tensor = tensor.float() * _scale_of(scale, read).float()
+        tensor = tensor.float() * _scale_of(scale, read, rows=len(tensor))[:, None]
     return quantize_rows(tensor.to(device))
 
 
@@ -139,15 +139,21 @@ def _widened(tensor: Tensor, name: str, scale: str, read: Read) -> Tensor:
     """A float8 weight of the checkpoint as numbers, for a layout that stores it in a wide dtype."""
     if tensor.dtype.itemsize > 1 or not name.endswith("weight"):
         return tensor
-    return tensor.float() * _scale_of(scale, read).float().reshape(-1, *[1] * (tensor.dim() - 1))
+    return tensor.float() * _scale_of(scale, read, rows=len(tensor)).reshape(-1, *[1] * (tensor.dim() - 1))
 
 
-def _scale_of(scale: str, read: Read) -> Tensor:
-    """A float8 checkpoint's own scale, for a whole weight or for each row; 1 where it has none."""
+def _scale_of(scale: str, read: Read, *, rows: int) -> Tensor:
+    """A float8 checkpoint's own scale as float32, (1,) for a whole weight or (rows,); 1 where it has none."""
     try:
-        return read(scale).reshape(-1)
+        found = read(scale)
     except KeyError:
         return torch.ones(1)
+    if found.numel() != 1 and not found.numel() == rows == len(found):
+        raise WeightsMissing(
+            f"{scale} has the shape {tuple(found.shape)}; Kiln takes one scale for a weight, or one for each of its "
+            f"{rows} rows, none for blocks or columns."
+        )
+    return found.float().reshape(-1)
 
 
 def host_buffer(size: int) -> Tensor:

@@ -331,6 +331,26 @@ def test_a_float8_checkpoint_is_taken_as_it_is(setup: _Setup, scale: Tensor | No
     assert torch.equal(wide.layout.views(wide.host)["first.weight"], exact.bfloat16())
 
 
+@pytest.mark.parametrize("scale", [torch.ones(5, 3), torch.ones(3), torch.ones(1, 80), torch.ones(0)])
+@pytest.mark.parametrize("kind", [FLOAT8, torch.float8_e5m2])
+@pytest.mark.parametrize("stored", [FLOAT8, torch.bfloat16])
+def test_a_scale_for_each_block_is_named(setup: _Setup, scale: Tensor, kind: torch.dtype, stored: torch.dtype) -> None:
+    narrow = {name: tensor.to(kind) if tensor.dim() > 1 else tensor for name, tensor in setup.state.items()}
+    save_file(narrow | {"first.scale_weight": scale}, setup.path)
+    with pytest.raises(WeightsMissing, match=rf"first.scale has the shape \({scale.shape[0]},.*each of its 80 rows"):
+        setup.open(stored=stored)
+
+
+def test_the_other_float8s_scales_are_of_rows(setup: _Setup) -> None:
+    scale = torch.rand(80) + 0.5
+    narrow = setup.state["first.weight"].to(torch.float8_e5m2)
+    save_file(setup.state | {"first.weight": narrow, "first.scale_weight": scale}, setup.path)
+    entry, exact = setup.open()["a"], narrow.float() * scale[:, None]
+    views = entry.layout.views(entry.host)
+    found = views["first.weight"].float() * views["first.scale"][:, None]
+    assert torch.allclose(found, exact, atol=0.07 * exact.abs().max())
+
+
 def test_a_tensor_of_another_shape_is_named(setup: _Setup) -> None:
     save_file(setup.state | {"first.weight": setup.state["first.weight"].T.contiguous()}, setup.path)
     with pytest.raises(WeightsMissing, match=r"first.weight.*\(48, 80\).*\(80, 48\)"):
