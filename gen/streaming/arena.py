@@ -201,18 +201,28 @@ class Arena:
         """Bytes of all entries."""
         return sum(entry.layout.size for entry in self.entries.values())
 
-    def pin(self, names: Iterable[str], *, limit: int) -> int:
-        """Pin entries in this order while they fit into `limit` bytes; return how many bytes are pinned now."""
-        total = sum(buffer.nbytes for buffer in self._pinned.values())
+    @property
+    def pinned(self) -> int:
+        """Bytes that are pinned now."""
+        return sum(buffer.nbytes for buffer in self._pinned.values())
+
+    def pin(self, names: Iterable[str], *, limit: int) -> None:
+        """Pin entries in this order while all that are pinned fit into `limit` bytes."""
         for name in names:
             buffer = self.entries[name].host
-            if name in self._pinned or total + buffer.nbytes > limit:
+            if name in self._pinned or self.pinned + buffer.nbytes > limit:
                 continue
             if not pin(buffer):
                 break
             self._pinned[name] = buffer
-            total += buffer.nbytes
-        return total
+
+    def make_room(self, size: int, *, limit: int) -> None:
+        """Unpin what was pinned last until `size` bytes more fit into `limit`; nothing may be on its way to the card.
+
+        For what lies beside each entry: one part that is not pinned sends the whole visit through the ring.
+        """
+        while self._pinned and self.pinned + size > limit:
+            unpin(self._pinned.popitem()[1])
 
     def is_pinned(self, name: str) -> bool:
         """True if the card copies this entry by itself."""

@@ -407,3 +407,20 @@ def test_an_arena_that_nobody_closed_unlocks_its_memory_before_that_goes(monkeyp
     closed.close()
     closed.close()
     assert locked == set()
+
+
+def test_room_is_made_by_unlocking_what_was_locked_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena_module, "pin", lambda _: True)
+    monkeypatch.setattr(arena_module, "unpin", lambda _: None)
+    layout = lay_out([("x", torch.uint8, (5,))])
+    arena = Arena(Entry(name=name, layout=layout, host=host_buffer(layout.size)) for name in "abc")
+    arena.pin("abc", limit=0)
+    assert arena.pinned == 0
+    arena.pin("cab", limit=2 * layout.size)
+    assert [name for name in "abc" if arena.is_pinned(name)] == ["a", "c"]
+    arena.make_room(layout.size, limit=3 * layout.size)
+    assert arena.pinned == 2 * layout.size
+    arena.make_room(layout.size, limit=2 * layout.size)
+    assert [name for name in "abc" if arena.is_pinned(name)] == ["c"]
+    arena.make_room(layout.size, limit=0)
+    assert arena.pinned == 0
