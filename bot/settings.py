@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bot.errors import StartError
-from bot.host.courtesy import Manners, parse_hours
+from bot.host.courtesy import Manners, QuietHours, parse_hours
 from bot.host.keeping import Keeping
 from bot.host.ports import OFF, checked_host
 from bot.queue.job import Limits, OverLimit
@@ -52,27 +52,15 @@ def _budget(text: str) -> str:
     return text
 
 
-def bytes_of(text: str) -> int:
-    """Read `50GiB` and the like; ValueError otherwise, also for `all`."""
+def _size(text: str) -> int:
+    """Bytes of `50GiB` and the like, or of 0."""
     try:
-        found = parse_budget(text, free_bytes=0)
+        found = 0 if text.strip() == "0" else parse_budget(text, free_bytes=-1)
     except InvalidRequest:
-        found = 0
-    if not found:
+        found = -1
+    if found < 0:
         raise ValueError("should be a size such as 50GiB or 900MiB")
     return found
-
-
-def _size(text: str) -> str:
-    """A number of bytes."""
-    bytes_of(text)
-    return text
-
-
-def _hours(text: str) -> str:
-    """Two times of day."""
-    parse_hours(text)
-    return text
 
 
 def _address(text: str) -> str:
@@ -87,8 +75,8 @@ def _address(text: str) -> str:
 
 Folder = Annotated[Path, AfterValidator(_expanded)]
 Budget = Annotated[str, AfterValidator(_budget)]
-Size = Annotated[str, AfterValidator(_size)]
-Hours = Annotated[str, AfterValidator(_hours)]
+Size = Annotated[int, BeforeValidator(_size)]
+Hours = Annotated[QuietHours, BeforeValidator(parse_hours)]
 Address = Annotated[str, AfterValidator(_address)]
 Host = Annotated[str, AfterValidator(checked_host)]
 
@@ -158,6 +146,9 @@ class Settings(BaseSettings):
     vram_budget: Budget | None = Field(
         default=None, description="Most of the card's memory, such as 6.8GiB; left out: what is free, less half a GiB."
     )
+    pinned_memory: Size | None = Field(
+        default=None, description="Most of the host's memory that is locked for the card, such as 8GiB, or 0 for none."
+    )
     precision: Literal["auto", "float8", "bfloat16"] = Field(
         default="auto", description="Of the streamed weights: float8, or bfloat16 when float8 looks wrong."
     )
@@ -185,7 +176,7 @@ class Settings(BaseSettings):
         default=None, gt=0, le=10080, description="Minutes without a job after which the card's memory is freed."
     )
     keep_days: float | None = Field(default=None, gt=0, le=36500, description="Days that a picture's file is kept.")
-    keep_size: Size | None = Field(default=None, description="That all pictures may take on disk, such as 50GiB.")
+    keep_size: Size | None = Field(default=None, gt=0, description="That all pictures may take on disk, such as 50GiB.")
     backups: int = Field(default=7, ge=0, le=1000, description="Daily copies of the database that are kept.")
     web: Address = Field(default="127.0.0.1:9464", description="Where health and metrics are served, or off.")
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
@@ -198,6 +189,7 @@ class Settings(BaseSettings):
             budget=self.vram_budget or "",
             precision=None if self.precision == "auto" else Precision(self.precision),
             compiled=self.compile,
+            pinned_bytes=self.pinned_memory,
             cache=self.cache or default_cache(os.environ),
         )
 
@@ -231,7 +223,7 @@ class Settings(BaseSettings):
     def manners(self) -> Manners:
         """How Kiln makes room for the machine's owner."""
         return Manners(
-            quiet=parse_hours(self.quiet_hours) if self.quiet_hours else None,
+            quiet=self.quiet_hours,
             gives_way=self.give_way,
             celsius_max=self.temperature_max,
             watts_max=self.power_max,
@@ -241,8 +233,7 @@ class Settings(BaseSettings):
     @property
     def keeping(self) -> Keeping:
         """What is kept, and how long."""
-        size = bytes_of(self.keep_size) if self.keep_size else None
-        return Keeping(backups=self.backups, days=self.keep_days, picture_bytes=size)
+        return Keeping(backups=self.backups, days=self.keep_days, picture_bytes=self.keep_size)
 
     def make_data_folder(self) -> None:
         """Make the data folder if it is not there; StartError if that is impossible."""

@@ -223,6 +223,7 @@ def _tuning(arguments: argparse.Namespace, usual: Tuning) -> Tuning:
         budget=arguments.budget or usual.budget,
         precision=Precision(arguments.precision) if arguments.precision else usual.precision,
         compiled=usual.compiled and not arguments.no_compile,
+        pinned_bytes=usual.pinned_bytes,
         cache=arguments.cache or usual.cache,
     )
 

@@ -34,6 +34,7 @@ def options_for(tuning: Tuning, device: torch.device, dtype: torch.dtype) -> Opt
         budget_bytes=_limited(device, tuning.budget) if on_card else _budget(tuning.budget),
         compiled=tuning.compiled and on_card,
         cache=tuning.cache,
+        pinned_bytes=tuning.pinned_bytes,
     )
 
 

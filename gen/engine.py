@@ -7,7 +7,6 @@ budget picture by picture. Lives on the one GPU thread. Knows no DiffSynth (`gen
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from gen.streaming.sizes import Precision, Wanted
 from gen.streaming.slots import Slots
 from gen.sums import ExactSums, has_float8_cores, pick_exact, pick_sums
 from gen.t5 import StreamedT5, t5_layer
-from gen.tuning import PINNED_SHARE
+from gen.tuning import host_memory, most_pinned
 from gen.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class Options:
     budget_bytes: int | None = None  # of the card's memory; None: everything rests there
     compiled: bool = True
     cache: Path | None = None  # folder of packed weights and compiled graphs; None: neither is kept
-    pinned_bytes: int | None = None
+    pinned_bytes: int | None = None  # at most; None: a share of the host's memory
     poison: bool = False  # overwrite a slot after every visit, to find races
 
 
@@ -60,6 +59,7 @@ class Engine:
 
     def __init__(self, weights: Weights, parts: Parts, options: Options) -> None:
         self._options, self._shape = options, weights.shape
+        self._most_pinned = most_pinned(options.pinned_bytes)
         stored = stored_dtype(options.precision, options.dtype)
         sources = list(flux_sources(parts, stored=stored, wide=options.dtype))
         self._layouts = {source.name: source.layout for source in sources}
@@ -89,7 +89,7 @@ class Engine:
     @property
     def card(self) -> Card:
         """The card that the planner reckons with."""
-        return card_of(self._options.device, host_memory_bytes=_host_memory())
+        return card_of(self._options.device, host_memory_bytes=host_memory())
 
     @property
     def planner(self) -> Planner:
@@ -158,7 +158,8 @@ class Engine:
             self._beside = lay_out_branches(branches or {}, self._options.dtype)
             self._rank, self.rung = rank, None
             if self._options.device.type == "cuda":
-                self._beside.pin(self._beside.entries, limit=self._beside.size)
+                self.arena.make_room(self._beside.size, limit=self._most_pinned)
+                self._beside.pin(self._beside.entries, limit=self._most_pinned - self.arena.pinned)
         fill(self._beside, branches or {})
         if self._options.budget_bytes is None:
             if rung is not None:
@@ -232,9 +233,9 @@ class Engine:
         self._graph.forget()
         if self._options.device.type == "cuda":
             begun = time.perf_counter()
-            limit = self._options.pinned_bytes or round(_host_memory() * PINNED_SHARE)
-            pinned = self.arena.pin([*streamed, "clip", "vae_decoder"], limit=limit)
-            log.info("%s of the host's memory are pinned, after %.1f s", gib(pinned), time.perf_counter() - begun)
+            self.arena.pin([*streamed, "clip", "vae_decoder"], limit=self._most_pinned - self._beside.pinned)
+            pinned = gib(self.arena.pinned + self._beside.pinned)
+            log.info("%s of the host's memory are pinned, after %.1f s", pinned, time.perf_counter() - begun)
         self.slots.settle(resident=resident, slots=rung.slots if streamed else 0, size=size)
         self.slots.route(self.t5, self._modulation_names, self.dit)
         self.slots.turn(self.dit, to=self.dit)
@@ -288,7 +289,3 @@ class Engine:
         return {
             name: Guest(name, getattr(parts, name), slots=self.slots) for name in ("clip", "vae_decoder", "vae_encoder")
         }
-
-
-def _host_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

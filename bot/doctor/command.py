@@ -167,7 +167,7 @@ def _host(settings: Settings, weights: Weights | None) -> Iterator[Finding]:
     streams = weights is not None and not (weights.profile.is_demo and settings.tuning.is_plain)
     precision = Precision.BFLOAT16 if settings.precision == "bfloat16" else Precision.FLOAT8
     needed = doctor_host.packed_bytes(weights, precision) if weights and streams else 0
-    yield doctor_host.memory(needed)
+    yield doctor_host.memory(needed, most=settings.pinned_memory)
     yield looked_at("disk", lambda: doctor_host.disk(settings, needed))
     yield doctor_folders.loras(settings)
     yield doctor_folders.classifier(settings)

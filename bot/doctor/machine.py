@@ -32,22 +32,33 @@ def packed_bytes(weights: Weights, precision: Precision) -> int:
     return blocks + sizes.text_bytes(shape, precision) + sizes.modulation_bytes(shape)
 
 
-def memory(needed: int, *, meminfo: Path = MEMINFO, ceiling: Path = CGROUP_MAX, kernel: Path = KERNEL) -> Finding:
-    """Memory of the host, and how much of it may be pinned, beside the bytes that a model needs."""
+def memory(
+    needed: int,
+    *,
+    most: int | None = None,
+    meminfo: Path = MEMINFO,
+    ceiling: Path = CGROUP_MAX,
+    kernel: Path = KERNEL,
+) -> Finding:
+    """Memory of the host, and how much of it may be pinned (`most`, if it is set), beside the bytes a model needs."""
     total, available = _memory(meminfo, ceiling)
     if not total:
         return ok("memory", "the system does not tell how much there is")
     wsl = "microsoft" in _read(kernel).lower()
-    pinned = round(total * min(PINNED_SHARE, _WSL_SHARE if wsl else 1.0))
+    pinned = min(round(total * PINNED_SHARE) if most is None else most, round(total * (_WSL_SHARE if wsl else 1.0)))
     wants = f"the model needs {gib(needed)}" if needed else "the demo model needs hardly any"
     detail = f"{gib(available)} of {gib(total)} available, {gib(pinned)} may be pinned; {wants}"
+    if most is not None and most > total:
+        return fail("memory", f"{detail}; KILN_PINNED_MEMORY is {gib(most)}", "Lower it, or leave it out.")
     if needed > total:
         return fail("memory", detail, "Add memory, or use a smaller model: the weights stream from the host's memory.")
     if needed > available:
         return warn("memory", detail, "Close other programs: a host that swaps draws at the speed of its disk.")
     if needed > pinned:
-        cure = "The rest goes a slower way. More memory helps" + (", so does Linux without WSL." if wsl else ".")
-        return warn("memory", detail, cure)
+        cure = "More memory helps" + (", so does Linux without WSL." if wsl else ".")
+        if pinned == most:
+            cure = "Raise KILN_PINNED_MEMORY, or leave it out."
+        return warn("memory", detail, f"The rest goes a slower way. {cure}")
     return ok("memory", detail)
 
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gen.errors import WeightsMissing
+from gen.errors import OutOfMemory, WeightsMissing
 from gen.float8 import quantize_rows
+from gen.streaming.cards import GIB
 
 ALIGN = 256  # bytes; tensor cores and vector loads want their operands aligned
 FLOAT8 = torch.float8_e4m3fn
@@ -128,9 +129,9 @@ def pack(layout: Layout, read: Read, out: Tensor, *, device: torch.device) -> No
 
 def _float8(tensor: Tensor, scale: str, read: Read, *, device: torch.device) -> tuple[Tensor, Tensor]:
     if tensor.dtype == FLOAT8:
-        return tensor, _scale_of(scale, read).float().expand(tensor.shape[0])
+        return tensor, _scale_of(scale, read, rows=len(tensor)).expand(len(tensor))
     if tensor.dtype == torch.float8_e5m2:
-        tensor = tensor.float() * _scale_of(scale, read).float()
+        tensor = tensor.float() * _scale_of(scale, read, rows=len(tensor))[:, None]
     return quantize_rows(tensor.to(device))
 
 
@@ -138,20 +139,29 @@ def _widened(tensor: Tensor, name: str, scale: str, read: Read) -> Tensor:
     """A float8 weight of the checkpoint as numbers, for a layout that stores it in a wide dtype."""
     if tensor.dtype.itemsize > 1 or not name.endswith("weight"):
         return tensor
-    return tensor.float() * _scale_of(scale, read).float().reshape(-1, *[1] * (tensor.dim() - 1))
+    return tensor.float() * _scale_of(scale, read, rows=len(tensor)).reshape(-1, *[1] * (tensor.dim() - 1))
 
 
-def _scale_of(scale: str, read: Read) -> Tensor:
-    """A float8 checkpoint's own scale, for a whole weight or for each row; 1 where it has none."""
+def _scale_of(scale: str, read: Read, *, rows: int) -> Tensor:
+    """A float8 checkpoint's own scale as float32, (1,) for a whole weight or (rows,); 1 where it has none."""
     try:
-        return read(scale).reshape(-1)
+        found = read(scale)
     except KeyError:
         return torch.ones(1)
+    if found.numel() != 1 and not found.numel() == rows == len(found):
+        raise WeightsMissing(
+            f"{scale} has the shape {tuple(found.shape)}; Kiln takes one scale for a weight, or one for each of its "
+            f"{rows} rows, none for blocks or columns."
+        )
+    return found.float().reshape(-1)
 
 
 def host_buffer(size: int) -> Tensor:
-    """Memory of exactly `size` bytes, (size,) uint8, not yet touched."""
-    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    """Memory of exactly `size` bytes, (size,) uint8, not yet touched; raise OutOfMemory if the system has no more."""
+    try:
+        memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise OutOfMemory(f"The system gives no {size / GIB:.2f} GiB more for weights: {error.strerror}.") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux: fewer faults, and quicker to pin
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)[:size]
@@ -191,18 +201,28 @@ class Arena:
         """Bytes of all entries."""
         return sum(entry.layout.size for entry in self.entries.values())
 
-    def pin(self, names: Iterable[str], *, limit: int) -> int:
-        """Pin entries in this order while they fit into `limit` bytes; return how many bytes are pinned now."""
-        total = sum(buffer.nbytes for buffer in self._pinned.values())
+    @property
+    def pinned(self) -> int:
+        """Bytes that are pinned now."""
+        return sum(buffer.nbytes for buffer in self._pinned.values())
+
+    def pin(self, names: Iterable[str], *, limit: int) -> None:
+        """Pin entries in this order while all that are pinned fit into `limit` bytes."""
         for name in names:
             buffer = self.entries[name].host
-            if name in self._pinned or total + buffer.nbytes > limit:
+            if name in self._pinned or self.pinned + buffer.nbytes > limit:
                 continue
             if not pin(buffer):
                 break
             self._pinned[name] = buffer
-            total += buffer.nbytes
-        return total
+
+    def make_room(self, size: int, *, limit: int) -> None:
+        """Unpin what was pinned last until `size` bytes more fit into `limit`; nothing may be on its way to the card.
+
+        For what lies beside each entry: one part that is not pinned sends the whole visit through the ring.
+        """
+        while self._pinned and self.pinned + size > limit:
+            unpin(self._pinned.popitem()[1])
 
     def is_pinned(self, name: str) -> bool:
         """True if the card copies this entry by itself."""

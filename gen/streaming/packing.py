@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +64,24 @@ def open_arena(packing: Packing, *, cache: Path | None, device: torch.device) ->
     except OSError as error:
         raise WeightsMissing(f"{error.filename} cannot be read: {error.strerror}.") from error
     path = cache and cache / f"{packing.files[0].stem}-{packing.about['precision']}.arena"
-    if path is not None and path.exists():
+    if path is not None and _is_there(path):
         try:
             return _read(packing, path, about)
         except StaleArena as error:
             log.warning("%s is packed again: %s.", path, error)
     return _pack(packing, path if path and _has_room(packing, path) else None, about, device=device)
+
+
+def _is_there(path: Path) -> bool:
+    """True if there is a file, once halves are swept away that lie beside it or alone.
+
+    A folder that cannot be looked into has none, and writing there says why.
+    """
+    try:
+        arena_file.sweep(path)
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _read(packing: Packing, path: Path, about: dict[str, Any]) -> Arena:
@@ -84,35 +96,35 @@ def _pack(packing: Packing, path: Path | None, about: dict[str, Any], *, device:
     entries: list[Entry] = []
     with _bar(packing, "Packing") as bar, ThreadPoolExecutor(1, thread_name_prefix="sha256") as aside:
         digest = aside.submit(sha256, packing.files[0])
-        packed = _packed(packing, entries, bar, device=device)
         if path is not None:
             try:
                 with arena_file.writing(path, about=about, layouts=packing.layouts) as write:
-                    for entry in packed:
-                        write(entry)
+                    for source in packing.sources:
+                        entries.append(_packed(source, bar, device=device))
+                        write(entries[-1])
                     about["sha256"] = digest.result()
             except OSError as error:
                 _say_unwritten(path, error.strerror or str(error))
-        for _ in packed:  # the rest, if the file could not be written
-            pass
+        rest = packing.sources[len(entries) :]  # if the file could not be written
+        entries.extend(_packed(source, bar, device=device) for source in rest)
         return Arena(entries, sha256=digest.result())
 
 
-def _packed(packing: Packing, entries: list[Entry], bar: tqdm[Any], *, device: torch.device) -> Iterator[Entry]:
-    for source in packing.sources:
-        entry = Entry(name=source.name, layout=source.layout, host=host_buffer(source.layout.size))
-        pack(entry.layout, source.read, entry.host, device=device)
-        entries.append(entry)
-        bar.update(entry.layout.size)
-        yield entry
+def _packed(source: Source, bar: tqdm[Any], *, device: torch.device) -> Entry:
+    entry = Entry(name=source.name, layout=source.layout, host=host_buffer(source.layout.size))
+    pack(entry.layout, source.read, entry.host, device=device)
+    bar.update(entry.layout.size)
+    return entry
 
 
 def _has_room(packing: Packing, path: Path) -> bool:
     needed = arena_file.file_size(packing.layouts)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        arena_file.sweep(path)
         free = shutil.disk_usage(path.parent).free
+        if free < needed <= free + (path.stat().st_size if path.exists() else 0):
+            path.unlink()  # it is stale, and beside it there would never be room
+            free = shutil.disk_usage(path.parent).free
     except OSError as error:
         _say_unwritten(path, error.strerror or str(error))
         return False

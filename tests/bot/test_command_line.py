@@ -212,6 +212,12 @@ def test_draw_takes_the_model_of_the_settings_and_of_dot_env(tmp_path: Path) -> 
     assert "by_hand" in kiln(tmp_path, *draw, "--weights", "by_hand").stderr
 
 
+def test_draw_takes_the_memory_that_may_be_locked_of_the_settings(tmp_path: Path) -> None:
+    draw = ["draw", "a cat", "--out", "a.png", "--precision", "float8"]
+    line = kiln(tmp_path, *draw, KILN_PINNED_MEMORY="900000GiB").stderr.splitlines()[-1]
+    assert line.startswith("kiln draw: 900000.00 GiB of pinned memory is more than this machine has: ")
+
+
 def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
     done = kiln(tmp_path, "draw", " ", "--out", "a.png")
     assert (done.returncode, done.stdout) == (1, "")

@@ -286,12 +286,16 @@ def host_files(
         ({"total": 32 * GIB, "available": 30 * GIB}, Status.WARN, r"19\.20 GiB may be pinned"),
         ({"total": 36 * GIB, "available": 30 * GIB, "kernel": "Linux Microsoft WSL2"}, Status.WARN, r"18\.00 GiB may"),
         ({"total": 64 * GIB, "available": 60 * GIB, "ceiling": str(8 * GIB)}, Status.FAIL, r"of 8\.00 GiB"),
+        ({"total": 64 * GIB, "available": 60 * GIB, "most": 50 * GIB}, Status.OK, r"50\.00 GiB may be pinned"),
+        ({"total": 64 * GIB, "available": 60 * GIB, "most": 0}, Status.WARN, r" 0\.00 GiB may be pinned"),
+        ({"total": 64 * GIB, "available": 60 * GIB, "most": 65 * GIB}, Status.FAIL, r"KILN_PINNED_MEMORY is 65\.00"),
     ],
 )  # fmt: skip
 def test_the_hosts_memory_is_held_against_what_the_model_needs(
     tmp_path: Path, files: dict[str, Any], status: Status, words: str
 ) -> None:
-    is_said(doctor_host.memory(20 * GIB, **host_files(tmp_path, **files)), status, words)
+    most = files.pop("most", None)
+    is_said(doctor_host.memory(20 * GIB, most=most, **host_files(tmp_path, **files)), status, words)
 
 
 def test_a_system_that_tells_no_memory_gets_a_line_all_the_same(tmp_path: Path) -> None:

@@ -90,6 +90,10 @@ def test_variables_of_other_programs_are_none_of_ours() -> None:
         ("KILN_KEEP_DAYS", "-1", "greater than 0"),
         ("KILN_KEEP_SIZE", "all", "a size such as 50GiB"),
         ("KILN_KEEP_SIZE", "much", "a size such as 50GiB"),
+        ("KILN_KEEP_SIZE", "0", "greater than 0"),
+        ("KILN_KEEP_SIZE", "0GiB", "a size such as 50GiB"),
+        ("KILN_PINNED_MEMORY", "all", "a size such as 50GiB"),
+        ("KILN_PINNED_MEMORY", "-1", "a size such as 50GiB"),
         ("KILN_BACKUPS", "-1", "greater than or equal to 0"),
         ("KILN_WEB", "9464", "a host and a port such as 127.0.0.1:9464, or off"),
         ("KILN_WEB", "127.0.0.1:65536", "a host and a port"),
@@ -188,3 +192,11 @@ def test_the_owners_wishes_come_from_the_settings(monkeypatch: pytest.MonkeyPatc
     assert settings.manners.quiet is not None
     assert (settings.manners.quiet.end.hour, settings.manners.unload_after) == (7, timedelta(seconds=90))
     assert (settings.keeping.picture_bytes, settings.keeping.days, settings.keeping.backups) == (2 * 2**30, None, 7)
+
+
+@pytest.mark.parametrize(("text", "count"), [("", None), ("0", 0), ("8GiB", 8 * 2**30)])
+def test_the_memory_that_may_be_locked_comes_from_the_settings(
+    text: str, count: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KILN_PINNED_MEMORY", text)
+    assert load_settings().tuning.pinned_bytes == count

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gen.checkpoint import Checkpoint
-from gen.errors import WeightsMissing
+from gen.errors import OutOfMemory, WeightsMissing
 from gen.streaming import arena as arena_module
 from gen.streaming import arena_file, packing
 from gen.streaming.arena import ALIGN, FLOAT8, Arena, Entry, host_buffer, lay_out, layout_of, pack
@@ -186,10 +186,81 @@ def test_a_disk_too_small_is_said_before_writing(
     assert not list(setup.cache.iterdir())
 
 
+def test_a_stale_file_makes_room_for_the_new_one_where_there_is_none_for_both(
+    setup: _Setup, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, usage = _bytes(setup.open()), shutil.disk_usage(setup.cache)
+    room = setup.file.stat().st_size * 3 // 2
+
+    def disk_usage(folder: Path) -> Any:
+        return usage._replace(free=room - sum(path.stat().st_size for path in folder.iterdir()))
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    os.utime(setup.path, (0, 0))
+    assert _bytes(setup.open()) == whole
+    assert [record.message for record in caplog.records if "packed again" not in record.message] == []
+    caplog.clear()
+    assert _bytes(setup.open()) == whole
+    assert not caplog.records
+    os.utime(setup.path, (1, 1))
+    room //= 2
+    setup.open()
+    assert setup.file.exists(), "one that would not fit in its place either has not to go"
+    assert "stay in memory" in caplog.text
+
+
 def test_a_cache_folder_that_cannot_be_made_is_said(setup: _Setup, caplog: pytest.LogCaptureFixture) -> None:
     setup.cache.write_text("a file where the folder should be")
     assert setup.open().entries
     assert "stay in memory" in caplog.text
+
+
+def _refusing(usual: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    def refuse(path: Path, *given: Any, **named: Any) -> Any:
+        if folder in path.parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return usual(path, *given, **named)
+
+    return refuse
+
+
+def test_a_cache_folder_that_cannot_be_looked_into_is_said_in_a_line(
+    setup: _Setup, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stat", "open"):  # root may look into every folder, and tests run as root too
+        monkeypatch.setattr(Path, name, _refusing(getattr(Path, name), setup.cache))
+    assert len(setup.open().entries) == 2
+    assert "stay in memory" in caplog.text
+    assert "Permission denied" in caplog.text
+    assert len(caplog.records) == 1
+
+
+def test_memory_that_the_system_refuses_is_told_and_no_part_of_a_model_is_left(
+    setup: _Setup, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OutOfMemory, match=r"no 1073741824\.00 GiB more for weights: Cannot allocate memory"):
+        host_buffer(2**60)
+    sizes = iter([2**20, 2**60])
+    monkeypatch.setattr(packing, "host_buffer", lambda _: host_buffer(next(sizes)))
+    with pytest.raises(OutOfMemory):
+        setup.open()
+    assert not caplog.records
+    assert not list(setup.cache.iterdir())
+
+
+@pytest.mark.parametrize("place", ["host_buffer", "pack"])
+def test_an_error_of_packing_is_none_of_writing(setup: _Setup, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    usual, calls = getattr(packing, place), []
+
+    def broken(*given: Any, **named: Any) -> Any:
+        calls.append(given)
+        if len(calls) > 1:  # the second entry's
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return usual(*given, **named)
+
+    monkeypatch.setattr(packing, place, broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        setup.open()
 
 
 def test_a_packing_that_fails_leaves_no_file(setup: _Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +285,13 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(se
         fcntl.flock(file, fcntl.LOCK_EX)
         setup.open()
     assert sorted(setup.cache.iterdir()) == sorted([setup.cache / name, other, strange])
+
+
+def test_what_a_killed_process_left_beside_a_whole_file_is_removed_too(setup: _Setup) -> None:
+    setup.open()
+    setup.file.with_name(f"{setup.file.name}.1.partial").write_bytes(b"half")
+    setup.open()
+    assert list(setup.cache.iterdir()) == [setup.file]
 
 
 def test_two_that_pack_at_once_do_not_take_each_others_file(setup: _Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +329,26 @@ def test_a_float8_checkpoint_is_taken_as_it_is(setup: _Setup, scale: Tensor | No
     wide = setup.open(stored=torch.bfloat16)["a"]
     exact = narrow["first.weight"].float() * (1 if scale is None else scale.reshape(-1, 1))
     assert torch.equal(wide.layout.views(wide.host)["first.weight"], exact.bfloat16())
+
+
+@pytest.mark.parametrize("scale", [torch.ones(5, 3), torch.ones(3), torch.ones(1, 80), torch.ones(0)])
+@pytest.mark.parametrize("kind", [FLOAT8, torch.float8_e5m2])
+@pytest.mark.parametrize("stored", [FLOAT8, torch.bfloat16])
+def test_a_scale_for_each_block_is_named(setup: _Setup, scale: Tensor, kind: torch.dtype, stored: torch.dtype) -> None:
+    narrow = {name: tensor.to(kind) if tensor.dim() > 1 else tensor for name, tensor in setup.state.items()}
+    save_file(narrow | {"first.scale_weight": scale}, setup.path)
+    with pytest.raises(WeightsMissing, match=rf"first.scale has the shape \({scale.shape[0]},.*each of its 80 rows"):
+        setup.open(stored=stored)
+
+
+def test_the_other_float8s_scales_are_of_rows(setup: _Setup) -> None:
+    scale = torch.rand(80) + 0.5
+    narrow = setup.state["first.weight"].to(torch.float8_e5m2)
+    save_file(setup.state | {"first.weight": narrow, "first.scale_weight": scale}, setup.path)
+    entry, exact = setup.open()["a"], narrow.float() * scale[:, None]
+    views = entry.layout.views(entry.host)
+    found = views["first.weight"].float() * views["first.scale"][:, None]
+    assert torch.allclose(found, exact, atol=0.07 * exact.abs().max())
 
 
 def test_a_tensor_of_another_shape_is_named(setup: _Setup) -> None:
@@ -309,3 +407,20 @@ def test_an_arena_that_nobody_closed_unlocks_its_memory_before_that_goes(monkeyp
     closed.close()
     closed.close()
     assert locked == set()
+
+
+def test_room_is_made_by_unlocking_what_was_locked_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arena_module, "pin", lambda _: True)
+    monkeypatch.setattr(arena_module, "unpin", lambda _: None)
+    layout = lay_out([("x", torch.uint8, (5,))])
+    arena = Arena(Entry(name=name, layout=layout, host=host_buffer(layout.size)) for name in "abc")
+    arena.pin("abc", limit=0)
+    assert arena.pinned == 0
+    arena.pin("cab", limit=2 * layout.size)
+    assert [name for name in "abc" if arena.is_pinned(name)] == ["a", "c"]
+    arena.make_room(layout.size, limit=3 * layout.size)
+    assert arena.pinned == 2 * layout.size
+    arena.make_room(layout.size, limit=2 * layout.size)
+    assert [name for name in "abc" if arena.is_pinned(name)] == ["c"]
+    arena.make_room(layout.size, limit=0)
+    assert arena.pinned == 0

@@ -11,22 +11,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gen.errors import BadPicture, GenerationCancelled, OutOfMemory
+from gen.errors import BadPicture, GenerationCancelled, InvalidRequest, OutOfMemory
 from gen.flux import build_engine, load_generator
 from gen.flux_blocks import Block, Operands, Streams
 from gen.generator import FluxGenerator
 from gen.lora_names import linears
 from gen.request import StepReport
 from gen.step_graph import StepGraph
-from gen.streaming import sizes
+from gen.streaming import arena, sizes
 from gen.streaming.arena import Arena
 from gen.streaming.planner import Rung
 from gen.streaming.sizes import Precision
 from gen.streaming.slots import Slots
-from gen.tuning import Tuning
+from gen.tuning import Tuning, host_memory, most_pinned
 from gen.weight_file import sha256
 from gen.weights import DEMO_WEIGHTS, FluxShape, find_weights
-from tests.gen.engine_models import EVERYTHING, USUAL, DemoEngine
+from tests.gen.engine_models import CPU, EVERYTHING, USUAL, DemoEngine
 
 PRECISIONS = [None, Precision.BFLOAT16, Precision.FLOAT8]
 
@@ -259,6 +259,36 @@ def test_an_engine_that_cannot_be_built_leaves_nothing_pinned(monkeypatch: pytes
     with pytest.raises(ZeroDivisionError):
         DemoEngine()
     assert any(arena.entries for arena in closed)
+
+
+def test_weights_and_loras_together_keep_to_the_memory_that_may_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    locked: dict[int, int] = {}
+    monkeypatch.setattr(arena, "pin", lambda buffer: locked.update({buffer.data_ptr(): buffer.nbytes}) or True)
+    monkeypatch.setattr(arena, "unpin", lambda buffer: locked.pop(buffer.data_ptr()))
+    streamed = Rung(resident=(), slots=2, vae_tile=None)
+    most = DemoEngine().engine.arena.size // 2
+    for limit in (most, 0):
+        made = DemoEngine(pinned_bytes=limit).engine
+        made._options = replace(made._options, device=torch.device("cuda"))  # where memory is locked at all
+        made._settle(streamed)
+        alone = sum(locked.values())
+        assert 0.9 * limit <= alone <= limit
+        made.adapt(_branches(made._shape, 4))
+        made._settle(streamed)
+        assert 0.9 * limit <= sum(locked.values()) <= limit
+        assert made._beside.pinned == (made._beside.size if limit else 0), "else each visit took the slower way"
+        assert made.arena.pinned + made._beside.pinned == sum(locked.values())
+        made._options = replace(made._options, device=CPU)
+        made.adapt(None)
+        made.close()
+        assert locked == {}
+
+
+def test_more_locked_memory_than_the_machine_has_is_refused_by_both_numbers() -> None:
+    assert most_pinned(None) == round(0.6 * host_memory())
+    assert most_pinned(host_memory()) == host_memory()
+    with pytest.raises(InvalidRequest, match=r"^8388608\.00 GiB of pinned memory is more than this machine has: \d"):
+        load_generator(DEMO_WEIGHTS, device="cpu", tuning=Tuning(precision=Precision.FLOAT8, pinned_bytes=2**53))
 
 
 def test_the_recipe_knows_the_checkpoint(demo: DemoEngine) -> None:
