@@ -80,16 +80,12 @@ class Engine:
         self._graph = StepGraph(record_on_card if records else None)
         self._beside, self._rank, self._is_beside = Arena(()), 0, True
         try:
+            self.card = self._card_here()
             self._settle(self._first_rung(weights))
             self._furnish(parts)
         except BaseException:
             self.close()
             raise
-
-    @property
-    def card(self) -> Card:
-        """The card that the planner reckons with."""
-        return card_of(self._options.device, host_memory_bytes=host_memory())
 
     @property
     def planner(self) -> Planner:
@@ -207,6 +203,14 @@ class Engine:
         self.arena.close()
         self._beside.close()
         self.modulation.forget()
+
+    def _card_here(self) -> Card:
+        """The card that the planner reckons with, its link measured where a block can be pinned."""
+        device, block = self._options.device, self.dit[0]
+        if device.type == "cuda":
+            self.arena.pin([block], limit=self._most_pinned)
+        pinned = self.arena[block].host if self.arena.is_pinned(block) else None
+        return card_of(device, host_memory_bytes=host_memory(), pinned=pinned)
 
     def _first_rung(self, weights: Weights) -> Rung:
         everything = tuple(range(len(self.dit)))

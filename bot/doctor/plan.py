@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from bot.doctor.torch_side import Torch, ask_torch
 from bot.settings import Settings
@@ -44,9 +44,9 @@ def lines(card: Card, plan: Plan, *, as_json: bool) -> Iterator[str]:
         told = {**asdict(plan), "peak_bytes": plan.memory.peak, "card": asdict(card)}
         yield json.dumps(told, indent=2)
         return
-    rate = "measured" if card.measured else "from a table: estimates"
+    rates = "its link is measured, its other rates" if card.is_link_measured else "its rates"
     yield f"{plan.wanted.width}x{plan.wanted.height}, {plan.wanted.steps} steps, {plan.precision}, on {card.name}"
-    yield f"(its rates are {rate}), within {gib(plan.budget_bytes)}:"
+    yield f"({rates} are from a table: estimates), within {gib(plan.budget_bytes)}:"
     yield ""
     yield from _choices(plan)
     yield ""
@@ -87,4 +87,4 @@ def _card(torch: Torch, device: str) -> tuple[Card, int]:
     memory, free, capability = torch.memory[number], torch.free[number], torch.capability[number]
     card = known_card(torch.cards[number], memory_bytes=memory, capability=capability)
     measured = torch.link[number] if torch.link else 0.0
-    return (replace(card, link_bytes_s=measured) if measured else card), free
+    return (card.with_link(measured) if measured else card), free

@@ -1,13 +1,13 @@
 """What the planner must know of a card: its memory, its link and how fast it multiplies.
 
 The figures of the H100 were measured (2026-11); all others are data sheets' dense peaks with float32 accumulation and
-a link's usual yield, so a plan for them is an estimate. `gen.streaming.ceilings` measures the card that is there.
+a link's usual yield, so a plan for them is an estimate. `gen.streaming.ceilings` measures the link that is there.
 Knows no torch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GIB = 2**30
 _TERA, _GIGA = 1e12, 1e9
@@ -24,13 +24,17 @@ class Card:
     bfloat16_flops: float  # GEMM
     float8_flops: float  # GEMM; equal to bfloat16's where there are no float8 tensor cores
     attention_flops: float
-    measured: bool = False  # by this Kiln, or taken from a table
+    is_link_measured: bool = False  # by this Kiln, on this machine; all else is of a table
 
     def __post_init__(self) -> None:
         """Raise ValueError unless every rate and the memory are positive."""
         rates = (self.link_bytes_s, self.bfloat16_flops, self.float8_flops, self.attention_flops)
         if self.memory_bytes <= 0 or not all(rate > 0 for rate in rates):
             raise ValueError(f"{self.name}: memory and rates must be above zero: {self.memory_bytes:,} B, {rates}")
+
+    def with_link(self, bytes_s: float) -> Card:
+        """The same card behind a link that was measured."""
+        return replace(self, link_bytes_s=bytes_s, is_link_measured=True)
 
     @property
     def has_float8(self) -> bool:

@@ -6,6 +6,7 @@ model and no plan.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from torch.nn import functional as F  # noqa: N812
 from gen.streaming.cards import Card, known_card
 
 _REPEATS = 10
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +46,21 @@ class Ceilings:
     attention_flops: float  # bfloat16
 
 
-def card_of(device: torch.device, *, host_memory_bytes: int) -> Card:
-    """What is known of a device's card; of a CPU, whose memory is the host's."""
+def card_of(device: torch.device, *, host_memory_bytes: int, pinned: Tensor | None = None) -> Card:
+    """What is known of a device's card; of a CPU, whose memory is the host's.
+
+    With some `pinned` memory, (bytes,) uint8, its link is measured: a table cannot know that a slot has four lanes.
+    """
     if device.type != "cuda":
         return known_card("CPU", memory_bytes=host_memory_bytes, capability=(0, 0))
     found = torch.cuda.get_device_properties(device)
-    return known_card(found.name, memory_bytes=found.total_memory, capability=(found.major, found.minor))
+    card = known_card(found.name, memory_bytes=found.total_memory, capability=(found.major, found.minor))
+    if pinned is None:
+        return card
+    card = card.with_link(measure_link(device, pinned))
+    torch.cuda.empty_cache()
+    log.info("weights reach the card at %.1f GB/s", card.link_bytes_s / 1e9)
+    return card
 
 
 def measure_ceilings(device: torch.device, sizes: Sizes | None = None) -> Ceilings:
@@ -61,32 +73,20 @@ def measure_ceilings(device: torch.device, sizes: Sizes | None = None) -> Ceilin
     heads = torch.randn(3, 1, sizes.heads, tokens, dim // sizes.heads, device=device, dtype=torch.bfloat16)
     attention = 4.0 * tokens**2 * dim
     return Ceilings(
-        pinned_bytes_s=_copy(device, sizes.copied, pinned=device.type == "cuda"),
-        pageable_bytes_s=_copy(device, sizes.copied, pinned=False),
+        pinned_bytes_s=_rate(_filled(sizes.copied, pinned=device.type == "cuda"), device),
+        pageable_bytes_s=_rate(_filled(sizes.copied, pinned=False), device),
         bfloat16_flops=products / _seconds(lambda: F.linear(x, weight), device),
         float8_flops=_float8(x, weight, products),
         attention_flops=attention / _seconds(lambda: F.scaled_dot_product_attention(*heads), device),
     )
 
 
-def measure_link(device: torch.device) -> float:
-    """Bytes a second from pinned memory to a card; raise torch.OutOfMemoryError where 256 MiB are not free."""
-    return _copy(device, Sizes().copied, pinned=True)
+def measure_link(device: torch.device, source: Tensor | None = None) -> float:
+    """Bytes a second from pinned memory to a card; raise torch.OutOfMemoryError where there is no room for a copy.
 
-
-def measured_card(device: torch.device) -> Card:
-    """The card with its own rates instead of a table's."""
-    found, measured = torch.cuda.get_device_properties(device), measure_ceilings(device)
-    return Card(
-        name=found.name,
-        memory_bytes=found.total_memory,
-        capability=(found.major, found.minor),
-        link_bytes_s=measured.pinned_bytes_s,
-        bfloat16_flops=measured.bfloat16_flops,
-        float8_flops=measured.float8_flops or measured.bfloat16_flops,
-        attention_flops=measured.attention_flops,
-        measured=True,
-    )
+    `source` is pinned, uint8; left out, 256 MiB are taken for the occasion, which torch keeps.
+    """
+    return _rate(_filled(Sizes().copied, pinned=True) if source is None else source, device)
 
 
 def _float8(x: Tensor, weight: Tensor, products: float) -> float | None:
@@ -102,10 +102,13 @@ def _float8(x: Tensor, weight: Tensor, products: float) -> float | None:
     return products / _seconds(multiply, x.device)
 
 
-def _copy(device: torch.device, size: int, *, pinned: bool) -> float:
-    source = torch.empty(size, dtype=torch.uint8, pin_memory=pinned).fill_(1)  # touched, so that pages exist
-    target = torch.empty(size, dtype=torch.uint8, device=device)
-    return size / _seconds(lambda: target.copy_(source, non_blocking=True), device)
+def _filled(size: int, *, pinned: bool) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, pin_memory=pinned).fill_(1)  # touched, so that pages exist
+
+
+def _rate(source: Tensor, device: torch.device) -> float:
+    target = torch.empty_like(source, device=device)
+    return source.nbytes / _seconds(lambda: target.copy_(source, non_blocking=True), device)
 
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from gen import device
 from gen.errors import OutOfMemory
+from gen.streaming import ceilings
 from gen.streaming.cards import GIB
 from gen.tuning import Tuning
 
@@ -20,6 +23,18 @@ def test_all_of_no_card_is_no_budget(budget: str) -> None:
 
 def test_a_budget_holds_without_a_card_too() -> None:
     assert device.options_for(Tuning(budget="2GiB"), CPU, torch.float32).budget_bytes == 2 * GIB
+
+
+def test_with_pinned_memory_a_cards_link_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(name="NVIDIA GeForce RTX 4090", total_memory=24 * GIB, major=8, minor=9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: found)
+    monkeypatch.setattr(ceilings, "measure_link", lambda _, source: 1e6 * source.nbytes)
+    card, usual = (
+        ceilings.card_of(torch.device("cuda", 0), host_memory_bytes=0, pinned=pinned)
+        for pinned in (torch.zeros(6500, dtype=torch.uint8), None)
+    )
+    assert (card.link_bytes_s, card.is_link_measured) == (6.5e9, True)
+    assert (usual.link_bytes_s, usual.is_link_measured) == (25e9, False)
 
 
 def test_a_card_that_others_have_filled_is_told_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

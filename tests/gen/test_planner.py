@@ -141,6 +141,15 @@ def test_a_card_without_float8_needs_room_to_unpack_a_linear() -> None:
     assert least[1] > least[0]
 
 
+def test_a_card_in_a_slow_slot_keeps_more_blocks() -> None:
+    """PCIe 4 x4 carries 6.5 GB/s, where the table takes 25 for granted."""
+    usual = known_card("NVIDIA GeForce RTX 4090", memory_bytes=24 * GIB, capability=(8, 9))
+    plans = [
+        Planner(shape=FluxShape(), card=card).plan(int(6.8 * GIB), SQUARE) for card in (usual, usual.with_link(6.5e9))
+    ]
+    assert len(plans[1].rung.resident) > len(plans[0].rung.resident)
+
+
 def test_a_picture_with_two_prompts_has_two_tables_of_modulation() -> None:
     planner = Planner(shape=FluxShape(), card=H100)
     one, two = (planner.plan(2 * GIB, Wanted(width=1024, height=1024, steps=50, prompts=n)).memory for n in (1, 2))

@@ -40,6 +40,7 @@ def test_streamed_is_resident_bit_for_bit(model: Model, slots: int, resident: tu
 
 def test_weights_that_are_not_pinned_pass_through_the_ring_bit_for_bit(folder: Path, model: Model) -> None:
     unpinned = Model(folder, pinned_bytes=1)
+    assert [one.engine.card.is_link_measured for one in (model, unpinned)] == [True, False]
     assert torch.equal(unpinned.latents(STREAMED), model.latents(EVERYTHING))
     half = Model(folder, pinned_bytes=GIB // 2)  # some of each: copies of both kinds share the slots
     assert torch.equal(half.latents(STREAMED), model.latents(EVERYTHING))
