@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from gen.__main__ import main
 from gen.bench import gpu
 from gen.bench.measuring import encode, measure
 from gen.bench.plot import limit
@@ -226,10 +227,25 @@ def test_diffusers_is_asked_for_in_a_sentence(weights: Path) -> None:
 def test_a_mistake_is_one_line_before_anything_is_measured(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from gen.__main__ import main
-
     assert main(["bench", "gpu", "--size", "128x128", *arguments]) == 1
     assert words in capsys.readouterr().err
+
+
+def test_the_weights_folder_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KILN_WEIGHTS", str(tmp_path / "mine"))
+    assert main(["bench", "gpu", "--peers", "--json"]) == 1
+    assert capsys.readouterr().err == f"kiln bench: There is no weights folder at {tmp_path / 'mine'}.\n"
+
+
+def test_where_no_model_is_named_the_error_says_which_command_makes_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("KILN_WEIGHTS", raising=False)
+    assert main(["bench", "gpu", "--size", "1024x1024"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "draws a width of 128 to 384 pixels; it is 1024. `python -m gen bench synth DIR` makes" in line
 
 
 def test_the_parents_side_needs_no_torch() -> None:
