@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gen.__main__ import main
 from gen.bench import gpu
 from gen.bench.measuring import encode, measure
 from gen.bench.plot import limit
@@ -169,6 +166,30 @@ def _bench(weights: Path, out: Path) -> gpu.Bench:
     )
 
 
+def test_an_error_never_takes_the_place_of_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: dict[str, gpu.Row] = {
+        "ceilings": {"card": "H100"},
+        "kiln": {"error": "out of memory"},
+        "kiln-bfloat16": {**ROW, "system": "kiln-bfloat16"},
+    }
+    monkeypatch.setattr(gpu, "_in_a_process", lambda job, **_: {**rows[job["system"]]})
+    out = tmp_path / "out.json"
+    out.write_text(json.dumps({**FOUND, "size": "128x128", "steps": 3}))
+    bench = replace(_bench(tmp_path, out), systems=("kiln", "kiln-bfloat16"), budgets=(None,))
+    with pytest.raises(GenerationError, match="Not measured again, so that their earlier rows stay: kiln"):
+        list(gpu.run(bench))
+    assert [row["s_per_step"] for row in json.loads(out.read_text())["rows"]] == [0.08, 0.08]
+
+
+def test_a_run_that_measured_nothing_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"ceilings": {"card": "H100"}, "kiln": {"error": "out of memory"}}
+    monkeypatch.setattr(gpu, "_in_a_process", lambda job, **_: {**rows[job["system"]]})
+    bench = _bench(tmp_path, tmp_path / "out.json")
+    with pytest.raises(GenerationError, match="Nothing was measured"):
+        list(gpu.run(bench))
+    assert [row["error"] for row in json.loads(bench.out.read_text())["rows"]] == ["out of memory"] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_keeps_other_rows_and_a_budget_too_small_is_a_row_with_a_sentence(weights: Path, tmp_path: Path) -> None:
@@ -212,45 +233,6 @@ def test_diffusers_is_asked_for_in_a_sentence(weights: Path) -> None:
     except ImportError:
         with pytest.raises(GenerationError, match="diffusers is not installed"):
             build(Job(system="diffusers-compiled", weights=weights, width=128, height=128, device="cpu"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--systems", "kiln,magic"], "There is no system 'magic' to measure"),
-        (["--steps", "1"], "--steps is 2 or more"),
-        (["--size", "4096x4096"], "pixels"),
-        (["--budgets", "tiny"], "--budgets is a list of GiB or all"),
-        (["--weights", "nowhere"], "There is no weights folder"),
-    ],
-)
-def test_a_mistake_is_one_line_before_anything_is_measured(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["bench", "gpu", "--size", "128x128", *arguments]) == 1
-    assert words in capsys.readouterr().err
-
-
-def test_the_weights_folder_comes_from_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("KILN_WEIGHTS", str(tmp_path / "mine"))
-    assert main(["bench", "gpu", "--peers", "--json"]) == 1
-    assert capsys.readouterr().err == f"kiln bench: There is no weights folder at {tmp_path / 'mine'}.\n"
-
-
-def test_where_no_model_is_named_the_error_says_which_command_makes_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("KILN_WEIGHTS", raising=False)
-    assert main(["bench", "gpu", "--size", "1024x1024"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "draws a width of 128 to 384 pixels; it is 1024. `python -m gen bench synth DIR` makes" in line
-
-
-def test_the_parents_side_needs_no_torch() -> None:
-    code = "import sys, gen.bench.command, gen.bench.gpu; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_bench_tells_each_process_what_it_needs_and_no_more(tmp_path: Path) -> None:
