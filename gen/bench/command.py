@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gen.bench import gpu
 from gen.errors import GenerationError, InvalidRequest
-from gen.request import ImageRequest
+from gen.request import SEED_MAX, ImageRequest
 from gen.weights import DEMO_WEIGHTS, folder_in_use, read_profile
 
 
@@ -106,10 +106,10 @@ def _measure(bench: gpu.Bench, *, as_json: bool) -> None:
 
 
 def _show(path: Path, *, as_json: bool) -> None:
-    text = path.read_text("utf-8")
-    for line in [text] if as_json else gpu.table(json.loads(text)):
-        print(line)
-    _plot(path)
+    with gpu.results(path) as found:
+        for line in [path.read_text("utf-8")] if as_json else gpu.table(found):
+            print(line)
+        _plot(path)
 
 
 def _plot(path: Path) -> None:
@@ -122,14 +122,19 @@ def _plot(path: Path) -> None:
 
 
 def _synth(arguments: argparse.Namespace) -> int:
-    from gen.bench.synth import demo_shape, synthesize  # brings torch
-
-    started = time.perf_counter()
     try:
+        if not 0 <= arguments.seed <= SEED_MAX:
+            raise InvalidRequest(f"--seed must be from 0 to {SEED_MAX:,}; it is {arguments.seed:,}.")
+        from gen.bench.synth import demo_shape, synthesize  # brings torch
+
+        started = time.perf_counter()
         shape = demo_shape() if arguments.shape == "demo" else None
         total = synthesize(arguments.folder, shape=shape, float8=arguments.float8, seed=arguments.seed)
     except (GenerationError, OSError) as error:
         print(f"kiln bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"kiln bench: stopped; {arguments.folder} holds no whole model.", file=sys.stderr)
         return 1
     seconds = time.perf_counter() - started
     print(f"{arguments.folder}: {total / 1e9:.2f} GB in {seconds:.1f} s, {total / 1e9 / seconds:.2f} GB/s")

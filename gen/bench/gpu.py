@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -113,9 +114,21 @@ def _with(rows: list[Row], row: Row) -> list[Row]:
     return [*(old for old in rows if _is_other(old, row)), row]
 
 
+@contextmanager
+def results(path: Path) -> Iterator[Row]:
+    """What an earlier run has written; raise InvalidRequest if it fits neither the table nor what is done with it."""
+    try:
+        found: Row = json.loads(path.read_text("utf-8"))
+        list(table(found))
+        yield found
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise InvalidRequest(f"{path} does not hold results of `bench gpu` ({problem}).") from error
+
+
 def table(found: Mapping[str, Any]) -> Iterator[str]:
     """The rows and their ratios as lines of text."""
-    yield f"{found['card']}, {found.get('size')}, {found.get('steps')} steps, {found['date']}"
+    yield f"{found['card']}, {found['size']}, {found['steps']} steps, {found['date']}"
     for name, value in (found.get("ceilings") or {}).items():
         if value:
             unit, scale = ("GB/s", 1e9) if name.endswith("bytes_s") else ("TFLOP/s", 1e12)
@@ -192,12 +205,10 @@ def _begin(bench: Bench) -> Row:
         "rows": [],
     }
     if bench.out.exists():
-        old = json.loads(bench.out.read_text("utf-8"))
-        if (old.get("size"), old.get("steps")) != (size, bench.steps):
-            raise InvalidRequest(
-                f"{bench.out} holds {old.get('size')} at {old.get('steps')} steps; name another --out."
-            )
-        fresh["rows"] = old["rows"]
+        with results(bench.out) as old:
+            if (old["size"], old["steps"]) != (size, bench.steps):
+                raise InvalidRequest(f"{bench.out} holds {old['size']} at {old['steps']} steps; name another --out.")
+            fresh["rows"] = old["rows"]
     return fresh
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from gen.__main__ import main
+from gen.bench import gpu
+from gen.request import SEED_MAX
 from gen.weights import DEMO_WEIGHTS
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results"
@@ -57,6 +59,54 @@ def test_without_a_card_nothing_is_written_and_it_says_so(
     assert main(["bench", "gpu", "--weights", str(DEMO_WEIGHTS), "--size", "128x128", "--out", str(out)]) == 1
     assert capsys.readouterr().err.startswith("kiln bench: Nothing can be measured on cuda: ")
     assert out.read_text() == before
+
+
+@pytest.mark.parametrize("option", ["--plot", "--out"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        (RESULTS / "queue.json").read_text(),
+        "[1, 2]",
+        "not JSON",
+        json.dumps({**FOUND, "rows": [{"system": "kiln"}]}),
+        json.dumps({**FOUND, "ceilings": "none"}),
+    ],
+)
+def test_a_file_that_holds_no_results_is_named_in_one_line_and_stays(
+    option: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file.json"
+    file.write_text(content)
+    assert main(["bench", "gpu", "--weights", str(DEMO_WEIGHTS), "--size", "128x128", option, str(file)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"kiln bench: {file} does not hold results of `bench gpu` (")
+    assert file.read_text() == content
+
+
+def test_results_of_earlier_runs_are_read() -> None:
+    for path in [*RESULTS.glob("gpu-*.json"), *RESULTS.glob("h200-*.json")]:
+        with gpu.results(path) as found:
+            assert found["rows"]
+
+
+@pytest.mark.parametrize("seed", [-1, SEED_MAX + 1, 99999999999999999999999])
+def test_a_seed_that_is_none_is_refused_before_anything_is_written(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "synth", "--shape", "demo", "--seed", str(seed), str(tmp_path / "model")]) == 1
+    assert capsys.readouterr().err == f"kiln bench: --seed must be from 0 to 4,294,967,295; it is {seed:,}.\n"
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_that_is_stopped_while_it_is_written_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(folder: Path, **_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gen.bench.synth.synthesize", stopped)
+    assert main(["bench", "synth", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"kiln bench: stopped; {tmp_path} holds no whole model.\n"
 
 
 def test_the_parents_side_needs_no_torch() -> None:
