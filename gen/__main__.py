@@ -44,7 +44,7 @@ from gen.streaming.cards import GIB
 from gen.streaming.planner import parse_budget
 from gen.streaming.sizes import Precision
 from gen.tuning import Tuning, default_cache
-from gen.weights import DEMO_WEIGHTS, read_profile
+from gen.weights import folder_in_use, read_profile
 
 REPEAT_MAX = 1000
 
@@ -169,7 +169,7 @@ def _device(text: str) -> str:
 
 
 def _folder(arguments: argparse.Namespace) -> Path:
-    return arguments.weights or Path(os.environ.get("KILN_WEIGHTS") or DEMO_WEIGHTS)
+    return arguments.weights or folder_in_use()
 
 
 def _loras(arguments: argparse.Namespace) -> Path | None:

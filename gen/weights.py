@@ -15,6 +15,7 @@ Reads names and shapes in safetensors files, never their tensors, so it needs no
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,11 @@ class Weights:
     def t5_tokenizer(self) -> Path:
         """Folder of T5's tokenizer."""
         return self.folder / "tokenizer_2"
+
+
+def folder_in_use() -> Path:
+    """The model's folder where a command names none: KILN_WEIGHTS', else the demo model's."""
+    return Path(os.environ.get("KILN_WEIGHTS") or DEMO_WEIGHTS)
 
 
 def read_profile(folder: Path) -> ModelProfile:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from gen.bench import gpu
 from gen.errors import GenerationError, InvalidRequest
-from gen.weights import DEMO_WEIGHTS, read_profile
+from gen.request import SEED_MAX, ImageRequest
+from gen.weights import DEMO_WEIGHTS, folder_in_use, read_profile
 
 
 def add_bench_commands(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def add_bench_commands(parser: argparse.ArgumentParser) -> None:
 
 def _add_gpu(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--weights", type=Path, default=DEMO_WEIGHTS, metavar="DIR", help="the model (default: the small demo model)")
+    add("--weights", type=Path, metavar="DIR", help="the model (default: KILN_WEIGHTS or the small demo model)")
     add("--budgets", default="all,6.8,4,2,1.5", metavar="LIST", help="GiB, or all resident (default: %(default)s)")
     add("--size", default="1024x1024", metavar="WxH", help="of the pictures (default: %(default)s)")
     add("--steps", type=int, default=20, metavar="N", help="denoising steps, 2 to 50 (default: %(default)s)")
@@ -60,8 +61,8 @@ def _gpu(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> gpu.Bench:
     """What was asked for, checked before anything loads; raise GenerationError for what cannot be."""
-    profile = read_profile(arguments.weights)
-    asked = profile.request("a size", seed=0, size=arguments.size, steps=arguments.steps)
+    weights = arguments.weights or folder_in_use()
+    asked = _asked(weights, arguments)
     if asked.steps < 2 or not 0 < arguments.minutes <= 60 or not 1 <= arguments.pictures <= 100:
         raise InvalidRequest("--steps is 2 or more, --minutes above 0 to 60, --pictures 1 to 100.")
     usual = ("kiln", gpu.LORA, *gpu.PEERS) if arguments.peers else ("kiln",)
@@ -70,7 +71,7 @@ def _bench(arguments: argparse.Namespace) -> gpu.Bench:
         if system not in gpu.SYSTEMS:
             raise InvalidRequest(f"There is no system {system[:40]!r} to measure; there are {', '.join(gpu.SYSTEMS)}.")
     return gpu.Bench(
-        weights=arguments.weights,
+        weights=weights,
         width=asked.width,
         height=asked.height,
         steps=asked.steps,
@@ -79,9 +80,21 @@ def _bench(arguments: argparse.Namespace) -> gpu.Bench:
         device=arguments.device,
         minutes=arguments.minutes,
         pictures=arguments.pictures,
-        cache=arguments.cache or arguments.weights.with_name(arguments.weights.name + "-cache"),
+        cache=arguments.cache or weights.with_name(weights.name + "-cache"),
         out=arguments.out or Path("bench/results") / f"gpu-{asked.size}.json",
     )
+
+
+def _asked(weights: Path, arguments: argparse.Namespace) -> ImageRequest:
+    """A picture as it will be measured; where the demo model only stands in and cannot draw it, say what could."""
+    try:
+        return read_profile(weights).request("a size", seed=0, size=arguments.size, steps=arguments.steps)
+    except InvalidRequest as error:
+        if weights != DEMO_WEIGHTS:
+            raise
+        raise InvalidRequest(
+            f"{error} `python -m gen bench synth DIR` makes a full-size model; name it by --weights or KILN_WEIGHTS."
+        ) from error
 
 
 def _measure(bench: gpu.Bench, *, as_json: bool) -> None:
@@ -93,10 +106,10 @@ def _measure(bench: gpu.Bench, *, as_json: bool) -> None:
 
 
 def _show(path: Path, *, as_json: bool) -> None:
-    text = path.read_text("utf-8")
-    for line in [text] if as_json else gpu.table(json.loads(text)):
-        print(line)
-    _plot(path)
+    with gpu.results(path) as found:
+        for line in [path.read_text("utf-8")] if as_json else gpu.table(found):
+            print(line)
+        _plot(path)
 
 
 def _plot(path: Path) -> None:
@@ -109,14 +122,19 @@ def _plot(path: Path) -> None:
 
 
 def _synth(arguments: argparse.Namespace) -> int:
-    from gen.bench.synth import demo_shape, synthesize  # brings torch
-
-    started = time.perf_counter()
     try:
+        if not 0 <= arguments.seed <= SEED_MAX:
+            raise InvalidRequest(f"--seed must be from 0 to {SEED_MAX:,}; it is {arguments.seed:,}.")
+        from gen.bench.synth import demo_shape, synthesize  # brings torch
+
+        started = time.perf_counter()
         shape = demo_shape() if arguments.shape == "demo" else None
         total = synthesize(arguments.folder, shape=shape, float8=arguments.float8, seed=arguments.seed)
     except (GenerationError, OSError) as error:
         print(f"kiln bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"kiln bench: stopped; {arguments.folder} holds no whole model.", file=sys.stderr)
         return 1
     seconds = time.perf_counter() - started
     print(f"{arguments.folder}: {total / 1e9:.2f} GB in {seconds:.1f} s, {total / 1e9 / seconds:.2f} GB/s")

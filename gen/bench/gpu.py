@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gen import __version__
-from gen.errors import InvalidRequest
+from gen.errors import GenerationError, InvalidRequest
 
 Row = dict[str, Any]
 LOADING_SECONDS = 420  # on top of a system's own minutes: 34 GB from a disk, and compiling
@@ -72,29 +73,62 @@ class Bench:
 
 
 def run(bench: Bench) -> Iterator[str]:
-    """Measure everything; yield lines for a person as they become known, and the table at the end."""
+    """Measure everything; yield lines for a person as they become known, and the table at the end.
+
+    Raise GenerationError where nothing can be measured at all, and after the table where nothing was, or where rows of
+    an earlier run had to stay.
+    """
     found, log = _begin(bench), bench.out.with_suffix(".log")
+    measured, stayed = False, []
     bench.out.parent.mkdir(parents=True, exist_ok=True)
     for job in bench.jobs():
         name = job["system"] + (f" in {job['budget_gib']:g} GiB" if job["budget_gib"] else "")
         yield f"{name} ..."
         row = _in_a_process(job, seconds=60 * bench.minutes + LOADING_SECONDS, log=log)
         if job["system"] == "ceilings":
-            found |= {"card": row.pop("card", "unknown"), "cuda": row.pop("cuda", None), "ceilings": row}
+            if "error" in row:  # nothing is written: every row would be an error, about a card that is not known
+                raise GenerationError(f"Nothing can be measured on {bench.device}: {row['error']}")
+            found |= {"card": row.pop("card"), "cuda": row.pop("cuda", None), "ceilings": row}
         else:
             shown = {key: job[key] for key in ("system", "budget_gib", "steps")}
             row = {**shown, "size": f"{bench.width}x{bench.height}", "card": found["card"], **row, "date": _now()}
-            found["rows"] = [*(old for old in found["rows"] if _is_other(old, row)), row]
+            found["rows"] = _with(found["rows"], row)
+            measured |= "error" not in row
         _write(bench.out, found)
         if "error" in row:
             yield f"    {row['error']}"
+            if row not in found["rows"]:
+                stayed.append(name)
     yield ""
     yield from table(found)
+    if not measured:
+        raise GenerationError("Nothing was measured.")
+    if stayed:
+        raise GenerationError(f"Not measured again, so that their earlier rows stay: {', '.join(stayed)}.")
+
+
+def _with(rows: list[Row], row: Row) -> list[Row]:
+    """The rows with this one in the place of its like; an error never takes the place of what was measured."""
+    if "error" in row and any("error" not in old for old in rows if not _is_other(old, row)):
+        return rows
+    return [*(old for old in rows if _is_other(old, row)), row]
+
+
+@contextmanager
+def results(path: Path) -> Iterator[Row]:
+    """What an earlier run has written; raise InvalidRequest if it fits neither the table nor what is done with it."""
+    try:
+        found: Row = json.loads(path.read_text("utf-8"))
+        list(table(found))
+        yield found
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise InvalidRequest(f"{path} does not hold results of `bench gpu` ({problem}).") from error
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:
     """The rows and their ratios as lines of text."""
-    yield f"{found['card']}, {found.get('size')}, {found.get('steps')} steps, {found['date']}"
+    yield f"{found['card']}, {found['size']}, {found['steps']} steps, {found['date']}"
     for name, value in (found.get("ceilings") or {}).items():
         if value:
             unit, scale = ("GB/s", 1e9) if name.endswith("bytes_s") else ("TFLOP/s", 1e12)
@@ -171,12 +205,10 @@ def _begin(bench: Bench) -> Row:
         "rows": [],
     }
     if bench.out.exists():
-        old = json.loads(bench.out.read_text("utf-8"))
-        if (old.get("size"), old.get("steps")) != (size, bench.steps):
-            raise InvalidRequest(
-                f"{bench.out} holds {old.get('size')} at {old.get('steps')} steps; name another --out."
-            )
-        fresh["rows"] = old["rows"]
+        with results(bench.out) as old:
+            if (old["size"], old["steps"]) != (size, bench.steps):
+                raise InvalidRequest(f"{bench.out} holds {old['size']} at {old['steps']} steps; name another --out.")
+            fresh["rows"] = old["rows"]
     return fresh
 
 

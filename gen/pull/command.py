@@ -24,7 +24,7 @@ from gen.pull.known import KNOWN, model_called
 from gen.pull.pulling import Pull, expected, find_offline, pull, size
 from gen.pull.store import Entry, cache_folder, model_folder, read_listed, trouble
 from gen.weight_file import stored_as
-from gen.weights import DEMO_WEIGHTS, Weights, find_weights
+from gen.weights import Weights, find_weights, folder_in_use
 
 _STOPPED = "kiln weights: stopped. What came is kept: pull again to go on."
 _ELSEWHERE = "Give this user the right to it, or set MODELSCOPE_CACHE to another folder."
@@ -195,7 +195,7 @@ def _folder(arguments: argparse.Namespace) -> Path:
     """A named model's folder, a folder by its path, or the one in use."""
     name = arguments.model
     if name is None:
-        return arguments.in_use or Path(os.environ.get("KILN_WEIGHTS") or DEMO_WEIGHTS)
+        return arguments.in_use or folder_in_use()
     pulled = model_folder(cache_folder(os.environ), name)
     return pulled if name in KNOWN or pulled.is_dir() else Path(name).expanduser()
 
