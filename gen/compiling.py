@@ -14,7 +14,6 @@ from typing import Generic, ParamSpec, TypeVar
 
 import torch
 from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
-from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 SIZES = 64  # graphs of one function before all of them are let go
 
@@ -37,9 +36,11 @@ class Compiled(Generic[P, Made]):
             return self._compiled(*args, **kwargs)
         except FailOnRecompileLimitHit:  # people choose among thousands of sizes; a graph is made again in seconds
             torch._dynamo.reset()
-            return self._compiled(*args, **kwargs)
-        except BackendCompilerFailed as error:  # a full disk, say
-            log.warning("Nothing is compiled any more, which makes drawing slower, because it failed: %s", str(error))
+            return self(*args, **kwargs)
+        except BackendCompilerFailed as error:
+            if isinstance(error.inner_exception, torch.OutOfMemoryError):  # of the card: there is a smaller plan
+                raise error.inner_exception from None
+            log.warning("What could not be compiled runs as it is from now on, slower: %s", str(error))
             self._compiled = self._function
             return self._function(*args, **kwargs)
 
@@ -49,8 +50,9 @@ def keep_graphs(folder: Path) -> None:
 
     Where it cannot be written they keep it in theirs, which may end with the process.
     """
-    if os.environ.get("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()) != default_cache_dir():
-        return  # torch writes its own choice there as soon as it is imported
+    torchs = os.path.join(tempfile.gettempdir(), "torchinductor_")  # which it writes there when it is imported
+    if not os.environ.get("TORCHINDUCTOR_CACHE_DIR", torchs).startswith(torchs):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -151,6 +151,7 @@ class Engine:
         self._is_beside, rung = False, self.rung
         if branches is None or rank != self._rank:
             self._beside.close()
+            self._rank = -1  # whatever fails now, the next set is laid out anew
             self._beside = lay_out_branches(branches or {}, self._options.dtype)
             self._rank, self.rung = rank, None
             if self._options.device.type == "cuda":

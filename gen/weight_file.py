@@ -50,8 +50,8 @@ def doubled_name(path: Path) -> str | None:
     doubled: list[str] = []
 
     def read(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        doubled.extend(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        return dict(pairs)
+        doubled[:] = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+        return dict(pairs)  # the outermost is read last, and its names are tensors'
 
     with path.open("rb") as file:
         json.loads(file.read(int.from_bytes(file.read(8), "little")), object_pairs_hook=read)

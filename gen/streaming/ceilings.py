@@ -57,7 +57,10 @@ def card_of(device: torch.device, *, host_memory_bytes: int, pinned: Tensor | No
     card = known_card(found.name, memory_bytes=found.total_memory, capability=(found.major, found.minor))
     if pinned is None:
         return card
-    card = card.with_link(measure_link(device, pinned))
+    try:
+        card = card.with_link(measure_link(device, pinned))
+    except torch.OutOfMemoryError:  # within a budget that is too small for anything, which the planner says best
+        return card
     torch.cuda.empty_cache()
     log.info("weights reach the card at %.1f GB/s", card.link_bytes_s / 1e9)
     return card

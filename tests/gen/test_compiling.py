@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,6 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 
 from gen import compiling
 from gen.compiling import Compiled, keep_graphs
-
-
-def twice(x: Tensor) -> Tensor:
-    return 2 * x
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +28,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_however_many_sizes_people_ask_for_each_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "SIZES", 3)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    function = Compiled(twice)
+    function = Compiled(lambda x: 2 * x)  # torch counts what it compiled by a function's own code
     for size in [*range(2, 12), 2]:
         assert function(torch.ones(size)).tolist() == [2.0] * size
 
@@ -44,10 +40,42 @@ def test_a_compiler_that_fails_costs_speed_and_no_picture(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=full))
-    function = Compiled(twice)
+    function = Compiled(lambda x: 2 * x)
     for _ in range(2):
         assert function(torch.ones(3)).tolist() == [2.0] * 3
     assert caplog.text.count("No space left on device") == 1
+
+
+def test_memory_that_runs_out_while_compiling_is_that_and_the_next_picture_is_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+
+    def first_full(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        tried.append(1)
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=first_full))
+    function = Compiled(lambda x: 2 * x)
+    with pytest.raises(torch.OutOfMemoryError):
+        function(torch.ones(3))
+    assert function(torch.ones(3)).tolist() == [2.0] * 3
+    assert len(tried) == 2
+
+
+def test_a_compiler_that_fails_after_many_sizes_costs_no_picture_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_one_day(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., object]:
+        if len(inputs[0]) == 6:
+            raise OSError(28, "No space left on device")
+        return graph.forward
+
+    monkeypatch.setattr(compiling, "SIZES", 3)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=full_one_day))
+    function = Compiled(lambda x: 2 * x)
+    for size in range(3, 9):
+        assert function(torch.ones(size)).tolist() == [2.0] * size
 
 
 def test_graphs_are_kept_in_the_folder_although_torch_has_chosen_its_own(tmp_path: Path) -> None:

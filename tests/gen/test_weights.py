@@ -110,6 +110,14 @@ def test_a_header_with_one_key_twice_is_told_so(tmp_path: Path) -> None:
         read_shapes(path)
 
 
+def test_what_a_header_says_beside_its_tensors_may_be_said_twice(tmp_path: Path) -> None:
+    place = json.dumps({"dtype": "F32", "shape": [1], "data_offsets": [0, 4]})
+    header = f'{{"__metadata__": {{"by": "one", "by": "another"}}, "weight": {place}}}'.encode()
+    path = tmp_path / "said.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert read_shapes(path) == {"weight": (1,)}
+
+
 def test_two_models_in_one_folder_are_refused(folder: Path) -> None:
     shutil.copy(folder / "kiln-demo.safetensors", folder / "second.safetensors")
     with pytest.raises(WeightsMissing, match="more than one file for the DiT"):
