@@ -5,8 +5,10 @@ Knows no model, and of the cache that it is one more folder.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
 
 SIZES = 64  # graphs of one function before all of them are let go
+ROOM = 2**28  # bytes on the disk that takes them
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -48,7 +51,7 @@ class Compiled(Generic[P, Made]):
 def keep_graphs(folder: Path) -> None:
     """Let torch and Triton keep what they compile in `folder`, unless the environment names another place.
 
-    Where it cannot be written they keep it in theirs, which may end with the process.
+    Where it cannot be written, or has no room, they keep it in theirs, which may end with the process.
     """
     torchs = os.path.join(tempfile.gettempdir(), "torchinductor_")  # which it writes there when it is imported
     if not os.environ.get("TORCHINDUCTOR_CACHE_DIR", torchs).startswith(torchs):
@@ -56,9 +59,11 @@ def keep_graphs(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            pass
+            free = shutil.disk_usage(folder).free
+        if free < ROOM:  # a kernel that cannot be written cannot be run
+            raise OSError(errno.ENOSPC, f"{free:,} bytes are free there, {ROOM:,} are wanted")
     except OSError as error:
-        log.warning("Compiled graphs are not kept for the next start, because %s cannot be written: %s", folder, error)
+        log.warning("Compiled graphs are not kept for the next start, because %s cannot be used: %s", folder, error)
         return
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -97,4 +99,13 @@ def test_a_folder_that_cannot_be_written_is_told_and_left_alone(
     (tmp_path / "file").touch()
     keep_graphs(tmp_path / "file" / "compiled")
     assert cache_dir() == default_cache_dir()
-    assert f"{tmp_path / 'file' / 'compiled'} cannot be written" in caplog.text
+    assert f"{tmp_path / 'file' / 'compiled'} cannot be used: [Errno 20] Not a directory" in caplog.text
+
+
+def test_a_disk_without_room_is_told_with_its_numbers_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
+    keep_graphs(tmp_path)
+    assert cache_dir() == default_cache_dir()
+    assert "5,000 bytes are free there, 268,435,456 are wanted" in caplog.text
