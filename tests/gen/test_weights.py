@@ -93,29 +93,30 @@ def test_what_is_not_safetensors_is_told_so(tmp_path: Path, content: bytes) -> N
         read_shapes(path)
 
 
+PLACE = json.dumps({"dtype": "F32", "shape": [1], "data_offsets": [0, 4]})
+
+
+def _with_header(path: Path, header: str, *, size: int = 4) -> Path:
+    """A safetensors file of `size` bytes behind any header."""
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(size))
+    return path
+
+
 def test_a_header_of_nonsense_is_told_so(tmp_path: Path) -> None:
-    header = json.dumps({"weight": {"dtype": "F32"}}).encode()
-    path = tmp_path / "odd.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    path = _with_header(tmp_path / "odd.safetensors", json.dumps({"weight": {"dtype": "F32"}}), size=0)
     with pytest.raises(WeightsMissing, match=r"odd\.safetensors"):
         read_shapes(path)
 
 
 def test_a_header_with_one_key_twice_is_told_so(tmp_path: Path) -> None:
-    place = json.dumps({"dtype": "F32", "shape": [1], "data_offsets": [0, 4]})
-    header = f'{{"weight": {place}, "weight": {place}}}'.encode()
-    path = tmp_path / "odd.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    path = _with_header(tmp_path / "odd.safetensors", f'{{"weight": {PLACE}, "weight": {PLACE}}}')
     with pytest.raises(WeightsMissing, match=r"odd\.safetensors is damaged: its header has the key 'weight' twice"):
         read_shapes(path)
 
 
 def test_what_a_header_says_beside_its_tensors_may_be_said_twice(tmp_path: Path) -> None:
-    place = json.dumps({"dtype": "F32", "shape": [1], "data_offsets": [0, 4]})
-    header = f'{{"__metadata__": {{"by": "one", "by": "another"}}, "weight": {place}}}'.encode()
-    path = tmp_path / "said.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
-    assert read_shapes(path) == {"weight": (1,)}
+    header = f'{{"__metadata__": {{"by": "one", "by": "another"}}, "weight": {PLACE}}}'
+    assert read_shapes(_with_header(tmp_path / "said.safetensors", header)) == {"weight": (1,)}
 
 
 def test_two_models_in_one_folder_are_refused(folder: Path) -> None:
