@@ -38,15 +38,18 @@ class _Recorded:
 def record_on_card(step: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
     """Record what `step` asks of the current card. Raise RuntimeError, torch.OutOfMemoryError for one, if it cannot."""
     graph, stream, pool = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.graph_pool_handle()
+    dice = torch.cuda.default_generators[stream.device_index]
+    usual = dice.clone_state()
     collects = gc.isenabled()
     gc.disable()  # what it frees may ask the card for what a recording forbids
     try:
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may ask the card
             made = step()
     except BaseException:
-        torch.cuda.set_stream(stream)  # torch 2.11 leaves its own behind, and its memory open, where the end fails
+        torch.cuda.set_stream(stream)  # torch 2.11 leaves its own behind, its memory open, where the end fails
         with suppress(RuntimeError):
             torch._C._cuda_endAllocateToPool(stream.device_index, pool)
+        dice.graphsafe_set_state(usual)  # or it is taken to be recorded still, and draws no more
         raise
     finally:
         if collects:
