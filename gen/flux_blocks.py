@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
+from gen.attention import attend
 from gen.float8 import Views
 from gen.sums import ExactSums, Norms, Operand, split_heads
 
@@ -84,7 +84,7 @@ def _met(  # noqa: PLR0913
     qkv_b = sums.product(weights, "attn.b_to_qkv", operands[1])
     norms_a, norms_b = (Norms(weights[f"attn.norm_q_{s}.weight"], weights[f"attn.norm_k_{s}.weight"]) for s in "ab")
     q, k, v = sums.turned((qkv_b, norms_b), (qkv_a, norms_a), rotation, heads=heads)
-    seen, length = _attention(q, k, v, mask), qkv_b.shape[1]
+    seen, length = sums.attend(q, k, v, mask), qkv_b.shape[1]
     seen_a = seen[:, length:]
     if adapter is not None:
         seen_a = _adapted(seen_a, split_heads(qkv_a, norms_a, heads=heads)[0], adapter)
@@ -115,7 +115,7 @@ def single_block(heads: int, sums: ExactSums) -> Block:
         wide = sums.product(weights, "to_qkv_mlp", operands[0])
         norms = Norms(weights["norm_q_a.weight"], weights["norm_k_a.weight"])
         q, k, v = sums.turned(None, (wide[..., : 3 * width], norms), rotation, heads=heads)
-        seen = _attention(q, k, v, mask)
+        seen = sums.attend(q, k, v, mask)
         if adapter is not None:
             seen = _adapted(seen, q, adapter)
         made = sums.gelu(weights, "proj_out", wide[..., 3 * width :], seen)
@@ -130,16 +130,8 @@ def _parts(modulation: Tensor, count: int) -> tuple[Tensor, ...]:
     return modulation[:, None].chunk(count, dim=-1)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, N, heads, d) each → (B, N, heads d)."""
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    seen: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    joined: Tensor = seen.transpose(1, 2).reshape(seen.shape[0], seen.shape[2], -1)
-    return joined
-
-
 def _adapted(seen: Tensor, q: Tensor, adapter: dict[str, Any]) -> Tensor:
     """Add what an IP-Adapter's picture says to these queries (B, N, heads, d)."""
     keys, values = adapter["ip_k"].transpose(1, 2), adapter["ip_v"].transpose(1, 2)
-    added: Tensor = adapter["scale"] * _attention(q, keys, values, None)
+    added: Tensor = adapter["scale"] * attend(q, keys, values)
     return seen + added

@@ -9,15 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
+from gen.attention import ORDER
 from gen.checks import check_latents
 from gen.engine import Engine
 from gen.shells import Guest
 from gen.vae import decode_tiled
-
-# Fastest first: on an H100 cuDNN's attention reached 663 TFLOP/s (2026-11). For the DiT, which needs no mask.
-ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class WatchedModel:
@@ -69,7 +67,7 @@ class HoistedModel(WatchedModel):
         table = self._made(dit, pooled, guidance)
         if is_last and progress_id == len(self._scheduler.timesteps) - 1:
             self._engine.ends_soon()
-        with self._engine.modulation.at(table, progress_id), sdpa_kernel(ATTENTION, set_priority=True):
+        with self._engine.modulation.at(table, progress_id), sdpa_kernel(ORDER, set_priority=True):
             return self._engine.step(self._model, arguments)
 
     def _made(self, dit: Any, pooled: Tensor, guidance: Tensor) -> Tensor:

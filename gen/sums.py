@@ -1,4 +1,4 @@
-"""A block's linears with what comes right before them, and its queries and keys with what comes after: one kernel each.
+"""A block's linears with what comes right before them, its queries and keys with what comes after, and its attention.
 
 `ExactSums` use the stored weights' exact values, `Float8Sums` float8 on both sides, `FusedSums` besides that kernels
 that write float8 at once. Knows no blocks, no files and no streams.
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from gen.attention import FLASH_SIZE, Attention, attend, pick_flash
 from gen.float8 import Linear, Views, exact_linear, float8_linear, is_narrow, multiply
 
 EPSILON = 1e-6
@@ -70,6 +71,10 @@ class ExactSums:
         q, k, v = (torch.cat(part, dim=1) if text else part[0] for part in zip(*parts, strict=True))
         return q, k, v
 
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """What each query sees: (B, N, heads, d) each → (B, N, heads d)."""
+        return attend(q, k, v, mask)
+
 
 class Float8Sums(ExactSums):
     """In float8, one scale a token and one a weight's row."""
@@ -82,12 +87,14 @@ class Float8Sums(ExactSums):
 class FusedSums(Float8Sums):
     """In float8, quantized in the pass that makes the activations; a LoRA's branch begins with what that made."""
 
-    def __init__(self) -> None:
+    def __init__(self, flash: Attention | None = None) -> None:
+        """`flash` is a faster attention than torch's, for heads of FLASH_SIZE in bfloat16 and no mask."""
         from gen import fused_rows  # brings Triton, which only cards have
         from gen.fused import turned_heads
         from gen.fused_lora import add_branch
 
         self._rows, self._turned_heads, self._add_branch = fused_rows, turned_heads, add_branch
+        self._flash = flash
 
     def plain(self, weights: Views, name: str, x: Tensor) -> Tensor:
         """As `Float8Sums.plain`."""
@@ -135,6 +142,11 @@ class FusedSums(Float8Sums):
         made = self._turned_heads(side, qkv, (*side_norms, *norms), rotation, heads=heads).unbind(0)
         return made[0], made[1], made[2] if text else qkv.view(*qkv.shape[:2], 3, heads, size)[:, :, 2]
 
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """As `ExactSums.attend`."""
+        fits = mask is None and q.dtype == torch.bfloat16 and q.shape[-1] == FLASH_SIZE
+        return self._flash(q, k, v) if self._flash and fits else super().attend(q, k, v, mask)
+
 
 def split_heads(qkv: Tensor, norms: Norms, *, heads: int) -> Heads:
     """(B, N, 3 D) → queries and keys, normalized, and values."""
@@ -165,7 +177,7 @@ def pick_sums(device: torch.device) -> ExactSums:
     """The fastest that `device` can."""
     if not has_float8_cores(device):
         return ExactSums()
-    return FusedSums() if has_kernels(device) else Float8Sums()
+    return FusedSums(pick_flash(device)) if has_kernels(device) else Float8Sums()
 
 
 def pick_exact(device: torch.device) -> Linear:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from gen.attention import attend, pick_flash
 from gen.streaming.cards import Card, known_card
 
 _REPEATS = 10
@@ -73,14 +74,14 @@ def measure_ceilings(device: torch.device, sizes: Sizes | None = None) -> Ceilin
     x = torch.randn(tokens, dim, device=device, dtype=torch.bfloat16)
     weight = torch.randn(7 * dim, dim, device=device, dtype=torch.bfloat16)
     products = 2.0 * tokens * dim * 7 * dim
-    heads = torch.randn(3, 1, sizes.heads, tokens, dim // sizes.heads, device=device, dtype=torch.bfloat16)
-    attention = 4.0 * tokens**2 * dim
+    heads = torch.randn(3, 1, tokens, sizes.heads, dim // sizes.heads, device=device, dtype=torch.bfloat16)
+    attention, flash = 4.0 * tokens**2 * dim, pick_flash(device)
     return Ceilings(
         pinned_bytes_s=_rate(_filled(sizes.copied, pinned=device.type == "cuda"), device),
         pageable_bytes_s=_rate(_filled(sizes.copied, pinned=False), device),
         bfloat16_flops=products / _seconds(lambda: F.linear(x, weight), device),
         float8_flops=_float8(x, weight, products),
-        attention_flops=attention / _seconds(lambda: F.scaled_dot_product_attention(*heads), device),
+        attention_flops=attention / _seconds(lambda: (flash or attend)(*heads), device),
     )
 
 

@@ -17,12 +17,15 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 from gen import compiling
 from gen.compiling import Compiled, keep_graphs
 
+FLASH = "FLASH_ATTENTION_CUTE_DSL_CACHE"
+
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name, value in (("TORCHINDUCTOR_CACHE_DIR", default_cache_dir()), ("TRITON_CACHE_DIR", "")):
-        monkeypatch.setenv(name, value)  # so that what a test writes there is undone
-    monkeypatch.delenv("TRITON_CACHE_DIR")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())  # so that what a test writes there is undone
+    for name in ("TRITON_CACHE_DIR", f"{FLASH}_DIR", f"{FLASH}_ENABLED"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     with torch._dynamo.config.patch(recompile_limit=torch._dynamo.config.recompile_limit):
         yield
 
@@ -85,6 +88,7 @@ def test_graphs_are_kept_in_the_folder_although_torch_has_chosen_its_own(tmp_pat
     keep_graphs(tmp_path / "compiled")
     assert cache_dir() == str(tmp_path / "compiled")
     assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "compiled" / "triton")
+    assert (os.environ[f"{FLASH}_ENABLED"], os.environ[f"{FLASH}_DIR"]) == ("1", str(tmp_path / "compiled" / "flash"))
 
 
 def test_an_operators_own_place_for_graphs_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from gen.attention import attend, flash, pick_flash
 from gen.float8 import exact_linear, float8_linear, quantize_rows, sqnr
 from gen.flux_blocks import Block, Operands, Streams, joint_block, single_block
 from gen.sums import ExactSums, Float8Sums, FusedSums, Norms, Operand, has_float8_cores
@@ -71,7 +72,22 @@ def test_rows_are_stored_with_at_least_31_decibels() -> None:
     assert float(sqnr(exact, weight.float() * scale[:, None]).mean()) > 31
 
 
-@pytest.mark.parametrize("sums", [Float8Sums(), FusedSums()])
+FLASH = pick_flash(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@pytest.mark.skipif(FLASH is None, reason="FlashAttention 4 is not installed, or not for this card")
+@pytest.mark.parametrize(("length", "batch"), [(4608, 1), (1536, 2), (577, 1)])
+def test_flash_attention_is_as_exact_as_torchs(length: int, batch: int) -> None:
+    q, k = _random(2, batch, length, 4, 128).unbind(0)
+    v = _random(batch, length, 3, 4, 128)[:, :, 2]  # as it stands beside others in a block's product
+    q[:, ::7] *= 8  # some of them look at few
+    wanted = attend(q.double(), k.double(), v.double())
+    usual, fast = (sqnr(wanted.flatten(), made.flatten()) for made in (attend(q, k, v), flash(q, k, v)))
+    assert float(fast) > float(usual) - 0.5 > 40
+    assert torch.equal(flash(q, k, v), flash(q, k, v))
+
+
+@pytest.mark.parametrize("sums", [Float8Sums(), FusedSums(), FusedSums(FLASH)])
 @pytest.mark.parametrize("size", [4096, 1024, 1536])
 def test_compiled_float8_blocks_draw_what_exact_ones_draw(size: int, sums: ExactSums) -> None:
     if not has_float8_cores(torch.device("cuda")):
@@ -128,6 +144,22 @@ def test_fused_kernels_make_what_separate_ones_make(batch: int, tokens: int) -> 
     assert (
         _worst(exact.gelu(weights, "mlp", wide[..., 3 * DIM :]), fused.gelu(weights, "mlp", wide[..., 3 * DIM :])) > 28
     )
+
+
+def test_rows_of_gelu_keep_their_scale_where_it_is_hard_to_tell() -> None:
+    if not has_float8_cores(torch.device("cuda")):
+        pytest.skip("this card has no float8 tensor cores")
+    weights = {"x.weight": torch.eye(4 * DIM, device="cuda").to(torch.float8_e4m3fn)}
+    weights |= {"x.scale": torch.ones(4 * DIM, device="cuda")}
+    some = _random(1, 6, 4 * DIM)
+    rows = [some[:, 0] / 1000, -some[:, 1].abs() / 10, -some[:, 2].abs() * 3, some[:, 3] * 100, some[:, 4] - 1]
+    wide = torch.stack((*rows, 0 * some[:, 5]), 1)
+    exact = ExactSums().gelu(weights, "x", wide)
+    made = FusedSums().gelu(weights, "x", wide)
+    assert bool((made[:, 5] == 0).all())
+    assert _worst(exact[:, :5], made[:, :5]) > 28
+    far = FusedSums().gelu(weights, "x", wide * 0 - 6)
+    assert bool((far.abs() < 0.17 / 448).all())
 
 
 @pytest.mark.parametrize("rank", [16, 64, 128, 512])
