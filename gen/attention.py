@@ -30,23 +30,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-@torch.library.custom_op("kiln::flash", mutates_args=())
-def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """FlashAttention 4's: (B, N, heads, 128) bfloat16 each → (B, N, heads 128). Not for torch.compile."""
     from flash_attn.cute import flash_attn_func
 
     made = flash_attn_func(q, k, v)
     seen: Tensor = made[0] if isinstance(made, tuple) else made
-    return seen.contiguous()  # as is promised below
-
-
-@_flash.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return torch.empty(q.shape, dtype=q.dtype, device=q.device)
-
-
-def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """FlashAttention 4's: (B, N, heads, 128) bfloat16 each → (B, N, heads 128); one call to torch.compile."""
-    seen: Tensor = _flash(q, k, v)
     return seen.flatten(2)
 
 

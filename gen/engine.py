@@ -32,7 +32,7 @@ from gen.streaming.packing import Packing, open_arena
 from gen.streaming.planner import Planner, Rung, gib, resting
 from gen.streaming.sizes import Precision, Wanted
 from gen.streaming.slots import Slots
-from gen.sums import ExactSums, has_float8_cores, pick_exact, pick_sums
+from gen.sums import ExactSums, FusedSums, has_float8_cores, pick_exact, pick_sums
 from gen.t5 import StreamedT5, t5_layer
 from gen.tuning import host_memory, most_pinned
 from gen.weights import Weights
@@ -253,7 +253,7 @@ class Engine:
 
     def _furnish(self, parts: Parts) -> None:
         """Put shells where the modules have blocks, and the arena's tensors where they keep weights."""
-        joint, single = self._blocks(pick_sums(self._options.device))
+        joint, single = self._blocks(pick_sums(self._options.device, is_narrow=self.is_narrow))
         count = self._shape.joint_blocks
         self._shells = [
             FluxShell(
@@ -275,7 +275,9 @@ class Engine:
 
     def _blocks(self, sums: ExactSums) -> tuple[Block, Block]:
         joint, single = joint_block(self._shape.heads, sums), single_block(self._shape.heads, sums)
-        if not self._options.compiled:
+        # Fused sums are kernels already: compiled they are no faster, and each size takes seconds (H200, 2026-11).
+        is_fused = isinstance(sums, FusedSums) and self.is_narrow
+        if is_fused or not self._options.compiled:
             return joint, single
         return replace(joint, run=Compiled(joint.run)), replace(single, run=Compiled(single.run))
 

@@ -60,8 +60,9 @@ def joint_block(heads: int, sums: ExactSums) -> Block:
         out_a, out_b = sums.plain(weights, "attn.a_to_out", seen_a), sums.plain(weights, "attn.b_to_out", seen_b)
         image, ready_a = sums.gated(weights, "ff_a.0", image, a[2], out_a, a[3], a[4])
         text, ready_b = sums.gated(weights, "ff_b.0", text, b[2], out_b, b[3], b[4])
-        out_a = sums.gelu(weights, "ff_a.2", sums.product(weights, "ff_a.0", ready_a))
-        out_b = sums.gelu(weights, "ff_b.2", sums.product(weights, "ff_b.0", ready_b))
+        ready_a = sums.gelu(weights, "ff_a.2", sums.product(weights, "ff_a.0", ready_a))
+        ready_b = sums.gelu(weights, "ff_b.2", sums.product(weights, "ff_b.0", ready_b))
+        out_a, out_b = sums.product(weights, "ff_a.2", ready_a), sums.product(weights, "ff_b.2", ready_b)
         image, ready_a = sums.gated(weights, "attn.a_to_qkv", image, a[5], out_a, *next_parts[:2])
         text, ready_b = sums.gated(weights, "attn.b_to_qkv", text, b[5], out_b, *next_parts[6:8])
         return (image, text), (ready_a, ready_b)
@@ -111,18 +112,33 @@ def single_block(heads: int, sums: ExactSums) -> Block:
         adapter: Adapter = None,
     ) -> tuple[Streams, Operands]:
         joined, text = streams
-        width, gate = joined.shape[-1], _parts(modulation, 3)[2]
-        wide = sums.product(weights, "to_qkv_mlp", operands[0])
-        norms = Norms(weights["norm_q_a.weight"], weights["norm_k_a.weight"])
-        q, k, v = sums.turned(None, (wide[..., : 3 * width], norms), rotation, heads=heads)
-        seen = sums.attend(q, k, v, mask)
-        if adapter is not None:
-            seen = _adapted(seen, q, adapter)
-        made = sums.gelu(weights, "proj_out", wide[..., 3 * width :], seen)
+        seen = _seen_beside(sums, weights, operands[0], rotation, mask, adapter, heads=heads)
+        made, gate = sums.product(weights, "proj_out", seen), _parts(modulation, 3)[2]
         joined, ready = sums.gated(weights, "to_qkv_mlp", joined, gate, made, *_parts(following, 3)[:2])
         return (joined, text), (ready,)
 
     return Block(begin=begin, run=run)
+
+
+def _seen_beside(  # noqa: PLR0913
+    sums: ExactSums,
+    weights: Views,
+    operand: Operand,
+    rotation: Tensor,
+    mask: Tensor | None,
+    adapter: Adapter,
+    *,
+    heads: int,
+) -> Operand:
+    """What each token sees, beside its own MLP, ready for the last linear. What is as wide ends with this function."""
+    wide = sums.product(weights, "to_qkv_mlp", operand)
+    width = wide.shape[-1] // 7
+    norms = Norms(weights["norm_q_a.weight"], weights["norm_k_a.weight"])
+    q, k, v = sums.turned(None, (wide[..., : 3 * width], norms), rotation, heads=heads)
+    seen = sums.attend(q, k, v, mask)
+    if adapter is not None:
+        seen = _adapted(seen, q, adapter)
+    return sums.gelu(weights, "proj_out", wide[..., 3 * width :], seen)
 
 
 def _parts(modulation: Tensor, count: int) -> tuple[Tensor, ...]:

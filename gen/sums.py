@@ -40,7 +40,7 @@ class ExactSums:
         return exact_linear(weights, name, x)
 
     def product(self, weights: Views, name: str, operand: Operand) -> Tensor:
-        """The linear of what `operand` or `gated` made ready for it."""
+        """The linear of what `operand`, `gated` or `gelu` made ready for it."""
         return self.plain(weights, name, operand[0])
 
     def operand(self, weights: Views, name: str, x: Tensor, shift: Tensor, scale: Tensor) -> Operand:
@@ -54,10 +54,10 @@ class ExactSums:
         x = x + gate * y
         return x, self.operand(weights, name, x, shift, scale)
 
-    def gelu(self, weights: Views, name: str, x: Tensor, beside: Tensor | None = None) -> Tensor:
-        """The linear of GELU of x (B, N, in), to the right of `beside` if that is given."""
+    def gelu(self, weights: Views, name: str, x: Tensor, beside: Tensor | None = None) -> Operand:
+        """What linear `name` takes: GELU of x (B, N, in), to the right of `beside` if that is given."""
         active = F.gelu(x, approximate="tanh")
-        return self.plain(weights, name, active if beside is None else torch.cat((beside, active), dim=-1))
+        return (active if beside is None else torch.cat((beside, active), dim=-1),)
 
     def turned(self, text: Stream | None, image: Stream, rotation: Tensor, *, heads: int) -> Heads:
         """Normalized and turned by RoPE, text before image; rotation (1 or B, 1, T + N, D / heads / 2, 2, 2)."""
@@ -126,11 +126,11 @@ class FusedSums(Float8Sums):
             return super().gated(weights, name, x, gate, y, shift, scale)
         return self._rows.gated_rows(x, gate, y, shift, scale)
 
-    def gelu(self, weights: Views, name: str, x: Tensor, beside: Tensor | None = None) -> Tensor:
+    def gelu(self, weights: Views, name: str, x: Tensor, beside: Tensor | None = None) -> Operand:
         """As `ExactSums.gelu`."""
         if not is_narrow(weights, name):
             return super().gelu(weights, name, x, beside)
-        return self.product(weights, name, self._rows.gelu_rows(beside, x))
+        return self._rows.gelu_rows(beside, x)
 
     def turned(self, text: Stream | None, image: Stream, rotation: Tensor, *, heads: int) -> Heads:
         """As `ExactSums.turned`."""
@@ -173,11 +173,11 @@ def has_float8_cores(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-def pick_sums(device: torch.device) -> ExactSums:
-    """The fastest that `device` can."""
+def pick_sums(device: torch.device, *, is_narrow: bool) -> ExactSums:
+    """The fastest that `device` can; `is_narrow`: for weights in float8, by themselves and not by torch.compile."""
     if not has_float8_cores(device):
         return ExactSums()
-    return FusedSums(pick_flash(device)) if has_kernels(device) else Float8Sums()
+    return FusedSums(pick_flash(device) if is_narrow else None) if has_kernels(device) else Float8Sums()
 
 
 def pick_exact(device: torch.device) -> Linear:

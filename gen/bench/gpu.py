@@ -222,7 +222,7 @@ def _is_other(old: Row, row: Row) -> bool:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in ("torch", "diffsynth", "diffusers"):
+    for name in ("torch", "diffsynth", "diffusers", "flash-attn-4"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

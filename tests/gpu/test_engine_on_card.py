@@ -16,6 +16,7 @@ from gen.errors import GenerationCancelled
 from gen.request import StepReport
 from gen.step_graph import StepGraph, record_on_card
 from gen.streaming.planner import Rung, resting
+from gen.streaming.sizes import Precision
 from tests.gpu.card_models import EVERYTHING, GIB, ON_CARD, STREAMED, Model
 
 pytestmark = ON_CARD
@@ -48,8 +49,9 @@ def test_weights_that_are_not_pinned_pass_through_the_ring_bit_for_bit(folder: P
     half.generator.close()
 
 
-def test_compiled_streamed_is_compiled_resident_and_nothing_compiles_twice(folder: Path) -> None:
-    compiled = Model(folder, compiled=True)
+@pytest.mark.parametrize("precision", Precision)
+def test_compiled_streamed_is_compiled_resident_and_nothing_compiles_twice(folder: Path, precision: Precision) -> None:
+    compiled = Model(folder, compiled=True, precision=precision)
     exact = compiled.latents(EVERYTHING)
     with torch.compiler.set_stance("fail_on_recompile"):
         assert torch.equal(compiled.latents(STREAMED), exact)
