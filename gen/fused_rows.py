@@ -11,8 +11,6 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
-DIP = tl.constexpr(-0.7524)  # where GELU is lowest
-
 
 @triton.jit
 def _both(a, b, c, d):  # type: ignore[no-untyped-def]
@@ -61,17 +59,14 @@ def _modulate(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     tl.store(scales + row, size)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _gelu_of(x, is_many: tl.constexpr):  # type: ignore[no-untyped-def]
-    """x (1 + tanh u) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3); of many x the card's own tanh, good to 2^-11.
+@triton.jit
+def _gelu_of(x):  # type: ignore[no-untyped-def]
+    """x (1 + tanh u) / 2, u = sqrt(2 / pi) (x + 0.044715 x^3); the card's own tanh is good to 2^-11.
 
     With exp and a division instead, arithmetic takes longer than memory (H100, 2026-11).
     """
     u = x * (0.7978845608028654 + 0.035677408136300125 * x * x)
-    if is_many:
-        tanh = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [u], dtype=tl.float32, is_pure=True, pack=1)
-    else:
-        tanh = 2.0 * tl.sigmoid(2.0 * u) - 1.0
+    tanh = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [u], dtype=tl.float32, is_pure=True, pack=1)
     return 0.5 * x * (1.0 + tanh)
 
 
@@ -82,22 +77,19 @@ def _gelu(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     """One program a token: `left` beside GELU(`wide`), row scale, float8. No left if w_left is 0.
 
     A row is gone through twice, the second time from the cache: kept in registers it leaves a processor half empty.
-    The first time needs no tanh: |GELU| grows to the right of 0, and from 0 to the left as far as DIP. Where all of a
-    row lies left of that, the scale is up to that of DIP's 0.17 too large.
     """
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, block)
-    highest, lowest = tl.zeros([block], tl.float32), tl.zeros([block], tl.float32)
+    most = tl.zeros([block], tl.float32)
     for start in tl.static_range(0, width, block):
         inside = start + columns < width
         x = tl.load(wide + row * wide_row + start + columns, mask=inside, other=0.0).to(tl.float32)
-        highest, lowest = tl.maximum(highest, x), tl.minimum(lowest, x)
-    most = tl.maximum(_gelu_of(tl.max(highest), False), -_gelu_of(tl.maximum(tl.min(lowest), DIP), False))
+        most = tl.maximum(most, tl.abs(_gelu_of(x)))
     for start in tl.static_range(0, w_left, block):
         inside = start + columns < w_left
         held = tl.load(left + row * left_row + start + columns, mask=inside, other=0.0).to(tl.float32)
-        most = tl.maximum(most, tl.max(tl.abs(held)))
-    size = tl.maximum(most, 1e-12) / 448.0
+        most = tl.maximum(most, tl.abs(held))
+    size = tl.maximum(tl.max(most), 1e-12) / 448.0
     by, to = 1.0 / size, out + row * (w_left + width)
     for start in tl.static_range(0, w_left, block):
         inside = start + columns < w_left
@@ -106,7 +98,7 @@ def _gelu(  # type: ignore[no-untyped-def]  # noqa: PLR0913
     for start in tl.static_range(0, width, block):
         inside = start + columns < width
         x = tl.load(wide + row * wide_row + start + columns, mask=inside, other=0.0).to(tl.float32)
-        tl.store(to + w_left + start + columns, (_gelu_of(x, True) * by).to(out.dtype.element_ty), mask=inside)
+        tl.store(to + w_left + start + columns, (_gelu_of(x) * by).to(out.dtype.element_ty), mask=inside)
     tl.store(scales + row, size)
 
 
@@ -187,6 +179,6 @@ def gelu_rows(left: Tensor | None, wide: Tensor) -> Rows:
     w_left = 0 if left is None else side.shape[1]
     block = min(4096, triton.next_power_of_2(width))
     _gelu[(rows,)](
-        side, wide, out, scales, side.stride(0), wide.stride(0), w_left=w_left, width=width, block=block, num_warps=8
+        side, wide, out, scales, side.stride(0), wide.stride(0), w_left=w_left, width=width, block=block, num_warps=16
     )
     return out, scales
