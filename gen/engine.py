@@ -253,7 +253,8 @@ class Engine:
 
     def _furnish(self, parts: Parts) -> None:
         """Put shells where the modules have blocks, and the arena's tensors where they keep weights."""
-        joint, single = self._blocks(pick_sums(self._options.device, is_narrow=self.is_narrow))
+        sums = pick_sums(self._options.device, is_narrow=self.is_narrow)
+        self.packages, (joint, single) = sums.packages, self._blocks(sums)
         count = self._shape.joint_blocks
         self._shells = [
             FluxShell(

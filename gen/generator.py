@@ -54,7 +54,7 @@ class FluxGenerator:
         self._sha256 = engine.arena.sha256 if engine else sha256(weights.dit)
         with torch.no_grad():
             self._colours = fit(pipe.vae_decoder, device=torch.device(pipe.device), dtype=pipe.torch_dtype)
-        packages = ("diffsynth", "torch")
+        packages = ("diffsynth", "torch", *(engine.packages if engine else ()))
         self._versions = {"kiln": __version__} | {name: importlib.metadata.version(name) for name in packages}
 
     @property

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from gen.attention import FLASH_SIZE, Attention, attend, pick_flash
+from gen.attention import FLASH, FLASH_SIZE, Attention, attend, pick_flash
 from gen.float8 import Linear, Views, exact_linear, float8_linear, is_narrow, multiply
 
 EPSILON = 1e-6
@@ -34,6 +34,8 @@ Stream = tuple[Tensor, Norms]  # queries, keys and values side by side (B, N, 3 
 
 class ExactSums:
     """In the activations' dtype."""
+
+    packages: tuple[str, ...] = ()  # beside torch, that have a part in the sums
 
     def plain(self, weights: Views, name: str, x: Tensor) -> Tensor:
         """(B, N, in) → (B, N, out)."""
@@ -94,7 +96,7 @@ class FusedSums(Float8Sums):
         from gen.fused_lora import add_branch
 
         self._rows, self._turned_heads, self._add_branch = fused_rows, turned_heads, add_branch
-        self._flash = flash
+        self._flash, self.packages = flash, (FLASH,) if flash else ()
 
     def plain(self, weights: Views, name: str, x: Tensor) -> Tensor:
         """As `Float8Sums.plain`."""

@@ -111,6 +111,7 @@ def test_masks_other_numbers_and_other_heads_are_attended_to_by_torch() -> None:
         return attend(q, k, v)
 
     sums = FusedSums(counted)
+    assert (sums.packages, FusedSums().packages) == (("flash-attn-4",), ())
     heads = torch.randn(3, 1, 6, 2, 128, dtype=torch.bfloat16)
     mask = torch.zeros(1, 1, 6, 6, dtype=torch.bfloat16)
     for given, masked in ((heads, mask), (heads.float(), None), (heads[..., :64], None)):

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gen.compiling import Compiled
 from gen.errors import BadPicture, GenerationCancelled, InvalidRequest, OutOfMemory
 from gen.flux import build_engine, load_generator
 from gen.flux_blocks import Block, Operands, Streams
 from gen.generator import FluxGenerator
 from gen.lora_names import linears
+from gen.recipe_reader import read_recipe
 from gen.request import StepReport
 from gen.step_graph import StepGraph
 from gen.streaming import arena, sizes
@@ -23,6 +26,7 @@ from gen.streaming.arena import Arena
 from gen.streaming.planner import Rung
 from gen.streaming.sizes import Precision
 from gen.streaming.slots import Slots
+from gen.sums import ExactSums, FusedSums
 from gen.tuning import Tuning, host_memory, most_pinned
 from gen.weight_file import sha256
 from gen.weights import DEMO_WEIGHTS, FluxShape, find_weights
@@ -189,6 +193,24 @@ def test_a_picture_that_stays_bad_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     )
     with pytest.raises(BadPicture, match="black"):
         made.generator.draw(made.ask(), on_step=_ignore)
+
+
+def test_a_recipe_tells_what_had_a_part_in_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExactSums, "packages", ("pillow",))
+    made = DemoEngine(precision=Precision.FLOAT8)
+    found = read_recipe(made.generator.draw(made.ask(), on_step=_ignore).png)
+    assert found is not None
+    assert found.versions["pillow"] == metadata.version("pillow")
+
+
+@pytest.mark.parametrize(("is_narrow", "is_compiled"), [(True, False), (False, True)])
+def test_only_fused_blocks_in_float8_are_not_compiled(
+    monkeypatch: pytest.MonkeyPatch, is_narrow: bool, is_compiled: bool
+) -> None:
+    made = DemoEngine(precision=Precision.FLOAT8, compiled=True)
+    monkeypatch.setattr(type(made.engine), "is_narrow", is_narrow)
+    assert [isinstance(block.run, Compiled) for block in made.engine._blocks(FusedSums())] == [is_compiled] * 2
+    assert all(isinstance(block.run, Compiled) for block in made.engine._blocks(ExactSums()))
 
 
 def test_blocks_and_prompts_and_seeds_share_two_graphs() -> None:
