@@ -39,12 +39,12 @@ def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return seen.flatten(2)
 
 
-def pick_flash(device: torch.device) -> Attention | None:
-    """`flash` where it is installed, works and is faster than torch's attention; else None.
+def pick_flash(device: torch.device, *, size: int) -> Attention | None:
+    """`flash` where it is installed, works and is faster than torch's attention for heads of `size`; else None.
 
     It is built for the card when it is first called, which takes seconds unless `gen.compiling` keeps it.
     """
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) != HOPPER:
+    if size != FLASH_SIZE or device.type != "cuda" or torch.cuda.get_device_capability(device) != HOPPER:
         return None
     try:
         version = metadata.version(FLASH)
@@ -55,7 +55,7 @@ def pick_flash(device: torch.device) -> Attention | None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - it is young, and brings a compiler of its own
-        log.warning("%s %s cannot be used, so torch's attention is: %s", FLASH, version, error)
+        log.warning("%s %s cannot be used, so torch's attention is: %s", FLASH, version, str(error))
         return None
     log.info("attention is by %s %s", FLASH, version)
     return flash

@@ -49,7 +49,7 @@ class Compiled(Generic[P, Made]):
 
 
 def keep_graphs(folder: Path) -> None:
-    """Let torch and Triton keep what they compile in `folder`, unless the environment names another place.
+    """Let torch, Triton and FlashAttention keep what they compile in `folder`, unless the environment names another.
 
     Where it cannot be written, or has no room, they keep it in theirs, which may end with the process.
     """

@@ -142,8 +142,8 @@ class Engine:
     def adapt(self, branches: Branches | None) -> None:
         """Draw with these LoRA branches on every block from now on, or with none.
 
-        A set of the rank that is in use replaces its values; another rank costs new slots, and a graph of each kind
-        the first time. Packed weights are never touched. Within a budget the next picture's plan makes room first.
+        A set of the rank that is in use replaces its values; another rank costs new slots, and what is built for it the
+        first time. Packed weights are never touched. Within a budget the next picture's plan makes room first.
         """
         rank = next(iter(branches.values()))[0].shape[0] if branches else 0
         self._graph.forget()
@@ -253,7 +253,8 @@ class Engine:
 
     def _furnish(self, parts: Parts) -> None:
         """Put shells where the modules have blocks, and the arena's tensors where they keep weights."""
-        sums = pick_sums(self._options.device, is_narrow=self.is_narrow)
+        size = self._shape.dim // self._shape.heads
+        sums = pick_sums(self._options.device, is_narrow=self.is_narrow, size=size)
         self.packages, (joint, single) = sums.packages, self._blocks(sums)
         count = self._shape.joint_blocks
         self._shells = [

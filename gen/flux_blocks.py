@@ -1,8 +1,8 @@
 """FLUX's two kinds of blocks as functions of (weights, activations, modulation): one graph of each serves all blocks.
 
-They compute what DiffSynth's modules compute (a test compares them), arranged so that torch.compile fuses norm,
-modulation and quantization. Weights come as a mapping of tensors, so
-neither a block's number nor the slot it stands in is part of a graph. Knows no DiffSynth, no files and no streams.
+They compute what DiffSynth's modules compute (a test compares them), arranged so that norm, modulation and quantization
+are one kernel, by torch.compile or by the sums themselves. Weights come as a mapping of tensors, so neither a block's
+number nor the slot it stands in is part of a graph. Knows no DiffSynth, no files and no streams.
 """
 
 from __future__ import annotations
@@ -130,9 +130,8 @@ def _seen_beside(  # noqa: PLR0913
     *,
     heads: int,
 ) -> Operand:
-    """What each token sees, beside its own MLP, ready for the last linear. What is as wide ends with this function."""
-    wide = sums.product(weights, "to_qkv_mlp", operand)
-    width = wide.shape[-1] // 7
+    """What each token sees, beside its own MLP, ready for the last linear; the first one's output is let go."""
+    wide, width = sums.product(weights, "to_qkv_mlp", operand), operand[0].shape[-1]
     norms = Norms(weights["norm_q_a.weight"], weights["norm_k_a.weight"])
     q, k, v = sums.turned(None, (wide[..., : 3 * width], norms), rotation, heads=heads)
     seen = sums.attend(q, k, v, mask)

@@ -1,10 +1,10 @@
 """One denoising step as a CUDA graph, for a model that rests on the card as a whole.
 
-A step is a thousand kernels. Asked for one by one they take the host as long as the card, with Python's lock held, and
-lie apart on the card; recorded once, they are asked for by one call. The second picture of a kind begins with recording
-a step, which takes about as long as a step, and replays it; so pictures that are all unlike pay nothing. Whatever a
-picture has besides its prompt (a ControlNet, masks, references) is drawn as before. Knows DiffSynth's model function
-only by the names of its parameters, and no streams.
+A step is a thousand kernels. Asked for one by one they take the host half as long as a fast card, with Python's lock
+held, and lie apart on the card; recorded once, they are asked for by one call. The second picture of a kind begins with
+recording a step, which takes about as long as a step, and replays it; so pictures that are all unlike pay nothing.
+Whatever a picture has besides its prompt (a ControlNet, masks, references) is drawn as before. Knows DiffSynth's
+model function only by the names of its parameters, and no streams.
 """
 
 from __future__ import annotations

@@ -175,11 +175,11 @@ def has_float8_cores(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-def pick_sums(device: torch.device, *, is_narrow: bool) -> ExactSums:
-    """The fastest that `device` can; `is_narrow`: for weights in float8, by themselves and not by torch.compile."""
+def pick_sums(device: torch.device, *, is_narrow: bool, size: int) -> ExactSums:
+    """The fastest that `device` can, for heads of `size`; `is_narrow`: for weights in float8, not to be compiled."""
     if not has_float8_cores(device):
         return ExactSums()
-    return FusedSums(pick_flash(device) if is_narrow else None) if has_kernels(device) else Float8Sums()
+    return FusedSums(pick_flash(device, size=size) if is_narrow else None) if has_kernels(device) else Float8Sums()
 
 
 def pick_exact(device: torch.device) -> Linear:

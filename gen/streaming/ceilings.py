@@ -75,7 +75,7 @@ def measure_ceilings(device: torch.device, sizes: Sizes | None = None) -> Ceilin
     weight = torch.randn(7 * dim, dim, device=device, dtype=torch.bfloat16)
     products = 2.0 * tokens * dim * 7 * dim
     heads = torch.randn(3, 1, tokens, sizes.heads, dim // sizes.heads, device=device, dtype=torch.bfloat16)
-    attention, flash = 4.0 * tokens**2 * dim, pick_flash(device)
+    attention, flash = 4.0 * tokens**2 * dim, pick_flash(device, size=dim // sizes.heads)
     return Ceilings(
         pinned_bytes_s=_rate(_filled(sizes.copied, pinned=device.type == "cuda"), device),
         pageable_bytes_s=_rate(_filled(sizes.copied, pinned=False), device),

@@ -22,7 +22,7 @@ from gen.weights import FluxShape
 SMALL_TILE, LARGE_TILE = 256, 592  # pixels a side; four of the large cover 1024x1024, of 576 it would be nine
 _MIB = 2**20
 # What no formula gives, measured on an H100 in 2026-11 unless it says estimate
-_EFFICIENCY = 0.735  # of the roofline: a compiled float8 step took 0.0833 s where GEMM and attention alone take 0.0612
+_EFFICIENCY = 0.735  # of the roofline: a float8 step took 0.0833 s where GEMM and attention alone take 0.0612
 _STREAMING_COST = 0.02  # of compute, while every block streams: copies take memory bandwidth from kernels
 _ROOM = 0.8  # of compute, estimate: copies that take no more hide well, uneven as blocks are
 _TWO_SLOTS_COST = 0.05  # of the copies, estimate: with a third slot uneven blocks even out
@@ -31,9 +31,9 @@ _VAE_FLOP = 0.050 * 807e12  # a megapixel untiled, in seconds times the card's b
 _TILED = {None: 1.0, LARGE_TILE: 2.1, SMALL_TILE: 5.1}  # decoding time over untiled
 _VAE_BYTES = 160 * _MIB  # weights and workspace of FLUX.1's
 _VAE_PIXEL_BYTES = 2200  # of what is decoded at once
-_RECORDING_BYTES = 40 * _MIB  # a second workspace of cuBLAS
+_HOPPER = (9, 0)  # where FlashAttention may be used
 _SLACK_BYTES = 96 * _MIB  # cuBLAS workspaces (40 MiB on Hopper), prompt, latents
-_SLACK_SHARE = 0.10  # of the widest phase, estimate: what the allocator cannot use again
+_SLACK_SHARE = 0.29  # of the widest phase: what the allocator cannot use again (H200, at 2 and at 6.8 GiB)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +213,7 @@ class Planner:
         shape, precision, rank = self.shape, self.precision, wanted.lora_rank
         blocks = self._blocks(wanted)
         text, dit, vae = self._text_phase(rung), self._dit_phase(wanted), self._vae_phase(rung, wanted)
+        keeps_heads = self.card.capability == _HOPPER and precision is Precision.FLOAT8
         return Memory(
             slots=rung.slots * sizes.slot_bytes(shape, precision, lora_rank=rank),
             blocks=sum(blocks[index] for index in rung.resident),
@@ -220,7 +221,7 @@ class Planner:
             modulation=sizes.modulation_bytes(shape, lora_rank=rank) if rung.modulation_resident else 0,
             table=sizes.table_bytes(shape, wanted),
             embedders=sizes.embedder_bytes(shape),
-            graph=dit + _RECORDING_BYTES if rung.recorded else 0,
+            graph=dit + sizes.recording_bytes(shape, wanted, keeps_heads=keeps_heads) if rung.recorded else 0,
             text_phase=text,
             dit_phase=dit,
             vae_phase=vae,

@@ -104,6 +104,15 @@ def dit_activation_bytes(shape: FluxShape, wanted: Wanted) -> int:
     return wanted.tokens(shape) * (17 * _BF16 * shape.dim + 8 * shape.dim // shape.heads)
 
 
+def recording_bytes(shape: FluxShape, wanted: Wanted, *, keeps_heads: bool) -> int:
+    """Bytes that a recorded step keeps beside its activations: a second workspace of cuBLAS.
+
+    With FlashAttention 4 it kept 2.0 GiB more, two rows a token and single block (H200, 2026-11): `keeps_heads`.
+    """
+    heads = shape.single_blocks * 2 * _BF16 * shape.dim * wanted.tokens(shape)
+    return 40 * 2**20 + (heads if keeps_heads else 0)
+
+
 def text_activation_bytes(shape: FluxShape) -> int:
     """Bytes of T5 at its widest: its position bias twice, two widened weights, four tensors of the MLP's width."""
     bias = 2 * _BF16 * shape.t5_heads * shape.t5_tokens**2

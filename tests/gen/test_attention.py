@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gen import attention
 from gen.attention import attend, flash, pick_flash
-from gen.sums import ExactSums, FusedSums
+from gen.sums import ExactSums, FusedSums, pick_sums
 
 Function = Callable[[Tensor, Tensor, Tensor], object]
 HERE, CARD = torch.device("cpu"), torch.device("cuda")
@@ -54,7 +54,7 @@ def test_flash_attention_is_used_once_it_has_shown_that_it_works(
 ) -> None:
     caplog.set_level("INFO")
     install(lambda q, k, v: (_plainly(q, k, v), None))  # releases differ in whether more is returned
-    assert pick_flash(CARD) is flash
+    assert pick_flash(CARD, size=128) is flash
     assert "attention is by flash-attn-4 4.0.0" in caplog.text
     q, k, v = torch.randn(3, 1, 6, 2, 128)
     assert torch.allclose(flash(q, k, v), attend(q, k, v), atol=1e-6)
@@ -66,13 +66,31 @@ def test_cards_on_which_it_was_not_measured_keep_torchs(
 ) -> None:
     install(_plainly)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert pick_flash(CARD) is None
+    assert pick_flash(CARD, size=128) is None
 
 
-def test_a_card_or_a_machine_without_it_keeps_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pick_flash(HERE) is None
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    assert pick_flash(CARD) is None
+def test_a_card_or_a_machine_without_it_and_other_heads_keep_torchs(
+    install: Callable[[Function], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(_plainly)
+    assert pick_flash(HERE, size=128) is None
+    assert pick_flash(CARD, size=32) is None  # the demo model's
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert pick_flash(CARD, size=128) is None
+
+
+@pytest.mark.parametrize("is_narrow", [True, False])
+def test_only_sums_that_are_not_compiled_have_it(
+    install: Callable[[Function], None], monkeypatch: pytest.MonkeyPatch, is_narrow: bool
+) -> None:
+    install(_plainly)
+    picked = pick_sums(CARD, is_narrow=is_narrow, size=128)
+    assert isinstance(picked, FusedSums)
+    assert picked.packages == (("flash-attn-4",) if is_narrow else ())
 
 
 def _unbuilt(*_: Tensor) -> Tensor:
@@ -90,7 +108,7 @@ def test_one_that_does_not_work_is_told_and_left(
     install: Callable[[Function], None], caplog: pytest.LogCaptureFixture, broken: Function, said: str
 ) -> None:
     install(broken)
-    assert pick_flash(CARD) is None
+    assert pick_flash(CARD, size=128) is None
     assert f"flash-attn-4 4.0.0 cannot be used, so torch's attention is: {said}" in caplog.text
 
 
@@ -100,7 +118,7 @@ def test_memory_that_runs_out_while_it_is_tried_is_memory_that_runs_out(install:
 
     install(full)
     with pytest.raises(torch.OutOfMemoryError):
-        pick_flash(CARD)
+        pick_flash(CARD, size=128)
 
 
 def test_masks_other_numbers_and_other_heads_are_attended_to_by_torch() -> None:

@@ -72,7 +72,7 @@ def test_rows_are_stored_with_at_least_31_decibels() -> None:
     assert float(sqnr(exact, weight.float() * scale[:, None]).mean()) > 31
 
 
-FLASH = pick_flash(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+FLASH = pick_flash(torch.device("cuda" if torch.cuda.is_available() else "cpu"), size=DIM // HEADS)
 
 
 @pytest.mark.skipif(FLASH is None, reason="FlashAttention 4 is not installed, or not for this card")
