@@ -1,6 +1,6 @@
 """`python -m gen draw | weights | bench`: the generator without Discord and a database.
 
-`kiln draw` and `kiln weights` are the same.
+`kiln draw` and `kiln weights` are the same. Knows no queue, no settings file and no tensor.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ GenerationError            could not draw
 │  ├─ HubUnreachable       no network, or it broke
 │  └─ LicenceNotAccepted   nothing is fetched before the operator accepts it
 └─ GenerationCancelled     its owner, or the end of the process, stopped it
+
+Knows no model and nobody who asks.
 """
 
 from gen.message import Worded

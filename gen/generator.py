@@ -116,7 +116,7 @@ class FluxGenerator:
         except BadPicture as error:
             if self._engine is None or not self._engine.is_narrow:
                 raise
-            log.warning("%s It is drawn again with bfloat16 sums.", error)
+            log.warning("%s It is drawn again with sums in bfloat16; precision bfloat16 has exact weights too.", error)
             with self._engine.exactly():
                 picture = self._fitted(request, steps)
             check_picture(picture)

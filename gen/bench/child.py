@@ -1,6 +1,7 @@
 """`python -m gen.bench.child JOB OUT`: one system, measured in this process, so that its peaks are its own.
 
-JOB is a JSON text, OUT the JSON file that is written at the end. What libraries print goes to stderr.
+JOB is a JSON text, OUT the JSON file that is written at the end. What libraries print goes to stderr. Knows
+no other system and no table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The systems that `bench gpu` measures, by name: Kiln within a budget, and DiffSynth's and diffusers' ways beside it.
 
 Peers are run as their own documents say, on the same files where they read files. Each is built in a process of its
-own. This is the one place beside `gen.flux` that imports diffsynth: to measure it, not to draw with it.
+own. This is the one place beside `gen.flux` that imports diffsynth: to measure it, not to draw with it. Knows no
+clock and no results.
 """
 
 from __future__ import annotations

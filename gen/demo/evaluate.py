@@ -2,7 +2,7 @@
 
 Held-out captions, whose combinations of thing, colour, ground and time never occur in training, are drawn; a
 classifier that saw real renders only reads the pictures back. English against Chinese, float32 against bfloat16
-against float8 weights, and the variety of pictures beside that of real renders.
+against float8 weights, and the variety of pictures beside that of real renders. Knows nothing of training.
 """
 
 from __future__ import annotations

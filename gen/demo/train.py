@@ -1,7 +1,8 @@
 """`python -m gen.demo.train`: makes the small FLUX that ships with Kiln, from nothing, on one GPU.
 
 Tokenizers → pictures and captions → VAE → classifier → DiT with text encoders → guidance distillation → files in
-FLUX.1-dev's layout with a report. Every stage leaves its result in the work folder and is not done again.
+FLUX.1-dev's layout with a report. Every stage leaves its result in the work folder and is not done again. Knows no
+engine and nothing of how pictures are asked for.
 """
 
 from __future__ import annotations
