@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend
 
+from gen.streaming.cards import HOPPER
+
 # Fastest first: on an H100 cuDNN's attention reached 663 TFLOP/s (2026-11). For the DiT, which needs no mask.
 ORDER = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 FLASH = "flash-attn-4"
-FLASH_SIZE = 128  # of a head, FLUX.1's: the one that was measured
-HOPPER = (9, 0)  # the cards on which it was: 0.421 ms against cuDNN's 0.451 to 0.462 (H200, 2026-11)
+FLASH_SIZE = 128  # of a head, FLUX.1's: the one that was measured, 0.421 ms against cuDNN's 0.451 (H200, 2026-11)
 
 log = logging.getLogger(__name__)
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 GIB = 2**30
+HOPPER = (9, 0)  # compute capability of the cards where FlashAttention 4 may be used: H100, H200
 _TERA, _GIGA = 1e12, 1e9
 
 

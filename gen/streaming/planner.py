@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gen.errors import InvalidRequest, OutOfMemory
 from gen.message import msg
 from gen.streaming import sizes
-from gen.streaming.cards import GIB, Card
+from gen.streaming.cards import GIB, HOPPER, Card
 from gen.streaming.sizes import Precision, Wanted
 from gen.weights import FluxShape
 
@@ -31,7 +31,6 @@ _VAE_FLOP = 0.050 * 807e12  # a megapixel untiled, in seconds times the card's b
 _TILED = {None: 1.0, LARGE_TILE: 2.1, SMALL_TILE: 5.1}  # decoding time over untiled
 _VAE_BYTES = 160 * _MIB  # weights and workspace of FLUX.1's
 _VAE_PIXEL_BYTES = 2200  # of what is decoded at once
-_HOPPER = (9, 0)  # where FlashAttention may be used
 _SLACK_BYTES = 96 * _MIB  # cuBLAS workspaces (40 MiB on Hopper), prompt, latents
 _SLACK_SHARE = 0.29  # of the widest phase: what the allocator cannot use again (H200, at 2 and at 6.8 GiB)
 
@@ -213,7 +212,7 @@ class Planner:
         shape, precision, rank = self.shape, self.precision, wanted.lora_rank
         blocks = self._blocks(wanted)
         text, dit, vae = self._text_phase(rung), self._dit_phase(wanted), self._vae_phase(rung, wanted)
-        keeps_heads = self.card.capability == _HOPPER and precision is Precision.FLOAT8
+        keeps_heads = self.card.capability == HOPPER and precision is Precision.FLOAT8
         return Memory(
             slots=rung.slots * sizes.slot_bytes(shape, precision, lora_rank=rank),
             blocks=sum(blocks[index] for index in rung.resident),
